@@ -1,0 +1,51 @@
+# Every target installs what it needs the first time and nothing the second.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: run test check demo bench format clean
+.DELETE_ON_ERROR:
+
+run: .venv/run.stamp  ## API, one worker and the embedded Valkey; Ctrl-C stops all of it
+	@exec $(BIN)/python -m app.up
+
+test: .venv/test.stamp  ## all tests
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: .venv/check.stamp  ## style, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+demo: .venv/demo.stamp  ## the whole loop on the digits, results in demo/
+	$(BIN)/python examples/demo.py
+
+bench: .venv/run.stamp  ## every benchmark, peers in an environment of their own
+	$(MAKE) -C benchmarks
+
+format: .venv/check.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## what these targets made, except ./data
+	rm -rf .venv demo benchmarks/.venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/run.stamp: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) --editable .
+	@touch $@
+
+.venv/test.stamp: .venv/run.stamp
+	$(PIP) --editable '.[test]'
+	@touch $@
+
+.venv/check.stamp: .venv/test.stamp
+	$(PIP) --editable '.[test,check]'
+	@touch $@
+
+.venv/demo.stamp: .venv/run.stamp
+	$(PIP) --editable '.[demo]'
+	@touch $@
