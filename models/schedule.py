@@ -94,7 +94,7 @@ class NoiseSchedule:
     def snr(self) -> Float64:
         """Signal-to-noise ratio alpha^2 / sigma^2 of t = 0..T; infinite at t = 0."""
         with np.errstate(divide="ignore"):
-            return np.square(self.alpha) / np.square(self.sigma)
+            return np.asarray(np.square(self.alpha) / np.square(self.sigma))
 
     @property
     def alphas_cumprod(self) -> Float64:
@@ -116,7 +116,7 @@ class NoiseSchedule:
         """What the network is told of the noise level at t >= 1: ln(sigma) / 4 for `edm` (EDM,
         table 1), else t - 1, as diffusers counts."""
         if self.config.name == "edm":
-            return np.log(self.sigma[t]) / 4.0
+            return np.asarray(np.log(self.sigma[t]) / 4.0)
         return t.astype(np.float64) - 1.0
 
 
@@ -164,4 +164,4 @@ def _sigmoid(x: Float64 | float) -> Float64:
 def _zero_terminal_snr(alphas_cumprod: Float64) -> Float64:
     """Shift and scale sqrt(abar) so that the last is 0 and the first stays (Lin et al. 2023)."""
     root = np.sqrt(alphas_cumprod)
-    return np.square((root - root[-1]) * root[0] / (root[0] - root[-1]))
+    return np.asarray(np.square((root - root[-1]) * root[0] / (root[0] - root[-1])))
