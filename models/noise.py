@@ -40,8 +40,8 @@ class Stream(IntEnum):
 def philox(
     counter: Sequence[Tensor], key: tuple[int, int]
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Philox 4x32-10 of four int64 tensors that hold 32-bit words, broadcast together."""
-    c0, c1, c2, c3 = torch.broadcast_tensors(*counter)
+    """Philox 4x32-10 of four int64 tensors that hold 32-bit words and broadcast together."""
+    c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(_ROUNDS):
         # The product wraps at 64 bits; its two halves are right all the same.
@@ -108,7 +108,7 @@ def _log_uniform(word: Tensor) -> Tensor:
 
 
 def _unit_circle(word: Tensor) -> tuple[Tensor, Tensor]:
-    """(cos, sin) of 2 pi word / 2^32 - pi/4: the top two bits turn a polynomial on [-pi/4, pi/4)."""
+    """(cos, sin) of 2 pi word / 2^32 - pi/4: two bits turn what a polynomial gives near 0."""
     quadrant = word >> 30
     centred = (word & 0x3FFFFFFF) - 0x20000000
     angle = centred.float() * (math.pi / 2**31)

@@ -82,7 +82,7 @@ class NoiseSchedule:
             return cls(config, 1.0 - sigma, sigma)
         alphas_cumprod = np.cumprod(1.0 - _betas(config))
         if config.rescale_zero_terminal_snr:
-            alphas_cumprod = _zero_terminal_snr(alphas_cumprod)
+            alphas_cumprod = _zero_terminal_snr(np.asarray(alphas_cumprod))
         alphas_cumprod = np.concatenate([[1.0], alphas_cumprod])
         return cls(config, np.sqrt(alphas_cumprod), np.sqrt(1.0 - alphas_cumprod))
 
@@ -100,7 +100,7 @@ class NoiseSchedule:
     def alphas_cumprod(self) -> Float64:
         """alpha_t^2 of t = 0..T. For `edm` and `flow`, which do not keep the variance, that of the
         variance-preserving process with the same signal-to-noise ratio."""
-        return np.square(self.alpha) / (np.square(self.alpha) + np.square(self.sigma))
+        return np.asarray(np.square(self.alpha) / (np.square(self.alpha) + np.square(self.sigma)))
 
     @property
     def betas(self) -> Float64:

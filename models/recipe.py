@@ -1,0 +1,173 @@
+"""What a training run is made of, and how the parts are chosen from the data.
+
+`TrainConfig` is complete: a run is a function of it and the images. `resolve_config` fills it from
+a preset, the facts of a data set and whatever the caller insists on.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
+
+from models.model import ModelConfig
+from models.prediction import PredictionType
+from models.schedule import ScheduleConfig
+from models.unet import UNetConfig
+
+Preset = Literal["ddpm", "edm"]
+PRESETS: tuple[Preset, ...] = get_args(Preset)
+
+DEFAULT_MINUTES = 10.0
+DEFAULT_MAX_SIDE = 64  # larger images are scaled down unless image_size says otherwise
+MIN_SIDE, MAX_SIDE = 8, 256
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    num_images: int
+    channels: int
+    image_size: tuple[int, int]
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """`class_names` is empty for an unconditional model. The run ends with whichever of `steps` and
+    `minutes` is used up first; `sigma_data` of None is measured from the images."""
+
+    preset: Preset
+    image_size: tuple[int, int]
+    channels: int
+    class_names: tuple[str, ...]
+    net: UNetConfig
+    schedule: ScheduleConfig
+    prediction_type: PredictionType
+    steps: int | None
+    minutes: float | None
+    batch_size: int
+    learning_rate: float
+    seed: int
+    checkpoint_every: int
+    sigma_data: float | None = None
+    warmup_steps: int = 100
+    class_dropout: float = 0.1  # how often the class is withheld, for guidance
+    horizontal_flip: bool = False
+    max_grad_norm: float = 1.0
+    ema_half_life_images: int = 500_000
+    ema_warmup: float = 0.05  # the half-life never exceeds this share of the images seen
+    held_out: int = 512  # at most this many images, and at most a tenth, are kept from training
+
+    def __post_init__(self) -> None:
+        _in_range("batch_size", self.batch_size, 1, 4096)
+        _in_range("seed", self.seed, 0, 2**63 - 1)
+        _in_range("checkpoint_every", self.checkpoint_every, 1, 10**9)
+        _in_range("learning_rate", self.learning_rate, 1e-7, 1.0)
+        _in_range("class_dropout", self.class_dropout, 0.0, 0.9)
+        if self.steps is None and self.minutes is None:
+            raise ValueError("steps and minutes are both missing; give at least one")
+        if self.steps is not None:
+            _in_range("steps", self.steps, 1, 10**8)
+        if self.minutes is not None:
+            _in_range("minutes", self.minutes, 0.01, 60 * 24 * 30)
+        for side in self.image_size:
+            _in_range("image_size", side, MIN_SIDE, MAX_SIDE)
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels is {self.channels}; it must be 1 or 3")
+        self.model_config(self.sigma_data or 0.5)  # refuses parts that do not fit together
+
+    def model_config(self, sigma_data: float) -> ModelConfig:
+        return ModelConfig(
+            net=self.net,
+            schedule=self.schedule,
+            prediction_type=self.prediction_type,
+            sigma_data=sigma_data,
+            image_size=self.image_size,
+            class_names=self.class_names,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
+        known = dict(values)
+        known["net"] = UNetConfig(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in known["net"].items()}
+        )
+        known["schedule"] = ScheduleConfig(**known["schedule"])
+        for name in ("image_size", "class_names"):
+            known[name] = tuple(known[name])
+        return cls(**known)
+
+
+def resolve_config(
+    facts: DatasetFacts,
+    *,
+    preset: Preset = "ddpm",
+    image_size: tuple[int, int] | None = None,
+    class_conditional: bool | None = None,
+    net: Mapping[str, Any] | None = None,
+    schedule: Mapping[str, Any] | None = None,
+    steps: int | None = None,
+    minutes: float | None = None,
+    **overrides: Any,
+) -> TrainConfig:
+    """The preset's recipe for this data, with what the caller overrides (None means: choose).
+
+    Raises ValueError naming the field and its bound.
+    """
+    if preset not in PRESETS:
+        raise ValueError(f"preset is {preset!r}; it must be one of {PRESETS}")
+    if class_conditional and not facts.class_names:
+        raise ValueError(
+            "class_conditional is true, but the dataset has no classes (no folders in its archive)"
+        )
+    class_names = facts.class_names if class_conditional is not False else ()
+    size = image_size or default_image_size(facts.image_size)
+    for side in size:
+        _in_range("image_size", side, MIN_SIDE, MAX_SIDE)
+    unet = UNetConfig.small(size, facts.channels, len(class_names))
+    if net:
+        unet = replace(unet, **net)
+    family: dict[str, Any] = (
+        {"schedule": ScheduleConfig("edm"), "prediction_type": "edm"}
+        if preset == "edm"
+        else {"schedule": ScheduleConfig("linear"), "prediction_type": "epsilon"}
+    )
+    if schedule:
+        family["schedule"] = ScheduleConfig(**schedule)
+    recipe: dict[str, Any] = {
+        "preset": preset,
+        "image_size": size,
+        "channels": facts.channels,
+        "class_names": class_names,
+        "net": unet,
+        "steps": steps,
+        "minutes": DEFAULT_MINUTES if steps is None and minutes is None else minutes,
+        "batch_size": max(1, min(128, facts.num_images)),
+        "learning_rate": default_learning_rate(unet),
+        "seed": 0,
+        "checkpoint_every": 1000,
+    }
+    chosen = {name: value for name, value in overrides.items() if value is not None}
+    return TrainConfig(**(recipe | family | chosen))
+
+
+def default_image_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The data's own size, scaled down to at most DEFAULT_MAX_SIDE, each side to a multiple of 4
+    (of 8 from 32 pixels up), so that the net can halve it."""
+    scale = min(1.0, DEFAULT_MAX_SIDE / max(size))
+    scaled = [side * scale for side in size]
+    multiple = 8 if max(scaled) >= 32 else 4
+    height, width = (max(MIN_SIDE, round(side / multiple) * multiple) for side in scaled)
+    return height, width
+
+
+def default_learning_rate(net: UNetConfig) -> float:
+    """2e-3 for nets of 32 channels, less for wider ones as 1 / sqrt(width)."""
+    return 2e-3 * math.sqrt(32 / max(32, net.block_out_channels[0]))
+
+
+def _in_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:  # also refuses NaN
+        raise ValueError(f"{name} is {value}; it must lie in {low:g}..{high:g}")
