@@ -55,7 +55,8 @@ def _read_off(
     k = model.prediction.denoiser_coefficients(levels.alpha, levels.sigma)
     c_noise = torch.from_numpy(levels.c_noise).to(x_t.device, torch.float32)
     y = model.net(column(k.c_in, x_t) * x_t, c_noise, label)
-    return column(k.p_x, x_t) * x_t + column(k.p_F, x_t) * y.float()
+    x0_hat: Tensor = column(k.p_x, x_t) * x_t + column(k.p_F, x_t) * y.float()
+    return x0_hat
 
 
 def column(values: Float64, like: Tensor) -> Tensor:

@@ -91,9 +91,7 @@ class TrainConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
         known = dict(values)
-        known["net"] = UNetConfig(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in known["net"].items()}
-        )
+        known["net"] = UNetConfig.from_dict(known["net"])
         known["schedule"] = ScheduleConfig(**known["schedule"])
         for name in ("image_size", "class_names"):
             known[name] = tuple(known[name])

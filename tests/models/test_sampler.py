@@ -300,7 +300,7 @@ def test_steps_out_of_range_are_refused_with_the_bound(steps):
 
 def test_an_unknown_sampler_and_a_bad_eta_are_refused():
     grid = timestep_grid(LINEAR, 5)
-    with pytest.raises(ValueError, match="'plms'.*ddpm"):
+    with pytest.raises(ValueError, match=r"'plms'.*ddpm"):
         sampler_table("plms", grid)
     with pytest.raises(ValueError, match="eta is nan"):
         sampler_table("ddim", grid, eta=math.nan)

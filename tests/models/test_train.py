@@ -1,0 +1,183 @@
+"""Training: exact resume (oracle 9), the floor of the loss (oracle 7), the order of the data."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from models.data import Dataset
+
+from models.checkpoint import load_checkpoint, save_checkpoint
+from models.generate import sample_images, to_float
+from models.metrics import denoising_error
+from models.noise import Stream
+from models.recipe import DatasetFacts, TrainConfig, default_image_size, resolve_config
+from models.train import BatchOrder, Split, TrainState, permutation, train
+
+TINY_NET = {"block_out_channels": (8, 8), "norm_num_groups": 4, "attention_head_dim": 4}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def dataset():
+    """Two classes that differ in brightness, 40 images of 8 x 8."""
+    labels = np.arange(40) % 2
+    noise = np.random.default_rng(0).normal(0, 12, (40, 8, 8, 1))
+    images = (labels[:, None, None, None] * 120 + 60 + noise).clip(0, 255).astype(np.uint8)
+    return Dataset(images, labels.astype(np.int64), ("dark", "light"))
+
+
+def config(dataset, **overrides):
+    facts = DatasetFacts(len(dataset.images), 1, (8, 8), dataset.class_names)
+    settings = {"steps": 12, "batch_size": 8, "seed": 3, "net": TINY_NET} | overrides
+    return resolve_config(facts, **settings)
+
+
+def run(state, dataset, steps):
+    for step in train(state, dataset):
+        if step.step == steps:
+            break
+    return state
+
+
+def weights(state):
+    return {
+        f"{name}/{key}": tensor.clone()
+        for name, net in (("net", state.model.net), ("ema", state.ema))
+        for key, tensor in net.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("preset", ["ddpm", "edm"])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_a_stopped_run_goes_on_as_if_it_had_not(preset, dropout, dataset, tmp_path):
+    settings = config(dataset, preset=preset, net=TINY_NET | {"dropout": dropout})
+    whole = run(TrainState.create(settings, dataset), dataset, 12)
+
+    state = TrainState.create(settings, dataset)
+    for stop in (5, 6):
+        run(state, dataset, stop)
+        save_checkpoint(state, tmp_path / str(stop))
+        torch.manual_seed(999)  # whatever else happened in between
+        state = load_checkpoint(tmp_path / str(stop))
+        assert state.step == stop
+    run(state, dataset, 12)
+
+    expected = weights(whole)
+    for name, tensor in weights(state).items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_a_checkpoint_appears_whole_or_not_at_all(dataset, tmp_path, monkeypatch):
+    state = TrainState.create(config(dataset), dataset)
+    (tmp_path / "taken").write_text("a file where the checkpoint's folder should go")
+    with pytest.raises(OSError):  # noqa: PT011 - any of the system's refusals
+        save_checkpoint(state, tmp_path / "taken")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["taken"]
+
+
+@pytest.mark.parametrize("preset", ["ddpm", "edm"])
+def test_training_learns_the_classes(preset, dataset):
+    settings = config(dataset, preset=preset, steps=400, batch_size=16, learning_rate=5e-3)
+    state = TrainState.create(settings, dataset)
+    images, labels = to_float(dataset.images), torch.from_numpy(dataset.labels)
+    before = denoising_error(state.ema_model(), images, labels, 0)
+    *_, last = train(state, dataset)
+    assert last.step == 400
+    assert last.progress == 1.0
+    after = denoising_error(state.ema_model(), images, labels, 0)
+    assert np.mean([e.mse for e in after]) < 0.5 * np.mean([e.mse for e in before])
+    made = sample_images(state.ema_model(), num_images=32, seed=1, labels=[0] * 16 + [1] * 16)
+    dark, light = made[:16].mean(), made[16:].mean()
+    assert light - dark > 60
+
+
+def test_the_error_at_the_noisiest_level_is_the_datas_own_spread(dataset):
+    """With no signal left, the best guess is the mean: its error is the variance (x0's floor)."""
+    state = TrainState.create(config(dataset, prediction_type="x0", net=TINY_NET), dataset)
+    images = to_float(dataset.images)
+    untrained = denoising_error(state.ema_model(), images, torch.from_numpy(dataset.labels), 0)
+    # a fresh x0-net says 0 everywhere
+    assert np.isclose(untrained[-1].mse, float(images.square().mean()), rtol=1e-5)
+
+
+def test_a_minutes_budget_ends_on_time_with_the_learning_rate_decayed(dataset):
+    state = TrainState.create(config(dataset, steps=None, minutes=0.03), dataset)
+    *_, last = train(state, dataset)
+    assert 1.75 < state.elapsed() < 3.5
+    assert last.learning_rate < 0.1 * state.config.learning_rate
+
+
+def test_each_epoch_visits_every_training_image_once(dataset):
+    split = Split.of(dataset, config(dataset))
+    assert len(split.held_out) == 4
+    assert not set(split.held_out.tolist()) & set(split.training.tolist())
+    order = BatchOrder(5, split.training, 8)
+    seen = torch.cat([order.batch(n) for n in range(9)])  # two epochs of 36
+    for epoch in (seen[:36], seen[36:]):
+        assert sorted(epoch.tolist()) == split.training.tolist()
+    assert seen[:36].tolist() != seen[36:].tolist()
+    assert torch.equal(BatchOrder(5, split.training, 8).batch(6), order.batch(6))
+
+
+def test_a_permutation_is_a_function_of_seed_and_epoch():
+    one = permutation(1, 0, 100, Stream.ORDER)
+    assert torch.equal(one, permutation(1, 0, 100, Stream.ORDER))
+    assert not torch.equal(one, permutation(1, 1, 100, Stream.ORDER))
+    assert sorted(one.tolist()) == list(range(100))
+
+
+def test_a_config_survives_json(dataset):
+    import json
+
+    settings = config(dataset, preset="edm")
+    assert TrainConfig.from_dict(json.loads(json.dumps(settings.to_dict()))) == settings
+
+
+@dataclass(frozen=True)
+class Refusal:
+    overrides: dict
+    message: str
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Refusal({"preset": "gan"}, "preset is 'gan'"),
+        Refusal({"image_size": (7, 8)}, "image_size is 7.*8..256"),
+        Refusal({"image_size": (9, 8)}, None),
+        Refusal({"batch_size": 0}, "batch_size is 0.*1..4096"),
+        Refusal({"learning_rate": float("nan")}, "learning_rate is nan"),
+        Refusal({"steps": 0}, "steps is 0"),
+        Refusal({"seed": -1}, "seed is -1"),
+        Refusal({"prediction_type": "edm"}, "'edm' goes with 'edm'"),
+        Refusal({"schedule": {"name": "linear", "rescale_zero_terminal_snr": True}}, "no signal"),
+    ],
+    ids=lambda case: str(case.overrides),
+)
+def test_a_bad_recipe_is_refused_by_name_and_bound(case, dataset):
+    if case.message is None:  # an odd size is fine for a net that need not halve it
+        assert config(dataset, **case.overrides, net=None).image_size == (9, 8)
+        return
+    with pytest.raises(ValueError, match=case.message):
+        config(dataset, **case.overrides)
+
+
+def test_classes_cannot_be_asked_of_data_without_any():
+    with pytest.raises(ValueError, match="class_conditional"):
+        resolve_config(DatasetFacts(10, 3, (32, 32), ()), class_conditional=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "chosen"),
+    [((8, 8), (8, 8)), ((28, 28), (28, 28)), ((1000, 500), (64, 32)), ((33, 47), (32, 48))],
+)
+def test_the_default_size_can_be_halved(size, chosen):
+    assert default_image_size(size) == chosen
