@@ -1,0 +1,176 @@
+"""From exceptions to problems; the only place that knows HTTP statuses.
+
+    RequestError
+    ├── InvalidInput      422, with the fields at fault
+    ├── NotAcceptable     406
+    ├── TooLarge          413
+    └── Busy              503, with Retry-After
+
+`KINDS_OF` is the table for everybody else's exceptions.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, cast
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app import problems
+from app.problems import FieldError, Kind, problem_response
+
+Place = Literal["form", "query", "path", "header", "cookie"]
+
+
+class RequestError(Exception):
+    """A request that is answered with a problem; the message is written for the caller."""
+
+    kind = problems.MALFORMED
+    headers: Mapping[str, str] = {}
+    errors: Sequence[FieldError] = ()
+
+
+class InvalidInput(RequestError):
+    kind = problems.INVALID
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        super().__init__("; ".join(error.detail for error in errors))
+        self.errors = errors
+
+    @classmethod
+    def parameter(cls, name: str, detail: str, place: Place = "form") -> "InvalidInput":
+        return cls([FieldError(parameter=name, place=place, detail=detail)])
+
+    @classmethod
+    def pointer(cls, pointer: str, detail: str) -> "InvalidInput":
+        return cls([FieldError(pointer=pointer, detail=detail)])
+
+
+class NotAcceptable(RequestError):
+    kind = problems.NOT_ACCEPTABLE
+
+
+class TooLarge(RequestError):
+    kind = problems.TOO_LARGE
+
+
+class Busy(RequestError):
+    kind = problems.UNAVAILABLE
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.headers = {"Retry-After": str(max(1, math.ceil(retry_after_seconds)))}
+
+
+@contextmanager
+def blame(name: str, place: Place | Literal["body"] = "body") -> Iterator[None]:
+    """A ValueError raised inside is the caller's fault: of the parameter `name`, or of the JSON
+    pointer `name` where the place is the body. To be put around calls whose messages are known to
+    be written for callers."""
+    try:
+        yield
+    except ValueError as error:
+        if place == "body":
+            raise InvalidInput.pointer(name, str(error)) from error
+        raise InvalidInput.parameter(name, str(error), place) from error
+
+
+# Exceptions whose message may be shown. Looked up along the class hierarchy.
+KINDS_OF: dict[type[Exception], Kind] = {}
+
+# Statuses that the framework itself raises, as HTTPException.
+KINDS_OF_STATUS: dict[int, Kind] = {
+    kind.status: kind
+    for kind in problems.KINDS
+    if kind not in (problems.INTERNAL, problems.NO_SPACE)
+}
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    for exception in KINDS_OF:
+        app.add_exception_handler(exception, _known_error)
+
+
+def field_errors(
+    errors: Sequence[Mapping[str, Any]], place: Place | Literal["body"] | None = None
+) -> list[FieldError]:
+    """Pydantic's errors, each at its JSON pointer or parameter. `place` is where all of them stand;
+    without it, the first item of each location says so, as FastAPI writes them."""
+    return [_field_error(error, place) for error in errors]
+
+
+def invalid(error: ValidationError, place: Place | Literal["body"]) -> InvalidInput:
+    return InvalidInput(field_errors(error.errors(), place))
+
+
+async def _request_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return problem_response(error.kind, str(error), request.scope, error.errors, error.headers)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    if any(item["type"] == "json_invalid" for item in error.errors()):
+        detail = "the body is not valid JSON"
+        return problem_response(problems.MALFORMED, detail, request.scope)
+    errors = field_errors(error.errors())
+    kind = problems.INVALID
+    if all(error.place == "path" for error in errors):
+        kind = problems.NOT_FOUND  # an address that cannot be of anything
+    detail = "; ".join(error.detail for error in errors)
+    return problem_response(kind, detail, request.scope, errors)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = KINDS_OF_STATUS.get(error.status_code, problems.INTERNAL)
+    detail = _DETAILS.get(kind, kind.meaning).format(
+        method=request.method, path=request.url.path[:200]
+    )
+    return problem_response(kind, detail, request.scope, headers=error.headers)
+
+
+async def _known_error(request: Request, error: Exception) -> Response:
+    kind = next(KINDS_OF[cls] for cls in type(error).__mro__ if cls in KINDS_OF)
+    return problem_response(kind, str(error), request.scope)
+
+
+_DETAILS = {
+    problems.NOT_FOUND: "nothing is at {path}",
+    problems.METHOD_NOT_ALLOWED: "{method} is not a method of {path}",
+    problems.MALFORMED: "the body cannot be parsed as what its Content-Type says",
+}
+
+
+def _field_error(error: Mapping[str, Any], place: Place | Literal["body"] | None) -> FieldError:
+    location: tuple[str | int, ...] = tuple(error["loc"])
+    if place is None:
+        place, location = cast(Place, location[0]), location[1:]
+    named = location if place == "body" else location[:1]
+    name = ".".join(str(item) for item in named)
+    message = error["msg"][:1].lower() + error["msg"][1:]
+    detail = f"{name or 'the body'}{_value(error)}; {message}"
+    if place == "body":
+        return FieldError(pointer=_json_pointer(location), detail=detail)
+    return FieldError(parameter=name, place=place, detail=detail)
+
+
+def _value(error: Mapping[str, Any]) -> str:
+    """' is 0', where the value at fault is short enough to be worth repeating."""
+    value = error.get("input")
+    if error["type"] == "missing" or not isinstance(value, str | int | float | bool):
+        return ""
+    text = repr(value)
+    return f" is {text}" if len(text) <= 60 else ""
+
+
+def _json_pointer(location: Sequence[str | int]) -> str:
+    return "".join(f"/{str(item).replace('~', '~0').replace('/', '~1')}" for item in location)

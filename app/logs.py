@@ -1,0 +1,109 @@
+"""Structured logs, and one line per request.
+
+Each request has an id, the caller's `X-Request-ID` where it is a plain word, which is in every line
+logged on the way and in the answer.
+"""
+
+import logging
+import re
+import secrets
+import sys
+from time import perf_counter
+from typing import TextIO
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app import problems
+from app.problems import problem_response
+
+log = structlog.stdlib.get_logger("app")
+
+_PLAIN_WORD = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+_QUIET = ("/healthz", "/readyz")  # asked every few seconds by whatever watches the service
+
+
+def configure_logs(level: str = "info", format: str = "auto", stream: TextIO = sys.stderr) -> None:  # noqa: A002
+    """Sends structlog's and the standard library's records to `stream`, as JSON lines or, on a
+    terminal, for eyes."""
+    readable = format == "console" or (format == "auto" and stream.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        if readable
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    structlog.configure(
+        processors=[*shared, *renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.WriteLoggerFactory(stream),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderer],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+
+
+class RequestLog:
+    """ASGI middleware. The outermost, so that it also answers for what nobody else caught."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started = perf_counter()
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message).append("X-Request-ID", request_id)
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self.app(scope, receive, send_with_id)
+            except Exception:
+                log.exception("request failed", method=scope["method"], path=scope["path"])
+                if status:
+                    raise
+                response = problem_response(
+                    problems.INTERNAL, "the service failed to answer this request", scope
+                )
+                await response(scope, receive, send_with_id)
+            finally:
+                _log_request(scope, status, perf_counter() - started)
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _PLAIN_WORD.fullmatch(value):
+            return str(value, "ascii")
+    return secrets.token_hex(8)
+
+
+def _log_request(scope: Scope, status: int, seconds: float) -> None:
+    record = log.debug if scope["path"] in _QUIET else log.info
+    record(
+        "request",
+        method=scope["method"],
+        path=scope["path"],
+        status=status or "disconnected",
+        milliseconds=round(1000 * seconds, 1),
+    )

@@ -1,0 +1,121 @@
+"""create_app(settings): the HTTP application, put together."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+from types import FrameType
+from typing import Any
+
+import torch
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from app.body_limit import BodyLimit
+from app.docs_pages import STATIC
+from app.errors import install_error_handlers
+from app.logs import RequestLog
+from app.problems import ANY_PROBLEM, FieldError, Problem
+from app.routes import docs, health, noise, schedules
+from app.services import Services
+from app.settings import Settings
+
+TITLE = "Diffusion service"
+DESCRIPTION = """\
+Train diffusion models on your own images and serve new ones.
+
+Errors are `application/problem+json` (RFC 9457); every answer has an `X-Request-ID`. Where an image
+can be answered in several ways, `Accept` decides.
+"""
+TAGS = [
+    {"name": "noise", "description": "The forward process on an image of yours."},
+    {"name": "schedules", "description": "Noise schedules as numbers and as plots."},
+    {"name": "service", "description": "Health, and what errors mean."},
+]
+
+
+def create_app(settings: Settings) -> FastAPI:
+    app = FastAPI(
+        title=TITLE,
+        description=DESCRIPTION,
+        version=version("diffusion-service"),
+        openapi_tags=TAGS,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=partial(_lifespan, settings),
+    )
+    for routes in (noise, schedules, health, docs):
+        app.include_router(routes.router)
+    app.mount("/static", docs.CachedFiles(directory=STATIC), name="static")
+    install_error_handlers(app)
+    app.add_middleware(
+        BodyLimit,
+        limit=settings.max_upload_bytes,
+        exceptions={"/datasets": settings.max_dataset_bytes, "/models": settings.max_model_bytes},
+    )
+    app.add_middleware(RequestLog)  # added last, so outermost
+    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(settings: Settings, app: FastAPI) -> AsyncIterator[None]:
+    torch.set_num_threads(1)  # requests are what runs in parallel
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    app.state.services = services = Services.start(settings)
+    restore = _on_sigterm(services.stopping.set)
+    try:
+        yield
+    finally:
+        restore()
+        services.close()
+
+
+def _on_sigterm(react: Callable[[], None]) -> Callable[[], None]:
+    """Has `react` called in the loop on SIGTERM and SIGINT, before the server's own handlers, and
+    gives the function that undoes this. The server waits for open streams before the lifespan ends,
+    so they have to hear of it earlier."""
+    if threading.current_thread() is not threading.main_thread():
+        return lambda: None
+    loop = asyncio.get_running_loop()
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(react)
+        handler = previous[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    for number in previous:
+        signal.signal(number, handle)
+
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    return restore
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """The schema, with Problem among its components and as every operation's default answer."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            tags=app.openapi_tags,
+        )
+        components = schema.setdefault("components", {}).setdefault("schemas", {})
+        template = "#/components/schemas/{model}"
+        components["FieldError"] = FieldError.model_json_schema(ref_template=template)
+        components["Problem"] = Problem.model_json_schema(ref_template=template)
+        components["Problem"].pop("$defs", None)
+        for path in schema["paths"].values():
+            for operation in path.values():
+                operation["responses"]["default"] = ANY_PROBLEM
+        app.openapi_schema = schema
+    return app.openapi_schema

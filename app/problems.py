@@ -1,0 +1,138 @@
+"""Error answers: `application/problem+json` (RFC 9457).
+
+    {"type": "/problems/invalid-input", "title": "Invalid input", "status": 422,
+     "detail": "t is 1001; it must lie in 0..1000", "request_id": "9f0c...",
+     "errors": [{"parameter": "t", "in": "form", "detail": "t is 1001; it must lie in 0..1000"}]}
+
+`type` is stable and can be opened: GET /problems/{kind} says what it means.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+from starlette.types import Scope
+
+MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A sort of problem; `slug` is the end of its type URI."""
+
+    slug: str
+    status: int
+    title: str
+    meaning: str
+
+    @property
+    def type(self) -> str:
+        return f"/problems/{self.slug}"
+
+
+MALFORMED = Kind("malformed", 400, "Malformed request", "The request cannot be parsed.")
+NOT_FOUND = Kind("not-found", 404, "Not found", "Nothing of that name is here.")
+METHOD_NOT_ALLOWED = Kind(
+    "method-not-allowed", 405, "Method not allowed", "`Allow` lists the methods of this address."
+)
+NOT_ACCEPTABLE = Kind(
+    "not-acceptable", 406, "Not acceptable", "None of the types in `Accept` can be produced."
+)
+CONFLICT = Kind("conflict", 409, "Conflict", "The present state does not allow this.")
+TOO_LARGE = Kind("too-large", 413, "Content too large", "The body is larger than the limit named.")
+UNSUPPORTED = Kind(
+    "unsupported-media-type", 415, "Unsupported media type", "The body is of the wrong type."
+)
+INVALID = Kind(
+    "invalid-input", 422, "Invalid input", "`errors` names each field at fault and its bound."
+)
+INTERNAL = Kind(
+    "internal-error", 500, "Internal error", "A fault of the service; its log has the request id."
+)
+UNAVAILABLE = Kind(
+    "unavailable",
+    503,
+    "Unavailable",
+    "Not possible right now; `Retry-After` says when to ask again.",
+)
+NO_SPACE = Kind("no-space", 507, "No space", "The disk or the store is full.")
+
+KINDS: tuple[Kind, ...] = (
+    MALFORMED,
+    NOT_FOUND,
+    METHOD_NOT_ALLOWED,
+    NOT_ACCEPTABLE,
+    CONFLICT,
+    TOO_LARGE,
+    UNSUPPORTED,
+    INVALID,
+    INTERNAL,
+    UNAVAILABLE,
+    NO_SPACE,
+)
+
+
+class FieldError(BaseModel):
+    """One input at fault: a place in a JSON body, or a named parameter and where it stands."""
+
+    pointer: str | None = Field(default=None, description="JSON Pointer (RFC 6901) into the body")
+    parameter: str | None = Field(
+        default=None, description="name of a form field, query or path parameter"
+    )
+    place: Literal["form", "query", "path", "header", "cookie"] | None = Field(
+        default=None, serialization_alias="in"
+    )
+    detail: str = Field(description="the value, and the bound that it breaks")
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details. Some kinds have members of their own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(description="what sort of problem; stable", examples=[INVALID.type])
+    title: str = Field(examples=[INVALID.title])
+    status: int = Field(examples=[INVALID.status])
+    detail: str = Field(examples=["t is 1001; it must lie in 0..1000"])
+    request_id: str | None = Field(
+        default=None, description="also in the X-Request-ID header and the log"
+    )
+    errors: list[FieldError] | None = None
+
+
+# For OpenAPI; `app.main` puts the schema among the components.
+ANY_PROBLEM: dict[str, Any] = {
+    "description": "A problem, as RFC 9457 describes them.",
+    "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
+
+
+def problem_response(
+    kind: Kind,
+    detail: str,
+    scope: Scope,
+    errors: Sequence[FieldError] = (),
+    headers: Mapping[str, str] | None = None,
+    **extensions: object,
+) -> Response:
+    problem = Problem(
+        type=kind.type,
+        title=kind.title,
+        status=kind.status,
+        detail=detail,
+        request_id=scope.get("state", {}).get("request_id"),
+        errors=list(errors) or None,
+        **extensions,
+    )
+    content = problem.model_dump_json(by_alias=True, exclude_none=True)
+    return Response(content, kind.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def declare(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that can answer with these kinds, for OpenAPI."""
+    return {
+        kind.status: {**ANY_PROBLEM, "description": f"{kind.title}: {kind.meaning}"}
+        for kind in kinds
+    }

@@ -1,0 +1,51 @@
+"""What the environment decides: DIFFUSION_HOST, DIFFUSION_PORT, ... Read once, in `main`."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MEBIBYTE = 2**20
+
+
+class Settings(BaseSettings):
+    """Locations that are not given, or empty, are inside `data_dir`."""
+
+    model_config = SettingsConfigDict(env_prefix="DIFFUSION_", extra="ignore", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    data_dir: Path = Path("data")
+    database_url: str = ""
+    redis_url: str = ""
+    artifacts_url: str = ""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "console", "json"] = "auto"
+
+    # What one request may ask for.
+    max_upload_bytes: int = Field(default=32 * MEBIBYTE, ge=1)
+    max_dataset_bytes: int = Field(default=8192 * MEBIBYTE, ge=1)
+    max_model_bytes: int = Field(default=8192 * MEBIBYTE, ge=1)
+    max_pixels: int = Field(default=4096 * 4096, ge=1)  # of one image, and of one answer
+    max_images_per_request: int = Field(default=64, ge=1)
+    max_inference_steps: int = Field(default=1000, ge=1)
+    max_step_pixels: int = Field(default=1024 * 256 * 256, ge=1)  # steps x pixels of a noising walk
+
+    # What all requests together may keep waiting.
+    max_waiting: int = Field(default=256, ge=1)
+    max_waiting_walks: int = Field(default=8, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_locations(cls, values: dict[str, Any]) -> dict[str, Any]:
+        data_dir = Path(values.get("data_dir") or "data").resolve()
+        defaults = {
+            "data_dir": data_dir,
+            "database_url": f"sqlite:///{data_dir / 'diffusion.sqlite3'}",
+            "redis_url": f"unix://{data_dir / 'valkey.sock'}",
+            "artifacts_url": str(data_dir / "artifacts"),
+        }
+        given = {name: value for name, value in values.items() if value != ""}
+        return {**defaults, **given, "data_dir": data_dir}
