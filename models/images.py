@@ -1,0 +1,129 @@
+"""Image files and uint8 arrays of shape (H, W, C), C being 1 for greyscale and 3 for RGB.
+
+Whatever a file holds becomes one of the two: palettes are looked up, alpha is laid on white, CMYK
+is converted, 16-bit grey is scaled to 8, and the camera's orientation is applied. Animations are
+refused, since nobody could say which frame was meant.
+"""
+
+import io
+import math
+import warnings
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+ImageFormat = Literal["png", "webp", "jpeg"]
+READABLE = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+MAX_PIXELS = 4096 * 4096
+
+_GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "F")
+_ORIENTATION = 0x0112  # the Exif tag
+
+Image.MAX_IMAGE_PIXELS = 2**30  # Pillow's own guard stands aside: ours names the bound
+
+
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """The file's image. Raises ValueError saying why it cannot be had; a header that announces more
+    than `max_pixels` is refused before anything is decoded."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            picture = Image.open(io.BytesIO(data), formats=READABLE)
+    except Image.DecompressionBombError:
+        raise ValueError(f"the image has more than the {max_pixels} pixels allowed") from None
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+        raise ValueError(f"this is not an image in any of {', '.join(READABLE)}") from None
+    with picture:
+        pixels = picture.width * picture.height
+        if pixels > max_pixels:
+            raise ValueError(
+                f"the image has {picture.width} x {picture.height} = {pixels} pixels; "
+                f"at most {max_pixels} are allowed"
+            )
+        frames = getattr(picture, "n_frames", 1)
+        if frames > 1:
+            raise ValueError(f"the image has {frames} frames; send the one that is meant")
+        return _to_array(picture)
+
+
+def encode_image(image: NDArray[np.uint8], file_format: ImageFormat) -> bytes:
+    """A file of an image (H, W, C) uint8. PNG is exact, WebP and JPEG of quality 95 are not."""
+    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    buffer = io.BytesIO()
+    if file_format == "png":
+        # Noise does not compress: higher levels take several times longer to save a few percent.
+        picture.save(buffer, "PNG", compress_level=1)
+    elif file_format == "webp":
+        picture.save(buffer, "WEBP", quality=95, method=2)
+    else:
+        picture.save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Cut to the aspect ratio of `size` (height, width) around the centre, then scale."""
+    height, width = size
+    if image.shape[:2] == (height, width):
+        return image
+    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    fitted = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+    return np.asarray(fitted).reshape(height, width, image.shape[2])
+
+
+def with_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
+    """Grey to RGB by repetition, RGB to grey by luma; (H, W, channels)."""
+    if image.shape[2] == channels:
+        return image
+    if channels == 3:
+        return np.repeat(image, 3, axis=2)
+    return np.asarray(Image.fromarray(image).convert("L"))[:, :, None]
+
+
+def image_grid(
+    images: NDArray[np.uint8], columns: int | None = None, padding: int = 0
+) -> NDArray[np.uint8]:
+    """(N, H, W, C) in rows of `columns` (by default about a square) on white: (H', W', C)."""
+    count, height, width, channels = images.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    shape = (rows * (height + padding) - padding, columns * (width + padding) - padding, channels)
+    sheet = np.full(shape, 255, np.uint8)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (height + padding), (i % columns) * (width + padding)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
+
+
+def _to_array(picture: Image.Image) -> NDArray[np.uint8]:
+    try:
+        oriented: Image.Image = picture
+        if picture.getexif().get(_ORIENTATION, 1) != 1:
+            oriented = ImageOps.exif_transpose(picture)
+        flat = _without_alpha(oriented)
+        array = _grey(flat) if flat.mode in _GREY_MODES else np.asarray(flat.convert("RGB"))
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, TypeError, IndexError):
+        raise ValueError("the image is truncated or damaged") from None
+    return array if array.ndim == 3 else array[:, :, None]
+
+
+def _without_alpha(picture: Image.Image) -> Image.Image:
+    if not picture.has_transparency_data:
+        return picture
+    grey = picture.mode in ("LA", "La", "L", "1")
+    coloured = picture.convert("RGBA")
+    canvas = Image.new("RGBA", picture.size, "white")
+    canvas.alpha_composite(coloured)
+    return canvas.convert("L" if grey else "RGB")
+
+
+def _grey(picture: Image.Image) -> NDArray[np.uint8]:
+    if picture.mode == "F":
+        raise ValueError("floating point")
+    if picture.mode.startswith("I"):  # 16 bits, which Pillow also calls I
+        wide = np.asarray(picture).astype(np.int64)
+        if wide.min(initial=0) < 0 or wide.max(initial=0) > 65535:
+            raise ValueError("more than 16 bits")
+        return ((wide + 128) // 257).astype(np.uint8)
+    return np.asarray(picture.convert("L"))
