@@ -1,0 +1,145 @@
+"""Artefacts: images, checkpoints, model folders, by key; on local disk or S3-compatible storage."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import obstore
+from obstore.store import LocalStore, ObjectStore, from_url
+
+from store.errors import ArtifactNotFound
+
+
+class ArtifactStore:
+    def __init__(self, url: str) -> None:
+        """`url` is a local directory, file://... or s3://..."""
+        self._root: Path | None = None
+        if "://" not in url or url.startswith("file://"):
+            self._root = Path(url.removeprefix("file://")).resolve()
+            self._root.mkdir(parents=True, exist_ok=True)
+            self._store: ObjectStore = LocalStore(self._root)
+        else:
+            self._store = from_url(url)
+
+    def put_bytes(self, key: str, data: bytes) -> None:
+        """Whole or not at all, and on disk when it returns."""
+        _check(key)
+        if self._root is None:
+            obstore.put(self._store, key, data)
+            return
+        with self._staged(key) as part:
+            part.write(data)
+
+    def put_file(self, key: str, path: Path) -> None:
+        _check(key)
+        if self._root is None:
+            obstore.put(self._store, key, path)
+            return
+        with self._staged(key) as part, path.open("rb") as source:
+            while chunk := source.read(1 << 20):
+                part.write(chunk)
+
+    def get_bytes(self, key: str) -> bytes:
+        """Raises ArtifactNotFound."""
+        _check(key)
+        try:
+            return bytes(obstore.get(self._store, key).bytes())
+        except FileNotFoundError:
+            raise ArtifactNotFound(key) from None
+
+    def download(self, key: str, path: Path) -> None:
+        """To a file that appears whole or not at all."""
+        _check(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.part-{os.getpid()}")
+        try:
+            with part.open("wb") as file:
+                for chunk in self.stream(key):
+                    file.write(chunk)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def stream(self, key: str) -> Iterator[bytes]:
+        _check(key)
+        try:
+            result = obstore.get(self._store, key)
+        except FileNotFoundError:
+            raise ArtifactNotFound(key) from None
+        for chunk in result.stream():
+            yield bytes(chunk)
+
+    def upload_folder(self, folder: Path, prefix: str) -> None:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                self.put_file(f"{prefix}/{path.relative_to(folder).as_posix()}", path)
+
+    def download_folder(self, prefix: str, folder: Path) -> None:
+        """Raises ArtifactNotFound where there is nothing under the prefix."""
+        keys = self.keys(prefix)
+        if not keys:
+            raise ArtifactNotFound(prefix)
+        for key in keys:
+            self.download(key, folder / PurePosixPath(key).relative_to(prefix))
+
+    def keys(self, prefix: str) -> list[str]:
+        """All below `prefix`, sorted."""
+        _check(prefix)
+        metas = (meta for batch in obstore.list(self._store, prefix) for meta in batch)
+        return sorted(meta["path"] for meta in metas)
+
+    def size(self, key: str) -> int:
+        _check(key)
+        try:
+            return int(obstore.head(self._store, key)["size"])
+        except FileNotFoundError:
+            raise ArtifactNotFound(key) from None
+
+    def delete(self, key: str) -> None:
+        _check(key)
+        try:
+            obstore.delete(self._store, key)
+        except FileNotFoundError:
+            return
+
+    def delete_prefix(self, prefix: str) -> None:
+        for key in self.keys(prefix):
+            self.delete(key)
+
+    def _staged(self, key: str) -> "_Staged":
+        assert self._root is not None
+        return _Staged(self._root / key)
+
+
+class _Staged:
+    """A file that takes its place only when it is complete and on disk."""
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(prefix=".part-", dir=target.parent)
+        self._part, self._file = Path(name), os.fdopen(descriptor, "wb")
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+
+    def __enter__(self) -> "_Staged":
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        try:
+            with self._file:
+                if error is None:
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+            if error is None:
+                self._part.replace(self._target)
+        finally:
+            self._part.unlink(missing_ok=True)
+
+
+def _check(key: str) -> None:
+    parts = PurePosixPath(key).parts
+    if not key or key.startswith("/") or ".." in parts or "\\" in key or "\0" in key:
+        raise ValueError(f"{key!r} is no key of an artefact")

@@ -1,0 +1,74 @@
+"""What can go wrong with what lasts.
+
+StoreError
+├── InvalidName         a name that is no name
+├── NotFound
+│   ├── JobNotFound
+│   ├── DatasetNotFound
+│   ├── ModelNotFound
+│   └── ArtifactNotFound
+├── Conflict
+│   ├── IllegalTransition   the job's status does not allow it
+│   ├── DatasetConflict
+│   └── ModelConflict
+├── LostLease           another worker holds the job by now
+└── SecondHost          SQLite serves one host only
+"""
+
+
+class StoreError(Exception):
+    """Its text is meant for the caller."""
+
+
+class InvalidName(StoreError):
+    pass
+
+
+class NotFound(StoreError):
+    pass
+
+
+class JobNotFound(NotFound):
+    def __init__(self, job_id: str) -> None:
+        super().__init__(f"there is no job {job_id!r}")
+
+
+class DatasetNotFound(NotFound):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no dataset {name!r}")
+
+
+class ModelNotFound(NotFound):
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no model {name!r}")
+
+
+class ArtifactNotFound(NotFound):
+    def __init__(self, key: str) -> None:
+        super().__init__(f"there is no artefact {key!r}")
+
+
+class Conflict(StoreError):
+    pass
+
+
+class IllegalTransition(Conflict):
+    def __init__(self, job_id: str, status: str, wanted: str) -> None:
+        super().__init__(f"job {job_id!r} is {status}; it cannot be {wanted}")
+
+
+class DatasetConflict(Conflict):
+    pass
+
+
+class ModelConflict(Conflict):
+    pass
+
+
+class LostLease(StoreError):
+    def __init__(self, job_id: str, fence: int) -> None:
+        super().__init__(f"job {job_id!r} is no longer held under fence {fence}")
+
+
+class SecondHost(StoreError):
+    pass

@@ -1,0 +1,308 @@
+"""Jobs: the record is the truth, and whoever works on one holds it by a fence and a lease.
+
+    queued -> running -> succeeded | failed | cancelled
+
+A worker claims a job by one compare-and-swap that raises its `fence`; every later write of that
+worker says `where fence = mine`, so that one which lost its lease can change nothing any more. A
+worker's loss returns the job to the next claim, with its checkpoint.
+"""
+
+import secrets
+import time
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from store.database import Database, Record, UtcTime, now
+from store.datasets import DatasetRecord
+from store.errors import DatasetNotFound, IllegalTransition, JobNotFound, LostLease, ModelConflict
+from store.models import ModelRecord
+
+Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
+DONE: tuple[Status, ...] = ("succeeded", "failed", "cancelled")
+
+MAX_ATTEMPTS = 5  # without a new checkpoint in between
+
+
+class Job(Record):
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    status: Mapped[str]
+    dataset: Mapped[str]
+    model_name: Mapped[str]
+    config: Mapped[dict[str, Any]]
+    progress: Mapped[dict[str, Any]]
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+    fence: Mapped[int]
+    attempts: Mapped[int]
+    owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    cancel_requested: Mapped[bool]
+    checkpoint_key: Mapped[str | None]
+    checkpoint_step: Mapped[int | None]
+    created_at: Mapped[datetime] = mapped_column(UtcTime)
+    queued_at: Mapped[datetime] = mapped_column(UtcTime)  # or last announced to the workers
+    started_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    finished_at: Mapped[datetime | None] = mapped_column(UtcTime)
+    updated_at: Mapped[datetime] = mapped_column(UtcTime)
+    version: Mapped[int]  # rises with every change
+
+    @property
+    def done(self) -> bool:
+        return self.status in DONE
+
+
+def create_job(
+    database: Database, *, kind: str, dataset: str, model_name: str, config: dict[str, Any]
+) -> Job:
+    """A queued job. Raises DatasetNotFound, or ModelConflict where a model of that name exists or
+    another job is about to make it."""
+    at = now()
+    job = Job(
+        id=_new_id(),
+        kind=kind,
+        status="queued",
+        dataset=dataset,
+        model_name=model_name,
+        config=config,
+        progress={},
+        fence=0,
+        attempts=0,
+        cancel_requested=False,
+        created_at=at,
+        queued_at=at,
+        updated_at=at,
+        version=1,
+    )
+    with database.session() as session:
+        if session.get(DatasetRecord, dataset) is None:
+            raise DatasetNotFound(dataset)
+        if session.get(ModelRecord, model_name) is not None:
+            raise ModelConflict(f"there is a model {model_name!r} already")
+        if rival := _unfinished_job_for(session, model_name):
+            raise ModelConflict(f"job {rival!r} is about to make a model {model_name!r}")
+        session.add(job)
+    return job
+
+
+def get_job(database: Database, job_id: str) -> Job:
+    with database.session() as session:
+        job = session.get(Job, job_id)
+    if job is None:
+        raise JobNotFound(job_id)
+    return job
+
+
+def list_jobs(
+    database: Database, *, limit: int, after: str | None = None, status: str | None = None
+) -> tuple[list[Job], bool]:
+    """Newest first, those that follow `after` in that order; and whether there are more."""
+    query = sa.select(Job).order_by(Job.id.desc()).limit(limit + 1)
+    if after is not None:
+        query = query.where(Job.id < after)
+    if status is not None:
+        query = query.where(Job.status == status)
+    with database.session() as session:
+        jobs = list(session.scalars(query))
+    return jobs[:limit], len(jobs) > limit
+
+
+# What workers do ----------------------------------------------------------------------------------
+
+
+def claim(database: Database, job_id: str, owner: str, lease_seconds: float) -> int | None:
+    """The fence under which the job is ours, or None: another has it, or it is done.
+
+    The sixth attempt in a row without a new checkpoint fails the job instead.
+    """
+    at = now()
+    free = sa.and_(
+        Job.id == job_id,
+        sa.or_(
+            Job.status == "queued",
+            sa.and_(Job.status == "running", Job.lease_expires_at < at),
+        ),
+    )
+    with database.session() as session:
+        given_up = _update(
+            session,
+            sa.and_(free, Job.attempts >= MAX_ATTEMPTS),
+            status="failed",
+            error_code="crashed",
+            error_message=f"{MAX_ATTEMPTS} attempts in a row ended without a new checkpoint",
+            finished_at=at,
+            owner=None,
+            lease_expires_at=None,
+        )
+        if given_up:
+            return None
+        claimed = _update(
+            session,
+            free,
+            status="running",
+            fence=Job.fence + 1,
+            attempts=Job.attempts + 1,
+            owner=owner,
+            lease_expires_at=at + timedelta(seconds=lease_seconds),
+            started_at=sa.func.coalesce(Job.started_at, at),
+        )
+        if not claimed:
+            return None
+        fence: int = session.scalars(sa.select(Job.fence).where(Job.id == job_id)).one()
+        return fence
+
+
+def renew(database: Database, job_id: str, fence: int, lease_seconds: float) -> bool:
+    """Hold the job for longer; says whether its cancellation is asked for. Raises LostLease."""
+    with database.session() as session:
+        statement = (
+            sa.update(Job)
+            .where(_mine(job_id, fence))
+            .values(lease_expires_at=now() + timedelta(seconds=lease_seconds))
+        )
+        if _count(session, statement) == 0:  # no change that a poller would care about
+            raise LostLease(job_id, fence)
+        return session.scalars(sa.select(Job.cancel_requested).where(Job.id == job_id)).one()
+
+
+def record_progress(database: Database, job_id: str, fence: int, progress: dict[str, Any]) -> None:
+    _write(database, job_id, fence, progress=progress)
+
+
+def record_checkpoint(database: Database, job_id: str, fence: int, key: str, step: int) -> None:
+    """From now on the job goes on from this checkpoint."""
+    _write(database, job_id, fence, checkpoint_key=key, checkpoint_step=step, attempts=0)
+
+
+def finish(
+    database: Database,
+    job_id: str,
+    fence: int,
+    status: Literal["failed", "cancelled"],
+    error_code: str | None = None,
+    error_message: str | None = None,
+) -> None:
+    _write(
+        database,
+        job_id,
+        fence,
+        status=status,
+        error_code=error_code,
+        error_message=error_message,
+        finished_at=now(),
+        owner=None,
+        lease_expires_at=None,
+    )
+
+
+def succeed_with_model(
+    database: Database, job_id: str, fence: int, model: ModelRecord, progress: dict[str, Any]
+) -> None:
+    """The job is done and its model exists, both or neither."""
+    with database.session() as session:
+        changed = _update(
+            session,
+            _mine(job_id, fence),
+            status="succeeded",
+            progress=progress,
+            finished_at=now(),
+            owner=None,
+            lease_expires_at=None,
+        )
+        if not changed:
+            raise LostLease(job_id, fence)
+        session.add(model)
+
+
+def requeue(database: Database, job_id: str, fence: int, *, blameless: bool = False) -> None:
+    """Give the job back. `blameless`: the worker was asked to leave, so no attempt is counted."""
+    _write(
+        database,
+        job_id,
+        fence,
+        status="queued",
+        owner=None,
+        lease_expires_at=None,
+        queued_at=now(),
+        **({"attempts": 0} if blameless else {}),
+    )
+
+
+def unclaimed_jobs(database: Database, announced_before_seconds: float) -> list[str]:
+    """Jobs that no worker holds although they should run: queued and not announced for a while, or
+    with an expired lease. Marks them as announced now."""
+    at = now()
+    waiting = sa.or_(
+        sa.and_(
+            Job.status == "queued",
+            Job.queued_at < at - timedelta(seconds=announced_before_seconds),
+        ),
+        sa.and_(Job.status == "running", Job.lease_expires_at < at),
+    )
+    with database.session() as session:
+        ids = list(session.scalars(sa.select(Job.id).where(waiting).order_by(Job.id)))
+        if ids:
+            session.execute(sa.update(Job).where(Job.id.in_(ids)).values(queued_at=at))
+    return ids
+
+
+# What callers do ----------------------------------------------------------------------------------
+
+
+def request_cancel(database: Database, job_id: str) -> Job:
+    """A queued job is cancelled at once, a running one soon. Raises IllegalTransition if it is
+    done."""
+    with database.session() as session:
+        cancelled = _update(
+            session,
+            sa.and_(Job.id == job_id, Job.status == "queued"),
+            status="cancelled",
+            finished_at=now(),
+        )
+        asked = cancelled or _update(
+            session, sa.and_(Job.id == job_id, Job.status == "running"), cancel_requested=True
+        )
+        job = session.get(Job, job_id)
+        if job is None:
+            raise JobNotFound(job_id)
+        if not asked:
+            raise IllegalTransition(job_id, job.status, "cancelled")
+    return job
+
+
+def _write(database: Database, job_id: str, fence: int, **values: Any) -> None:
+    with database.session() as session:
+        if not _update(session, _mine(job_id, fence), **values):
+            raise LostLease(job_id, fence)
+
+
+def _mine(job_id: str, fence: int) -> sa.ColumnElement[bool]:
+    return sa.and_(Job.id == job_id, Job.fence == fence, Job.status == "running")
+
+
+def _update(session: Session, where: sa.ColumnElement[bool], **values: Any) -> int:
+    statement = (
+        sa.update(Job).where(where).values(updated_at=now(), version=Job.version + 1, **values)
+    )
+    return _count(session, statement)
+
+
+def _count(session: Session, statement: sa.Update) -> int:
+    result = session.execute(statement.execution_options(synchronize_session=False))
+    return int(result.rowcount)  # type: ignore[attr-defined]
+
+
+def _unfinished_job_for(session: Session, model_name: str) -> str | None:
+    return session.scalars(
+        sa.select(Job.id).where(Job.model_name == model_name, Job.status.not_in(DONE))
+    ).first()
+
+
+def _new_id() -> str:
+    """Sorts by time of creation, to the microsecond."""
+    return f"job_{time.time_ns() // 1000:013x}{secrets.token_hex(4)}"

@@ -1,0 +1,63 @@
+"""Which processes of the service are alive."""
+
+import os
+import socket
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from store.database import Database, Record, UtcTime, now
+from store.errors import SecondHost
+
+HEARTBEAT_SECONDS = 5.0
+ALIVE_SECONDS = 20.0
+FORGET_SECONDS = 3600.0
+
+
+class Node(Record):
+    __tablename__ = "nodes"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    host: Mapped[str]
+    role: Mapped[str]
+    started_at: Mapped[datetime] = mapped_column(UtcTime)
+    last_seen: Mapped[datetime] = mapped_column(UtcTime)
+
+
+def node_id(role: str) -> str:
+    return f"{role}-{socket.gethostname()}-{os.getpid()}"
+
+
+def heartbeat(database: Database, role: str) -> None:
+    """Say that this process lives. Raises SecondHost where the database is SQLite, which serves one
+    host only, and another host's process is alive."""
+    at, host = now(), socket.gethostname()
+    with database.session() as session:
+        if database.engine.dialect.name == "sqlite":
+            alive = Node.last_seen > at - timedelta(seconds=ALIVE_SECONDS)
+            other = session.scalars(sa.select(Node.host).where(alive, Node.host != host)).first()
+            if other:
+                raise SecondHost(
+                    f"host {other!r} uses this SQLite database; for several hosts set "
+                    "DIFFUSION_DATABASE_URL to a PostgreSQL database"
+                )
+        node = session.get(Node, node_id(role))
+        if node is None:
+            session.add(Node(id=node_id(role), host=host, role=role, started_at=at, last_seen=at))
+        else:
+            node.last_seen = at
+        session.execute(
+            sa.delete(Node).where(Node.last_seen < at - timedelta(seconds=FORGET_SECONDS))
+        )
+
+
+def live_nodes(database: Database, role: str) -> list[Node]:
+    alive = Node.last_seen > now() - timedelta(seconds=ALIVE_SECONDS)
+    with database.session() as session:
+        return list(session.scalars(sa.select(Node).where(alive, Node.role == role)))
+
+
+def leave(database: Database, role: str) -> None:
+    with database.session() as session:
+        session.execute(sa.delete(Node).where(Node.id == node_id(role)))
