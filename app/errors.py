@@ -102,9 +102,13 @@ def install_error_handlers(app: FastAPI) -> None:
 def field_errors(
     errors: Sequence[Mapping[str, Any]], place: Place | Literal["body"] | None = None
 ) -> list[FieldError]:
-    """Pydantic's errors, each at its JSON pointer or parameter. `place` is where all of them stand;
-    without it, the first item of each location says so, as FastAPI writes them."""
-    return [_field_error(error, place) for error in errors]
+    """Pydantic's errors, the first at each JSON pointer or parameter. `place` is where all of them
+    stand; without it, the first item of each location says so, as FastAPI writes them."""
+    found: dict[tuple[str | None, ...], FieldError] = {}
+    for error in errors:
+        field = _field_error(error, place)
+        found.setdefault((field.place, field.parameter, field.pointer), field)
+    return list(found.values())
 
 
 def invalid(error: ValidationError, place: Place | Literal["body"]) -> InvalidInput:

@@ -15,8 +15,7 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import problems
-from app.problems import problem_response
+from app.problems import unexpected_problem
 
 log = structlog.stdlib.get_logger("app")
 
@@ -79,14 +78,11 @@ class RequestLog:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self.app(scope, receive, send_with_id)
-            except Exception:
+            except Exception as error:
                 log.exception("request failed", method=scope["method"], path=scope["path"])
                 if status:
                     raise
-                response = problem_response(
-                    problems.INTERNAL, "the service failed to answer this request", scope
-                )
-                await response(scope, receive, send_with_id)
+                await unexpected_problem(error, scope)(scope, receive, send_with_id)
             finally:
                 _log_request(scope, status, perf_counter() - started)
 

@@ -7,6 +7,7 @@
 `type` is stable and can be opened: GET /problems/{kind} says what it means.
 """
 
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -128,6 +129,13 @@ def problem_response(
     )
     content = problem.model_dump_json(by_alias=True, exclude_none=True)
     return Response(content, kind.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def unexpected_problem(error: Exception, scope: Scope) -> Response:
+    """The answer to what nobody foresaw. Of the error it tells only whether space ran out."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return problem_response(NO_SPACE, "no space is left to store this", scope)
+    return problem_response(INTERNAL, "the service failed to answer this request", scope)
 
 
 def declare(*kinds: Kind) -> dict[int | str, dict[str, Any]]:

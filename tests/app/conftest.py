@@ -1,0 +1,90 @@
+"""A real server on a free port, once per session, and pictures to send to it."""
+
+import io
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+from fastapi import FastAPI
+from PIL import Image
+
+from app.main import create_app
+from app.settings import Settings
+
+MakePicture = Callable[..., bytes]
+
+
+@contextmanager
+def _serve(app: FastAPI) -> Iterator[str]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not server.started:
+        assert thread.is_alive(), "the server did not start"
+        assert time.monotonic() < deadline, "the server did not start in time"
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        listener.close()
+
+
+@pytest.fixture(scope="session")
+def serve() -> Callable[[FastAPI], "contextmanager[str]"]:
+    """serve(app): a context manager that gives the address of a running server."""
+    return _serve
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    data_dir: Path = tmp_path_factory.mktemp("data")
+    return Settings(
+        data_dir=data_dir,
+        max_upload_bytes=2_000_000,
+        max_pixels=1_000_000,
+        max_images_per_request=8,
+        max_step_pixels=4_000_000,
+    )
+
+
+@pytest.fixture(scope="session")
+def base_url(settings: Settings) -> Iterator[str]:
+    with _serve(create_app(settings)) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def client(base_url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=base_url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def picture() -> MakePicture:
+    """picture(width, height, mode, format): an image file with a gradient in it."""
+
+    def make(
+        width: int = 24, height: int = 16, mode: str = "RGB", file_format: str = "PNG"
+    ) -> bytes:
+        buffer = io.BytesIO()
+        picture_of_pixels(width, height).convert(mode).save(buffer, file_format)
+        return buffer.getvalue()
+
+    return make
+
+
+def picture_of_pixels(width: int, height: int) -> Image.Image:
+    y, x = np.mgrid[0:height, 0:width]
+    pixels = np.stack([255 * x / width, 255 * y / height, 127 + 0 * x], axis=-1)
+    return Image.fromarray(pixels.astype(np.uint8))
