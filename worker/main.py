@@ -1,0 +1,88 @@
+"""A worker: `python -m worker.main`. Celery brings wake-ups, the supervisor does the work.
+
+Environment: the locations of store.locations, and those of worker.settings.
+"""
+
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+import structlog
+from celery import Celery
+from celery.signals import worker_shutting_down
+
+from store import nodes
+from store.database import open_database
+from store.errors import StoreError
+from worker.logs import configure_logs
+from worker.queue import QUEUE, RUN_JOB, make_queue, submit
+from worker.reaper import Reaper
+from worker.settings import WorkerSettings
+from worker.supervisor import Supervisor
+
+log = structlog.get_logger("worker")
+
+
+def main() -> None:
+    configure_logs()
+    try:
+        settings = WorkerSettings.from_environment()
+        database = open_database(settings.locations.database_url)
+        nodes.heartbeat(database, "worker")
+    except (ValueError, StoreError) as error:
+        sys.exit(f"the worker cannot start: {error}")
+    queue = make_queue(settings.locations.redis_url)
+    supervisor = Supervisor(database, settings, nodes.node_id("worker"))
+    reaper = Reaper(database, queue, "worker", every_seconds=min(5.0, settings.lease_seconds / 3))
+    _add_task(queue, supervisor)
+    _leave_on_shutdown(supervisor)
+    if os.environ.get("DIFFUSION_DIE_WITH_PARENT"):
+        _die_with_parent(supervisor)
+    reaper.start()
+    reaper.announce()
+    log.info("worker ready", owner=nodes.node_id("worker"))
+    queue.worker_main(
+        [
+            "worker",
+            "--pool=threads",
+            f"--concurrency={settings.concurrency}",
+            f"--queues={QUEUE}",
+            "--without-gossip",
+            "--without-mingle",
+            "--without-heartbeat",
+            "--loglevel=WARNING",
+        ]
+    )
+    reaper.stop()
+    nodes.leave(database, "worker")
+
+
+def _add_task(queue: Celery, supervisor: Supervisor) -> None:
+    @queue.task(name=RUN_JOB)  # type: ignore[untyped-decorator]
+    def run_job(job_id: str) -> None:
+        if supervisor.run(job_id):
+            submit(queue, job_id)
+
+
+def _leave_on_shutdown(supervisor: Supervisor) -> None:
+    def leave(**_: Any) -> None:
+        supervisor.leaving.set()
+
+    worker_shutting_down.connect(leave, weak=False)
+
+
+def _die_with_parent(supervisor: Supervisor) -> None:
+    """Whoever started us holds the other end of our standard input."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        supervisor.leaving.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The Celery queue. A message is only a wake-up that names a job; the record is the truth, so a
+lost message is repeated by the reaper and a second one is harmless.
+
+Light enough for the API to import: it submits by task name and never loads torch.
+"""
+
+from celery import Celery
+from celery.exceptions import CeleryError
+from kombu.exceptions import KombuError
+
+RUN_JOB = "worker.run_job"
+QUEUE = "diffusion"
+CONNECT_SECONDS = 2.0
+
+
+def make_queue(redis_url: str) -> Celery:
+    queue = Celery("diffusion", broker=broker_url(redis_url))
+    queue.conf.update(
+        task_default_queue=QUEUE,
+        task_acks_late=False,  # late ones are redelivered after a blip, and run twice
+        task_ignore_result=True,
+        task_store_errors_even_if_ignored=False,
+        task_publish_retry=False,
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,  # else a job waits behind a long one beside an idle worker
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_enable_remote_control=False,
+        worker_send_task_events=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_connection_timeout=CONNECT_SECONDS,
+        broker_transport_options={
+            "visibility_timeout": 120,
+            "socket_timeout": 10,
+            "socket_connect_timeout": CONNECT_SECONDS,
+            "health_check_interval": 25,
+            "max_retries": 0,
+        },
+    )
+    return queue
+
+
+def submit(queue: Celery, job_id: str) -> bool:
+    """Wake a worker for this job; False where the broker cannot be reached just now."""
+    try:
+        with queue.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=0, timeout=CONNECT_SECONDS)
+            queue.send_task(RUN_JOB, args=[job_id], connection=connection, retry=False)
+    except (OSError, CeleryError, KombuError, queue.connection_for_write().connection_errors):
+        return False
+    return True
+
+
+def broker_url(redis_url: str) -> str:
+    """kombu names unix sockets in its own way."""
+    return redis_url.replace("unix://", "redis+socket://", 1)

@@ -1,0 +1,43 @@
+"""Announces jobs again that no worker holds although one should: their message was lost with a
+broker, their worker was lost with its host. Runs in every worker and in the API; a job announced
+twice is claimed once."""
+
+import threading
+
+import structlog
+from celery import Celery
+from sqlalchemy.exc import SQLAlchemyError
+
+from store import jobs, nodes
+from store.database import Database
+from worker.queue import submit
+
+log = structlog.get_logger("reaper")
+
+
+class Reaper(threading.Thread):
+    """Also says, in the same rhythm, that this process lives."""
+
+    def __init__(
+        self, database: Database, queue: Celery, role: str, every_seconds: float = 5.0
+    ) -> None:
+        super().__init__(name="reaper", daemon=True)
+        self._database, self._queue, self._role = database, queue, role
+        self._every = every_seconds
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopped.wait(self._every):
+            try:
+                nodes.heartbeat(self._database, self._role)
+                self.announce()
+            except SQLAlchemyError:
+                log.exception("the database did not answer")
+
+    def announce(self) -> None:
+        for job_id in jobs.unclaimed_jobs(self._database, 3 * self._every):
+            announced = submit(self._queue, job_id)
+            log.info("job announced again", job=job_id, reached_the_broker=announced)
+
+    def stop(self) -> None:
+        self._stopped.set()
