@@ -7,6 +7,7 @@ Light enough for the API to import: it submits by task name and never loads torc
 from celery import Celery
 from celery.exceptions import CeleryError
 from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
 
 RUN_JOB = "worker.run_job"
 QUEUE = "diffusion"
@@ -47,7 +48,7 @@ def submit(queue: Celery, job_id: str) -> bool:
         with queue.connection_for_write() as connection:
             connection.ensure_connection(max_retries=0, timeout=CONNECT_SECONDS)
             queue.send_task(RUN_JOB, args=[job_id], connection=connection, retry=False)
-    except (OSError, CeleryError, KombuError, queue.connection_for_write().connection_errors):
+    except (OSError, CeleryError, KombuError, RedisError):
         return False
     return True
 

@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import structlog
 import torch
@@ -199,15 +199,15 @@ class TrainJob:
         log.info("checkpoint", step=state.step)
 
     def _prune(self, newest: str) -> None:
-        keys = self.artifacts.keys(f"jobs/{self.job_id}")
-        checkpoints = {
-            (int(part[4].removeprefix("checkpoint-")), "/".join(part[:4]))
-            for part in (["", *key.split("/")] for key in keys)
-            if len(part) > 5 and part[4].startswith("checkpoint-")
+        folders = {
+            PurePosixPath(key).parent
+            for key in self.artifacts.keys(f"jobs/{self.job_id}")
+            if PurePosixPath(key).parent.name.startswith("checkpoint-")
         }
-        for _, folder in sorted(checkpoints)[:-KEEP_CHECKPOINTS]:
-            if folder != newest:
-                self.artifacts.delete_prefix(folder)
+        by_age = sorted(folders, key=lambda folder: int(folder.name.removeprefix("checkpoint-")))
+        for folder in by_age[:-KEEP_CHECKPOINTS]:
+            if str(folder) != newest:
+                self.artifacts.delete_prefix(str(folder))
 
     def _evaluate(self, state: TrainState, dataset: Dataset) -> None:
         """The error per noise level on held-out images, and a grid of samples, from the averaged
