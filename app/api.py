@@ -1,4 +1,15 @@
-"""`python -m app.api`: the HTTP server, as the environment says."""
+"""`python -m app.api`: the HTTP server, as the environment says.
+
+With `--fd N` on a listening socket that it inherits.
+"""
+
+import argparse
+import errno
+import os
+import signal
+import socket
+import sys
+import threading
 
 import uvicorn
 
@@ -6,14 +17,22 @@ from app.logs import configure_logs
 from app.main import create_app
 from app.settings import Settings
 
+BACKLOG = 2048
 
-def main() -> None:
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m app.api")
+    parser.add_argument("--fd", type=int, help="a listening socket to inherit")
+    fd = parser.parse_args().fd
     settings = Settings()
     configure_logs(settings.log_level, settings.log_format)
-    uvicorn.run(
+    try:
+        listener = socket.socket(fileno=fd) if fd else listen(settings.host, settings.port)
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return 1
+    config = uvicorn.Config(
         create_app(settings),
-        host=settings.host,
-        port=settings.port,
         loop="uvloop",
         http="httptools",
         log_config=None,
@@ -21,7 +40,40 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=10,
     )
+    if os.environ.get("DIFFUSION_DIE_WITH_PARENT"):
+        threading.Thread(target=_leave_with_parent, daemon=True).start()
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener])
+    return 0 if server.started else 1
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Raises OSError that says which setting to change."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be had ({error})"
+        raise OSError(
+            f"port {port} of {host} {why}; set DIFFUSION_PORT or DIFFUSION_HOST"
+        ) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """http://host:port, where a service that listens everywhere is reached on this machine."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _leave_with_parent() -> None:
+    """Whoever started us holds the other end of our standard input."""
+    while os.read(0, 4096):  # not sys.stdin, whose lock a thread must not hold at exit
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, cast
 
+import sqlalchemy.exc
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
@@ -21,8 +22,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+import store.errors
 from app import problems
-from app.problems import FieldError, Kind, problem_response
+from app.logs import log
+from app.problems import (
+    FieldError,
+    Kind,
+    is_out_of_space,
+    problem_response,
+    unexpected_problem,
+)
 
 Place = Literal["form", "query", "path", "header", "cookie"]
 
@@ -81,7 +90,11 @@ def blame(name: str, place: Place | Literal["body"] = "body") -> Iterator[None]:
 
 
 # Exceptions whose message may be shown. Looked up along the class hierarchy.
-KINDS_OF: dict[type[Exception], Kind] = {}
+KINDS_OF: dict[type[Exception], Kind] = {
+    store.errors.InvalidName: problems.INVALID,
+    store.errors.NotFound: problems.NOT_FOUND,
+    store.errors.Conflict: problems.CONFLICT,
+}
 
 # Statuses that the framework itself raises, as HTTPException.
 KINDS_OF_STATUS: dict[int, Kind] = {
@@ -95,6 +108,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestError, _request_error)
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(sqlalchemy.exc.OperationalError, _database_error)
     for exception in KINDS_OF:
         app.add_exception_handler(exception, _known_error)
 
@@ -145,6 +159,15 @@ async def _http_error(request: Request, error: Exception) -> Response:
 async def _known_error(request: Request, error: Exception) -> Response:
     kind = next(KINDS_OF[cls] for cls in type(error).__mro__ if cls in KINDS_OF)
     return problem_response(kind, str(error), request.scope)
+
+
+async def _database_error(request: Request, error: Exception) -> Response:
+    log.error("the database failed", exc_info=error)
+    if is_out_of_space(error):
+        return unexpected_problem(error, request.scope)
+    detail = "the database cannot be reached"
+    headers = {"Retry-After": "5"}
+    return problem_response(problems.UNAVAILABLE, detail, request.scope, headers=headers)
 
 
 _DETAILS = {

@@ -51,6 +51,7 @@ def configure_logs(level: str = "info", format: str = "auto", stream: TextIO = s
         )
     )
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 class RequestLog:

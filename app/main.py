@@ -4,12 +4,13 @@ import asyncio
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from types import FrameType
 from typing import Any
 
+import sqlalchemy as sa
 import torch
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -17,11 +18,14 @@ from fastapi.openapi.utils import get_openapi
 from app.body_limit import BodyLimit
 from app.docs_pages import STATIC
 from app.errors import install_error_handlers
-from app.logs import RequestLog
+from app.logs import RequestLog, log
 from app.problems import ANY_PROBLEM, FieldError, Problem
 from app.routes import docs, health, noise, schedules
 from app.services import Services
 from app.settings import Settings
+from store.database import Database
+from store.errors import SecondHost
+from store.nodes import HEARTBEAT_SECONDS, heartbeat, leave
 
 TITLE = "Diffusion service"
 DESCRIPTION = """\
@@ -64,14 +68,27 @@ def create_app(settings: Settings) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(settings: Settings, app: FastAPI) -> AsyncIterator[None]:
     torch.set_num_threads(1)  # requests are what runs in parallel
-    settings.data_dir.mkdir(parents=True, exist_ok=True)
     app.state.services = services = Services.start(settings)
     restore = _on_sigterm(services.stopping.set)
+    await asyncio.to_thread(heartbeat, services.database, "api")  # refuses a second host on SQLite
+    beating = asyncio.create_task(_keep_beating(services.database))
     try:
         yield
     finally:
         restore()
-        services.close()
+        beating.cancel()
+        with suppress(sa.exc.SQLAlchemyError):
+            await asyncio.to_thread(leave, services.database, "api")
+        await services.close()
+
+
+async def _keep_beating(database: Database) -> None:
+    while True:
+        await asyncio.sleep(HEARTBEAT_SECONDS)
+        try:
+            await asyncio.to_thread(heartbeat, database, "api")
+        except (sa.exc.SQLAlchemyError, SecondHost):
+            log.warning("no heartbeat", exc_info=True)
 
 
 def _on_sigterm(react: Callable[[], None]) -> Callable[[], None]:

@@ -133,9 +133,16 @@ def problem_response(
 
 def unexpected_problem(error: Exception, scope: Scope) -> Response:
     """The answer to what nobody foresaw. Of the error it tells only whether space ran out."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_out_of_space(error):
         return problem_response(NO_SPACE, "no space is left to store this", scope)
     return problem_response(INTERNAL, "the service failed to answer this request", scope)
+
+
+def is_out_of_space(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    # SQLite and the artefact store say it in words only.
+    return any(words in str(error) for words in ("disk is full", "No space left on device"))
 
 
 def declare(*kinds: Kind) -> dict[int | str, dict[str, Any]]:

@@ -6,11 +6,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
+import redis.asyncio
+import sqlalchemy as sa
 from fastapi import Depends
 from starlette.requests import Request
 
 from app.lane import Lane
 from app.settings import Settings
+from store.database import Database, open_database
+from store.nodes import live_nodes
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,8 @@ class Check:
 @dataclass
 class Services:
     settings: Settings
+    database: Database
+    redis: "redis.asyncio.Redis[bytes]"
     quick: Lane  # CPU work of well under a second
     walks: Lane  # noising step by step, which takes seconds: one at a time beside the quick ones
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # streams end when it is set
@@ -31,16 +37,28 @@ class Services:
 
     @classmethod
     def start(cls, settings: Settings) -> "Services":
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        """Opens the database and brings its schema up to date."""
+        locations = settings.locations
+        database = open_database(locations.database_url)
+        client = redis.asyncio.Redis.from_url(redis_client_url(locations.redis_url))
         return cls(
             settings=settings,
-            quick=Lane("images", cores or 1, settings.max_waiting),
+            database=database,
+            redis=client,
+            quick=Lane("images", available_cores(), settings.max_waiting),
             walks=Lane("noising step by step", 1, settings.max_waiting_walks),
+            checks={
+                "database": Check(lambda: asyncio.to_thread(_ask_database, database), True),
+                "redis": Check(lambda: _ask_redis(client)),
+                "workers": Check(lambda: asyncio.to_thread(_ask_workers, database)),
+            },
         )
 
-    def close(self) -> None:
+    async def close(self) -> None:
         self.quick.close()
         self.walks.close()
+        await self.redis.aclose()  # type: ignore[attr-defined]  # newer than the stubs
+        self.database.close()
 
 
 async def services(request: Request) -> Services:
@@ -53,3 +71,32 @@ def services_of(request: Request) -> Services:
 
 
 ServicesDep = Annotated[Services, Depends(services)]
+
+
+def available_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def redis_client_url(url: str) -> str:
+    """What redis-py calls unix:// is redis+socket:// to Celery."""
+    return url.replace("redis+socket://", "unix://", 1)
+
+
+def _ask_database(database: Database) -> str:
+    with database.engine.connect() as connection:
+        connection.execute(sa.text("SELECT 1"))
+    return database.engine.dialect.name
+
+
+async def _ask_redis(client: "redis.asyncio.Redis[bytes]") -> str:
+    await client.ping()
+    return "answers"
+
+
+def _ask_workers(database: Database) -> str:
+    alive = live_nodes(database, "worker")
+    if not alive:
+        raise LookupError("no worker has been seen lately")
+    return f"{len(alive)} alive"

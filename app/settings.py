@@ -1,18 +1,22 @@
 """What the environment decides: DIFFUSION_HOST, DIFFUSION_PORT, ... Read once, in `main`."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from store.locations import Locations
 
 MEBIBYTE = 2**20
 
 
 class Settings(BaseSettings):
-    """Locations that are not given, or empty, are inside `data_dir`."""
+    """`locations` has the addresses that are left empty here."""
 
-    model_config = SettingsConfigDict(env_prefix="DIFFUSION_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_prefix="DIFFUSION_", env_ignore_empty=True, extra="ignore", frozen=True
+    )
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
@@ -37,15 +41,10 @@ class Settings(BaseSettings):
     max_waiting: int = Field(default=256, ge=1)
     max_waiting_walks: int = Field(default=8, ge=1)
 
-    @model_validator(mode="before")
-    @classmethod
-    def _fill_in_locations(cls, values: dict[str, Any]) -> dict[str, Any]:
-        data_dir = Path(values.get("data_dir") or "data").resolve()
-        defaults = {
-            "data_dir": data_dir,
-            "database_url": f"sqlite:///{data_dir / 'diffusion.sqlite3'}",
-            "redis_url": f"unix://{data_dir / 'valkey.sock'}",
-            "artifacts_url": str(data_dir / "artifacts"),
-        }
-        given = {name: value for name, value in values.items() if value != ""}
-        return {**defaults, **given, "data_dir": data_dir}
+    @property
+    def locations(self) -> Locations:
+        return Locations.of(self.data_dir, self.database_url, self.redis_url, self.artifacts_url)
+
+    @property
+    def embeds_valkey(self) -> bool:
+        return not self.redis_url

@@ -14,7 +14,6 @@ from schemathesis.specs.openapi.checks import (
 from app.main import create_app
 from app.settings import Settings
 
-
 schema = schemathesis.openapi.from_dict(create_app(Settings()).openapi())
 
 

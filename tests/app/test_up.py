@@ -1,0 +1,169 @@
+"""`python -m app.up` with real processes: it starts, it stops, and it leaves nothing behind."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+START_SECONDS = 60.0
+
+
+class Service:
+    """A running `python -m app.up`, its address and what it prints."""
+
+    def __init__(self, data_dir: Path, **environment: str) -> None:
+        self.lines: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "app.up"],
+            env={
+                **os.environ,
+                "DIFFUSION_DATA_DIR": str(data_dir),
+                "DIFFUSION_PORT": "0",
+                "OMP_NUM_THREADS": "1",
+                **environment,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def address(self) -> str:
+        return str(self.wait_for(lambda: self._found(r"Listening on (http://\S+)")))
+
+    def children(self) -> dict[str, int]:
+        """The process ids of the children, by what they are."""
+        found = {}
+        for pid in _children_of(self.process.pid):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+            for name in ("app.api", "worker.main", "valkey-server"):
+                if name in command:
+                    found[name] = pid
+        return found
+
+    def wait_for(self, condition: Callable[[], object], seconds: float = START_SECONDS) -> object:
+        deadline = time.monotonic() + seconds
+        while not (result := condition()):
+            assert time.monotonic() < deadline, "".join(self.lines)
+            time.sleep(0.05)
+        return result
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.process.wait(60)
+        self._reader.join(60)
+        assert self.process.stdout
+        self.process.stdout.close()
+
+    def _found(self, pattern: str) -> str | None:
+        match = re.search(pattern, "".join(self.lines))
+        return match[1] if match else None
+
+    def _read(self) -> None:
+        assert self.process.stdout
+        self.lines.extend(iter(self.process.stdout.readline, ""))
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    services: list[Service] = []
+
+    def start(**environment: str) -> Service:
+        services.append(Service(tmp_path / "data", **environment))
+        return services[-1]
+
+    yield start
+    for service in services:
+        service.end()
+
+
+def _children_of(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_it_is_asked_to_stop_and_leaves_nothing(up, number) -> None:
+    service = up()
+    assert httpx.get(f"{service.address()}/healthz").json() == {"status": "ok"}
+    children = service.wait_for(lambda: len(service.children()) == 3 and service.children())
+    service.process.send_signal(number)
+    assert service.process.wait(30) == 0
+    service.end()
+    assert "Traceback" not in "".join(service.lines)
+    assert not any(map(_alive, children.values()))
+
+
+def test_a_child_that_dies_is_started_again(up) -> None:
+    service = up()
+    address = service.address()
+    before = service.children()
+    os.kill(before["app.api"], signal.SIGKILL)
+    os.kill(before["valkey-server"], signal.SIGKILL)
+    # The socket is still open, so that the request waits for the next API.
+    assert httpx.get(f"{address}/healthz", timeout=START_SECONDS).status_code == 200
+    service.wait_for(lambda: len(service.children()) == 3)
+    after = service.children()
+    assert after["app.api"] != before["app.api"]
+    assert after["valkey-server"] != before["valkey-server"]
+    assert after["worker.main"] == before["worker.main"]
+
+
+def test_nothing_outlives_it_even_when_it_is_killed(up) -> None:
+    service = up()
+    service.address()
+    children = service.children()
+    assert len(children) == 3
+    service.process.kill()
+    service.wait_for(lambda: not any(map(_alive, children.values())), 30)
+
+
+def test_a_port_in_use_is_said_so(up) -> None:
+    port = up().address().rpartition(":")[2]
+    refused = subprocess.run(
+        [sys.executable, "-m", "app.api"],
+        env={**os.environ, "DIFFUSION_PORT": port},
+        capture_output=True,
+        text=True,
+        timeout=START_SECONDS,
+    )
+    assert refused.returncode == 1
+    assert f"port {port} of 127.0.0.1 is in use" in refused.stderr
+    assert "DIFFUSION_PORT" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_two_services_do_not_share_a_folder(up) -> None:
+    up().address()
+    second = up()
+    assert second.process.wait(START_SECONDS) == 1
+    second.wait_for(lambda: "DIFFUSION_DATA_DIR" in "".join(second.lines))
+
+
+def test_a_redis_of_one_s_own_replaces_the_embedded_one(up) -> None:
+    service = up(DIFFUSION_REDIS_URL="redis://127.0.0.1:1/0")
+    address = service.address()
+    ready = httpx.get(f"{address}/readyz", timeout=10).json()
+    assert ready["status"] == "degraded"
+    assert ready["components"]["redis"]["status"] == "down"
+    assert "valkey-server" not in service.children()
