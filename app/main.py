@@ -18,14 +18,13 @@ from fastapi.openapi.utils import get_openapi
 from app.body_limit import BodyLimit
 from app.docs_pages import STATIC
 from app.errors import install_error_handlers
-from app.logs import RequestLog, log
+from app.logs import RequestLog
 from app.problems import ANY_PROBLEM, FieldError, Problem
-from app.routes import docs, health, noise, schedules
+from app.routes import datasets, docs, health, models, noise, sample, schedules, train_jobs
 from app.services import Services
 from app.settings import Settings
-from store.database import Database
-from store.errors import SecondHost
-from store.nodes import HEARTBEAT_SECONDS, heartbeat, leave
+from store.nodes import heartbeat, leave
+from worker.reaper import Reaper
 
 TITLE = "Diffusion service"
 DESCRIPTION = """\
@@ -37,6 +36,10 @@ can be answered in several ways, `Accept` decides.
 TAGS = [
     {"name": "noise", "description": "The forward process on an image of yours."},
     {"name": "schedules", "description": "Noise schedules as numbers and as plots."},
+    {"name": "datasets", "description": "Archives of images to learn from."},
+    {"name": "training", "description": "Jobs that make models."},
+    {"name": "models", "description": "What was trained here or uploaded."},
+    {"name": "sample", "description": "New images from a model."},
     {"name": "service", "description": "Health, and what errors mean."},
 ]
 
@@ -51,7 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         lifespan=partial(_lifespan, settings),
     )
-    for routes in (noise, schedules, health, docs):
+    for routes in (noise, schedules, datasets, train_jobs, models, sample, health, docs):
         app.include_router(routes.router)
     app.mount("/static", docs.CachedFiles(directory=STATIC), name="static")
     install_error_handlers(app)
@@ -71,24 +74,17 @@ async def _lifespan(settings: Settings, app: FastAPI) -> AsyncIterator[None]:
     app.state.services = services = Services.start(settings)
     restore = _on_sigterm(services.stopping.set)
     await asyncio.to_thread(heartbeat, services.database, "api")  # refuses a second host on SQLite
-    beating = asyncio.create_task(_keep_beating(services.database))
+    reaper = Reaper(services.database, services.queue, "api")
+    reaper.start()
+    services.engine.start()
     try:
         yield
     finally:
         restore()
-        beating.cancel()
+        reaper.stop()
         with suppress(sa.exc.SQLAlchemyError):
             await asyncio.to_thread(leave, services.database, "api")
         await services.close()
-
-
-async def _keep_beating(database: Database) -> None:
-    while True:
-        await asyncio.sleep(HEARTBEAT_SECONDS)
-        try:
-            await asyncio.to_thread(heartbeat, database, "api")
-        except (sa.exc.SQLAlchemyError, SecondHost):
-            log.warning("no heartbeat", exc_info=True)
 
 
 def _on_sigterm(react: Callable[[], None]) -> Callable[[], None]:

@@ -8,13 +8,17 @@ from typing import Annotated
 
 import redis.asyncio
 import sqlalchemy as sa
+from celery import Celery
 from fastapi import Depends
 from starlette.requests import Request
 
+from app.engine_client import EngineClient
 from app.lane import Lane
 from app.settings import Settings
+from store.artifacts import ArtifactStore
 from store.database import Database, open_database
 from store.nodes import live_nodes
+from worker.queue import make_queue
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,10 @@ class Check:
 class Services:
     settings: Settings
     database: Database
+    artifacts: ArtifactStore
     redis: "redis.asyncio.Redis[bytes]"
+    queue: Celery
+    engine: EngineClient
     quick: Lane  # CPU work of well under a second
     walks: Lane  # noising step by step, which takes seconds: one at a time beside the quick ones
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # streams end when it is set
@@ -40,21 +47,28 @@ class Services:
         """Opens the database and brings its schema up to date."""
         locations = settings.locations
         database = open_database(locations.database_url)
+        queue = make_queue(locations.redis_url)
+        engine = EngineClient(settings)
         client = redis.asyncio.Redis.from_url(redis_client_url(locations.redis_url))
         return cls(
             settings=settings,
             database=database,
+            artifacts=ArtifactStore(locations.artifacts_url),
             redis=client,
+            queue=queue,
+            engine=engine,
             quick=Lane("images", available_cores(), settings.max_waiting),
             walks=Lane("noising step by step", 1, settings.max_waiting_walks),
             checks={
                 "database": Check(lambda: asyncio.to_thread(_ask_database, database), True),
                 "redis": Check(lambda: _ask_redis(client)),
+                "engine": Check(engine.state),
                 "workers": Check(lambda: asyncio.to_thread(_ask_workers, database)),
             },
         )
 
     async def close(self) -> None:
+        await self.engine.close()
         self.quick.close()
         self.walks.close()
         await self.redis.aclose()  # type: ignore[attr-defined]  # newer than the stubs

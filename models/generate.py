@@ -5,7 +5,7 @@ later rows can correct the errors of earlier ones. The loop is a generator: whoe
 show, store or stop.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,10 @@ from models.noise import normal
 from models.sampler import SamplerName, SamplerTable, Spacing, sampler_table, timestep_grid
 
 BATCH_SIZE = 64  # wider network calls gain nothing on a CPU and cost memory
+
+
+class Stopped(Exception):
+    """Whoever wanted the images has left."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,12 @@ def sample_images(
     eta: float = 0.0,
     variance: Literal["fixed_small", "fixed_large"] = "fixed_small",
     spacing: Spacing | None = None,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> NDArray[np.uint8]:
     """uint8 (N, H, W, C). `labels` is one class index per image, or None to leave the class open.
 
-    Image i is a function of (seed, i) and the settings; raises ValueError where they do not fit.
+    Image i is a function of (seed, i) and the settings; raises ValueError where they do not fit,
+    and Stopped at the next step once `stopped` says so.
     """
     grid = timestep_grid(model.schedule, num_inference_steps, spacing)
     table = sampler_table(sampler, grid, eta=eta, variance=variance)
@@ -57,6 +63,8 @@ def sample_images(
         part = None if label is None else label[index]
         for step in sample(model, table, seed, index, part, guidance_scale):
             x = step.x
+            if stopped():
+                raise Stopped
         batches.append(to_uint8(x))
     return np.concatenate(batches)
 

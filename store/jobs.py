@@ -306,3 +306,11 @@ def _unfinished_job_for(session: Session, model_name: str) -> str | None:
 def _new_id() -> str:
     """Sorts by time of creation, to the microsecond."""
     return f"job_{time.time_ns() // 1000:013x}{secrets.token_hex(4)}"
+
+
+def model_names(database: Database) -> set[str]:
+    """All that are taken, by models or by jobs that may still make one."""
+    with database.session() as session:
+        wanted = session.scalars(sa.select(Job.model_name).where(Job.status.not_in(DONE)))
+        made = session.scalars(sa.select(ModelRecord.name))
+        return {*wanted, *made}

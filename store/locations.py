@@ -54,9 +54,13 @@ class Locations:
 
 
 def valkey_socket(data_dir: Path) -> Path:
-    """The embedded server's socket, in the temporary directory where `data_dir` is too deep."""
-    socket = data_dir / "valkey.sock"
+    return socket_path(data_dir, "valkey")
+
+
+def socket_path(data_dir: Path, name: str) -> Path:
+    """For a unix socket, in the temporary directory where `data_dir` is too deep for one."""
+    socket = data_dir / f"{name}.sock"
     if len(os.fsencode(socket)) <= MAX_SOCKET_PATH:
         return socket
     digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"diffusion-{digest}.sock"
+    return Path(tempfile.gettempdir()) / f"diffusion-{digest}-{name}.sock"

@@ -45,6 +45,7 @@ def main() -> None:
     log.info("worker ready", owner=nodes.node_id("worker"))
     queue.worker_main(
         [
+            "--quiet",
             "worker",
             "--pool=threads",
             f"--concurrency={settings.concurrency}",

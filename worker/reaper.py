@@ -10,6 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from store import jobs, nodes
 from store.database import Database
+from store.errors import SecondHost
 from worker.queue import submit
 
 log = structlog.get_logger("reaper")
@@ -31,8 +32,8 @@ class Reaper(threading.Thread):
             try:
                 nodes.heartbeat(self._database, self._role)
                 self.announce()
-            except SQLAlchemyError:
-                log.exception("the database did not answer")
+            except (SQLAlchemyError, SecondHost):
+                log.exception("this round of announcing jobs failed")
 
     def announce(self) -> None:
         for job_id in jobs.unclaimed_jobs(self._database, 3 * self._every):

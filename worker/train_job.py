@@ -23,10 +23,10 @@ from pathlib import Path, PurePosixPath
 
 import structlog
 import torch
-from models.folder import save_model, weights_digest
 
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.data import Dataset, open_dataset, prepare
+from models.folder import save_model, weights_digest
 from models.generate import sample_images, to_float
 from models.images import encode_image, image_grid
 from models.metrics import denoising_error

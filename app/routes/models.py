@@ -1,0 +1,148 @@
+"""/models: the registry of what was trained here or uploaded."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from app import problems
+from app.errors import blame
+from app.schemas.records import ModelAnswer, Page
+from app.services import Services, ServicesDep
+from app.uploads import uploaded_file
+from models.folder import extract_model_archive, load_model, weights_digest, write_model_archive
+from store import models
+from store.errors import ModelConflict, ModelNotFound
+from store.jobs import model_names
+from store.names import check_name
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@router.get("", summary="List the models, newest first")
+def list_models(
+    services: ServicesDep,
+    limit: Annotated[int, Query(ge=1, le=100)] = 20,
+    after: str | None = None,
+) -> Page[ModelAnswer]:
+    records, has_more = models.list_models(services.database, limit=limit, after=after)
+    return Page(items=[ModelAnswer.of(record) for record in records], has_more=has_more)
+
+
+@router.get(
+    "/{name}",
+    summary="A model: images, classes, process, origin",
+    responses=problems.declare(problems.NOT_FOUND),
+)
+def get_model(name: str, services: ServicesDep) -> ModelAnswer:
+    return ModelAnswer.of(models.get_model(services.database, name))
+
+
+@router.get(
+    "/{name}/download",
+    summary="The model as a zip of a diffusers pipeline folder",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/zip": {}}, "description": "zip"},
+        **problems.declare(problems.NOT_FOUND),
+    },
+)
+def download_model(name: str, services: ServicesDep) -> Response:
+    record = models.get_model(services.database, name)
+    scratch = tempfile.TemporaryDirectory(dir=services.settings.locations.data_dir)
+    folder, archive = Path(scratch.name) / "model", Path(scratch.name) / "model.zip"
+    services.artifacts.download_folder(record.artifact_prefix, folder)
+    write_model_archive(folder, archive)
+    return FileResponse(
+        archive,
+        media_type="application/zip",
+        filename=f"{name}.zip",
+        headers={"ETag": f'"{record.digest}"'},
+        background=BackgroundTask(scratch.cleanup),
+    )
+
+
+@router.put(
+    "/{name}",
+    summary="Upload a zip of a diffusers folder (UNet2DModel or pipeline, safetensors)",
+    status_code=201,
+    responses={
+        200: {"description": "The same weights are there already.", "model": ModelAnswer},
+        **problems.declare(
+            problems.CONFLICT, problems.TOO_LARGE, problems.INVALID, problems.NO_SPACE
+        ),
+    },
+    openapi_extra=_BODY,
+)
+async def put_model(
+    name: str, request: Request, response: Response, services: ServicesDep
+) -> ModelAnswer:
+    check_name("name", name)
+    async with uploaded_file(request, services.settings.locations.data_dir) as archive:
+        record, is_new = await run_in_threadpool(_keep, services, name, archive)
+    response.status_code = 201 if is_new else 200
+    response.headers["Location"] = f"/models/{name}"
+    return ModelAnswer.of(record)
+
+
+@router.delete(
+    "/{name}",
+    summary="Delete a model",
+    status_code=204,
+    responses=problems.declare(problems.NOT_FOUND),
+)
+def delete_model(name: str, services: ServicesDep) -> None:
+    record = models.delete_model(services.database, name)
+    services.artifacts.delete_prefix(record.artifact_prefix)
+
+
+def _keep(services: Services, name: str, archive: Path) -> tuple[models.ModelRecord, bool]:
+    """The model is loaded once, so that whatever is wrong with it is said now."""
+    data_dir = services.settings.locations.data_dir
+    with tempfile.TemporaryDirectory(dir=data_dir) as scratch:
+        folder = Path(scratch) / "model"
+        with blame(""):
+            extract_model_archive(archive, folder, max_bytes=services.settings.max_model_bytes)
+            model = load_model(folder)
+        digest = weights_digest(folder)
+        try:
+            known = models.get_model(services.database, name)
+        except ModelNotFound:
+            pass
+        else:
+            if known.digest == digest:
+                return known, False
+            raise ModelConflict(f"there is a model {name!r} with other weights")
+        if name in model_names(services.database):
+            raise ModelConflict(f"a job is about to make a model {name!r}")
+        prefix = f"models/{name}/{digest[:16]}"
+        services.artifacts.upload_folder(folder, prefix)
+        config = model.config
+        details = {
+            "image_size": list(config.image_size),
+            "channels": config.net.in_channels,
+            "class_names": list(config.class_names),
+            "schedule": vars(config.schedule),
+            "prediction_type": config.prediction_type,
+            "num_parameters": sum(p.numel() for p in model.net.parameters()),
+        }
+        record = models.ModelRecord(
+            name=name,
+            digest=digest,
+            details=details,
+            artifact_prefix=prefix,
+            num_bytes=sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
+        )
+        return models.create_model(services.database, record), True
