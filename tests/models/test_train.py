@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from models.data import Dataset
 
 from models.checkpoint import load_checkpoint, save_checkpoint
+from models.data import Dataset
 from models.generate import sample_images, to_float
 from models.metrics import denoising_error
 from models.noise import Stream

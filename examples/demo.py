@@ -1,0 +1,176 @@
+"""The whole loop on the digits, over HTTP: noise, upload, train, sample, and a score.
+
+`make demo` runs it. It starts a service of its own in demo/data, or uses the one at DIFFUSION_URL,
+and leaves in demo/: noise.png, loss.png, samples.png. Two minutes of training at most.
+"""
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+from sklearn.datasets import load_digits
+from sklearn.svm import SVC
+
+HERE = Path(__file__).parent
+OUT = Path("demo")
+ARCHIVE = HERE / "digits" / "digits.zip"
+MINUTES = 1.5
+PER_CLASS = 100
+SCALE = 8  # how much larger the pictures of 8 x 8 pixels are shown
+
+
+def main() -> None:
+    OUT.mkdir(exist_ok=True)
+    with service() as url, httpx.Client(base_url=url, timeout=120) as client:
+        print(f"service at {url}")
+        draw_noise(client)
+        upload(client)
+        job = train(client)
+        draw_loss(client, job["id"])
+        score(client, job["model_name"])
+    print(f"pictures are in {OUT}/")
+
+
+@contextmanager
+def service() -> Iterator[str]:
+    if url := os.environ.get("DIFFUSION_URL"):
+        yield url
+        return
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    environment = {
+        **os.environ,
+        "DIFFUSION_PORT": str(port),
+        "DIFFUSION_DATA_DIR": str(OUT / "data"),
+    }
+    with (OUT / "service.log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.up"], env=environment, stdout=log, stderr=log
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_until_ready(url, process)
+            yield url
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(60)
+
+
+def wait_until_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
+    for _ in range(120):
+        if process.poll() is not None:
+            sys.exit(f"the service did not start; see {OUT}/service.log")
+        try:
+            components = httpx.get(f"{url}/readyz").json()["components"].values()
+            if all(component["status"] == "up" for component in components):
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.5)
+    sys.exit(f"the service was not ready within a minute; see {OUT}/service.log")
+
+
+def draw_noise(client: httpx.Client) -> None:
+    with zipfile.ZipFile(ARCHIVE) as archive:
+        digit = Image.open(io.BytesIO(archive.read("3/0000.png")))
+    buffer = io.BytesIO()
+    digit.resize((64, 64), Image.Resampling.NEAREST).save(buffer, "PNG")
+    ladder = client.post(
+        "/noise",
+        files={"image": buffer.getvalue()},
+        data={"t": [0, 50, 100, 200, 300, 500, 700, 1000], "seed": 1},
+    ).raise_for_status()
+    (OUT / "noise.png").write_bytes(ladder.content)
+
+
+def upload(client: httpx.Client) -> None:
+    dataset = client.put("/datasets/digits", content=ARCHIVE.read_bytes()).raise_for_status().json()
+    print(f"dataset digits: {dataset['num_images']} images, {len(dataset['classes'])} classes")
+
+
+def train(client: httpx.Client) -> dict[str, str]:
+    request = {"dataset": "digits", "preset": "edm", "minutes": MINUTES}
+    job = client.post("/train-jobs", json=request).raise_for_status().json()
+    print(f"job {job['id']} trains for {MINUTES:g} minutes")
+    while not job["done"]:
+        time.sleep(2)
+        job = client.get(f"/train-jobs/{job['id']}").raise_for_status().json()
+        if now := job["progress"]:
+            print(
+                f"\r  {now['progress']:4.0%}  step {now['step']}  loss {now['loss']:.3f}  "
+                f"{now['images_per_second']:.0f} images/s  {now['eta_seconds']:.0f} s left ",
+                end="",
+                flush=True,
+            )
+    print()
+    if job["status"] != "succeeded":
+        sys.exit(f"the job {job['status']}: {job['error']}")
+    return dict(job)
+
+
+def draw_loss(client: httpx.Client, job_id: str) -> None:
+    lines = client.get(f"/train-jobs/{job_id}/metrics").raise_for_status().json()["steps"]
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([line["step"] for line in lines], [line["loss"] for line in lines], linewidth=1)
+    axes.set(xlabel="optimiser step", ylabel="loss (mean squared error on the target)")
+    axes.spines[["top", "right"]].set_visible(False)
+    FigureCanvasAgg(figure).print_png(OUT / "loss.png")
+
+
+def score(client: httpx.Client, model: str) -> None:
+    """How often a classifier of real digits sees the digit that was asked for."""
+    real = load_digits()
+    order = np.random.default_rng(0).permutation(len(real.data))
+    cut = int(0.7 * len(order))
+    classifier = SVC().fit(real.data[order[:cut]], real.target[order[:cut]])
+    on_real = classifier.score(real.data[order[cut:]], real.target[order[cut:]])
+
+    images, labels = [], []
+    for start in range(0, PER_CLASS, 5):
+        asked = [digit for digit in range(10) for _ in range(5)]
+        images.append(sample(client, model, asked, seed=start))
+        labels += asked
+    made = np.concatenate(images)
+    on_made = classifier.score(made.reshape(len(made), -1) / 255 * 16, labels)
+    print(
+        f"a classifier of real digits agrees on {on_made:.1%} of {len(made)} samples "
+        f"({on_real:.1%} of held-out real digits)"
+    )
+    rows = np.stack([made[start::5][:10] for start in range(5)])
+    sheet = rows.transpose(0, 2, 1, 3).reshape(5 * 8, 10 * 8)
+    Image.fromarray(sheet).resize((SCALE * 80, SCALE * 40), Image.Resampling.NEAREST).save(
+        OUT / "samples.png"
+    )
+
+
+def sample(client: httpx.Client, model: str, labels: list[int], seed: int) -> np.ndarray:
+    request = {
+        "model": model,
+        "num_images": len(labels),
+        "class_label": labels,
+        "guidance_scale": 1.5,
+        "seed": seed,
+    }
+    answer = client.post("/sample", json=request, headers={"Accept": "application/zip"})
+    with zipfile.ZipFile(io.BytesIO(answer.raise_for_status().content)) as archive:
+        return np.stack(
+            [np.asarray(Image.open(io.BytesIO(archive.read(n)))) for n in archive.namelist()]
+        )
+
+
+if __name__ == "__main__":
+    main()
