@@ -52,7 +52,7 @@ OFFERED = (*FORMATS, "application/zip", "application/json")
     },
 )
 async def sample(body: SampleBody, request: Request, services: ServicesDep) -> Response:
-    """`curl -H Accept:image/png --json '{"model": "digits-1", "num_images": 9}' .../sample -o 9.png`
+    """`curl --json '{"model": "digits-1"}' -H Accept:image/png .../sample -o new.png`
 
     The seed, the sampler and the model's digest are in the answer: the same again gives the same
     images.

@@ -99,9 +99,8 @@ class Place:
         return get_model(self.database, job.model_name).digest
 
     def trainers(self, job: Job) -> list[int]:
-        return [
-            pid for pid, line in _command_lines() if "worker.train_job" in line and job.id in line
-        ]
+        wanted = f"worker.train_job {job.id}"
+        return [pid for pid, line in _command_lines() if wanted in line]
 
     def close(self) -> None:
         for process in self.processes:
