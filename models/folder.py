@@ -16,25 +16,37 @@ import os
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models.model import DiffusionModel, ModelConfig
+from models.prediction import PredictionType
 from models.schedule import NoiseSchedule, ScheduleConfig
 from models.unet import UNet, UNetConfig
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 OURS = "diffusion.json"
 
-_PREDICTIONS = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
+_PREDICTIONS: dict[PredictionType, str] = {
+    "epsilon": "epsilon",
+    "x0": "sample",
+    "v": "v_prediction",
+}
+_BETA_SCHEDULES = {
+    "linear": "linear",
+    "scaled_linear": "scaled_linear",
+    "squaredcos_cap_v2": "cosine",
+}
 _MAX_FILES = 64
+_MAX_NAME = 200  # characters of a path in an archive
 _SUFFIXES = {".json", ".safetensors", ".md", ".txt"}
 
 # What a UNet2DModel may say and this one takes for granted.
@@ -84,6 +96,7 @@ def save_model(model: DiffusionModel, folder: Path, metadata: Mapping[str, objec
         for path in [*part.rglob("*"), part]:
             _fsync(path)
         part.rename(folder)
+        _fsync(folder.parent)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -95,13 +108,15 @@ def load_model(folder: Path, device: str = "cpu") -> DiffusionModel:
     Raises ValueError naming what is missing or not supported.
     """
     unet = folder / "unet" if (folder / "unet").is_dir() else folder
-    peer = _read_json(unet / "config.json")
-    net_config = _net_config(peer)
-    config = _model_config(folder, net_config, peer)
-    net = UNet(config.net)
+    try:
+        peer = _read_json(unet / "config.json")
+        config = _model_config(folder, _net_config(peer), peer)
+        with torch.device("meta"):  # a config may ask for more memory than its weights' file fills
+            net = UNet(config.net)
+    except (TypeError, ZeroDivisionError, RuntimeError) as error:
+        raise ValueError(f"the model's config is malformed: {error}") from None
     _load_weights(net, unet)
-    net = net.to(device)
-    return DiffusionModel(config, net.eval().requires_grad_(False))
+    return DiffusionModel(config, net.to(device).eval().requires_grad_(False))
 
 
 def read_metadata(folder: Path) -> dict[str, Any]:
@@ -132,7 +147,8 @@ def write_model_archive(folder: Path, archive: Path) -> None:
 
 def extract_model_archive(archive: Path, folder: Path, *, max_bytes: int = 8 * 2**30) -> None:
     """Unpack an uploaded model; one folder around everything is dropped. Raises ValueError for
-    anything but plain files of the kinds that a model is made of, inside the archive's own tree."""
+    anything but plain files of the kinds that a model is made of, inside the archive's own tree;
+    what was unpacked until then stays for the caller to remove."""
     try:
         with zipfile.ZipFile(archive) as file:
             infos = [info for info in file.infolist() if not info.is_dir()]
@@ -147,7 +163,15 @@ def extract_model_archive(archive: Path, folder: Path, *, max_bytes: int = 8 * 2
                         if left < 0:
                             raise ValueError(f"the archive unpacks to more than {max_bytes} bytes")
                         sink.write(chunk)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, FileExistsError):
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        NotImplementedError,  # a compression that zipfile lacks
+        RuntimeError,  # encrypted
+        FileExistsError,  # a name twice, or once as a file and once as a folder
+        NotADirectoryError,
+    ):
         raise ValueError("the file is not a zip archive, or it is damaged") from None
 
 
@@ -161,7 +185,9 @@ def _checked_names(infos: list[zipfile.ZipInfo], max_bytes: int) -> list[str]:
     paths = []
     for info in infos:
         path = PurePosixPath(info.filename.replace("\\", "/"))
-        shown = info.filename[:200]
+        shown = info.filename[:_MAX_NAME]
+        if len(info.filename) > _MAX_NAME:
+            raise ValueError(f"the path {shown!r}... is longer than {_MAX_NAME} characters")
         if path.is_absolute() or ".." in path.parts:
             raise ValueError(f"the path {shown!r} leaves the archive")
         if stat.S_ISLNK(info.external_attr >> 16):
@@ -172,10 +198,9 @@ def _checked_names(infos: list[zipfile.ZipInfo], max_bytes: int) -> list[str]:
                 "(weights as safetensors only)"
             )
         paths.append(path)
-    while all(len(p.parts) > 1 for p in paths) and len({p.parts[0] for p in paths}) == 1:
-        if paths[0].parts[0] == "unet":
-            break
-        paths = [PurePosixPath(*p.parts[1:]) for p in paths]
+    tops = {path.parts[0] for path in paths}
+    if len(tops) == 1 and tops != {"unet"} and all(len(path.parts) > 1 for path in paths):
+        paths = [path.relative_to(path.parts[0]) for path in paths]
     return [str(path) for path in paths]
 
 
@@ -244,7 +269,13 @@ def _net_config(peer: Mapping[str, Any]) -> UNetConfig:
         "attention_head_dim": 8,
     }
     values |= {name: value for name, value in peer.items() if name in known}
-    return UNetConfig.from_dict(values)
+    config = UNetConfig.from_dict(values)
+    if config.out_channels != config.in_channels:
+        raise ValueError(
+            f"unet config: out_channels is {config.out_channels}; it must equal in_channels, "
+            f"{config.in_channels} (a learned variance is not supported)"
+        )
+    return config
 
 
 def _model_config(folder: Path, net: UNetConfig, peer: Mapping[str, Any]) -> ModelConfig:
@@ -261,50 +292,71 @@ def _model_config(folder: Path, net: UNetConfig, peer: Mapping[str, Any]) -> Mod
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"{OURS} is incomplete or malformed: {error}") from None
-    scheduler = folder / "scheduler" / "scheduler_config.json"
-    schedule, prediction = _foreign_schedule(_read_json(scheduler) if scheduler.exists() else {})
+    path = folder / "scheduler" / "scheduler_config.json"
+    scheduler = _read_json(path) if path.exists() else {"beta_schedule": "linear"}
     size = peer.get("sample_size") or 32
     classes = (net.num_class_embeds or 1) - 1
     return ModelConfig(
         net=net,
-        schedule=schedule,
-        prediction_type=prediction,
-        sigma_data=0.5,
+        schedule=_foreign_schedule(scheduler),
+        prediction_type=_foreign_prediction(scheduler),
+        sigma_data=float(scheduler.get("sigma_data", 0.5)),
         image_size=(size, size) if isinstance(size, int) else (int(size[0]), int(size[1])),
         class_names=tuple(str(i) for i in range(classes)),
     )
 
 
-def _foreign_schedule(peer: Mapping[str, Any]) -> tuple[ScheduleConfig, Any]:
-    names = {"linear": "linear", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "cosine"}
-    given = peer.get("beta_schedule", "linear")
-    if given not in names or peer.get("trained_betas") is not None:
-        raise ValueError(
-            f"scheduler config: beta_schedule is {given!r}"
-            f"{' with trained_betas' if peer.get('trained_betas') is not None else ''}; "
-            f"supported: {tuple(names)}"
-        )
-    predictions = {theirs: ours for ours, theirs in _PREDICTIONS.items()}
-    prediction = peer.get("prediction_type", "epsilon")
-    if prediction not in predictions:
-        raise ValueError(
-            f"scheduler config: prediction_type is {prediction!r}; supported: {tuple(predictions)}"
-        )
-    schedule: dict[str, Any] = {
-        "name": names[given],
-        "num_train_timesteps": peer.get("num_train_timesteps", 1000),
-        "rescale_zero_terminal_snr": bool(peer.get("rescale_betas_zero_snr", False)),
+def _foreign_schedule(peer: Mapping[str, Any]) -> ScheduleConfig:
+    renamed = {
+        "num_train_timesteps": "num_train_timesteps",
+        "beta_start": "beta_start",
+        "beta_end": "beta_end",
+        "rescale_betas_zero_snr": "rescale_zero_terminal_snr",
     }
-    for name in ("beta_start", "beta_end"):
-        if name in peer:
-            schedule[name] = peer[name]
-    return ScheduleConfig(**schedule), predictions[prediction]
+    if _is_edm(peer):
+        _check_supported(peer, "sigma_schedule", ("karras",))
+        name = "edm"
+        renamed = {n: n for n in ("num_train_timesteps", "sigma_min", "sigma_max", "rho")}
+    elif "beta_schedule" in peer:
+        _check_supported(peer, "beta_schedule", tuple(_BETA_SCHEDULES))
+        _check_supported(peer, "trained_betas", (None,))
+        name = _BETA_SCHEDULES[peer["beta_schedule"]]
+    else:
+        raise ValueError(
+            f"scheduler config: _class_name is {peer.get('_class_name')!r}; supported are "
+            "EDMEulerScheduler and the schedulers with a beta_schedule"
+        )
+    values: dict[str, Any] = {
+        ours: peer[theirs] for theirs, ours in renamed.items() if theirs in peer
+    }
+    return ScheduleConfig(**{"name": name, **values})
+
+
+def _foreign_prediction(peer: Mapping[str, Any]) -> PredictionType:
+    if _is_edm(peer):
+        _check_supported(peer, "prediction_type", ("epsilon",))
+        return "edm"
+    predictions = {theirs: ours for ours, theirs in _PREDICTIONS.items()}
+    _check_supported(peer, "prediction_type", tuple(predictions))
+    return predictions[peer.get("prediction_type", "epsilon")]
+
+
+def _is_edm(peer: Mapping[str, Any]) -> bool:
+    return peer.get("_class_name") == "EDMEulerScheduler"
+
+
+def _check_supported(peer: Mapping[str, Any], field: str, supported: tuple[object, ...]) -> None:
+    if field in peer and peer[field] not in supported:
+        shown = repr(peer[field])[:100]
+        raise ValueError(f"scheduler config: {field} is {shown}; supported: {supported}")
 
 
 def _load_weights(net: UNet, folder: Path) -> None:
     path = folder / WEIGHTS
     if not path.exists():
-        raise ValueError(f"{WEIGHTS} is missing; weights are read from safetensors only")
+        others = sorted(p.name for p in folder.glob("diffusion_pytorch_model*"))
+        instead = f" (there is {others[0]})" if others else ""
+        raise ValueError(f"{WEIGHTS} is missing{instead}; weights are read from safetensors only")
     try:
         found = {_modern_name(name): tensor for name, tensor in load_file(path).items()}
     except SafetensorError:
@@ -313,17 +365,17 @@ def _load_weights(net: UNet, folder: Path) -> None:
     for name, tensor in wanted.items():
         if name not in found:
             raise ValueError(f"the weights lack the tensor {name!r}")
+        if found[name].shape == (*tensor.shape, 1, 1):  # attention was 1x1 convolutions once
+            found[name] = found[name].flatten(1)
         if found[name].shape != tensor.shape:
-            if found[name].numel() != tensor.numel():
-                raise ValueError(
-                    f"the tensor {name!r} has shape {tuple(found[name].shape)}; "
-                    f"the net needs {tuple(tensor.shape)}"
-                )
-            found[name] = found[name].reshape(tensor.shape)  # 1x1 convolutions of old
+            raise ValueError(
+                f"the tensor {name!r} has shape {tuple(found[name].shape)}; "
+                f"the net needs {tuple(tensor.shape)}"
+            )
     if surplus := sorted(set(found) - set(wanted)):
         raise ValueError(f"the weights hold {surplus[0]!r}, which the net does not have")
     _check_finite(found)
-    net.load_state_dict(found)
+    net.load_state_dict({k: v.to(torch.float32, copy=True) for k, v in found.items()}, assign=True)
 
 
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
@@ -352,7 +404,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2, default=np.ndarray.tolist) + "\n")
+    path.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def _fsync(path: Path) -> None:
