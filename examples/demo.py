@@ -126,7 +126,7 @@ def draw_loss(client: httpx.Client, job_id: str) -> None:
     figure = Figure(figsize=(6, 3), layout="constrained")
     axes = figure.subplots()
     axes.plot([line["step"] for line in lines], [line["loss"] for line in lines], linewidth=1)
-    axes.set(xlabel="optimiser step", ylabel="loss (mean squared error on the target)")
+    axes.set(xlabel="optimiser step", ylabel="loss")
     axes.spines[["top", "right"]].set_visible(False)
     FigureCanvasAgg(figure).print_png(OUT / "loss.png")
 
@@ -150,9 +150,10 @@ def score(client: httpx.Client, model: str) -> None:
         f"a classifier of real digits agrees on {on_made:.1%} of {len(made)} samples "
         f"({on_real:.1%} of held-out real digits)"
     )
-    rows = np.stack([made[start::5][:10] for start in range(5)])
-    sheet = rows.transpose(0, 2, 1, 3).reshape(5 * 8, 10 * 8)
-    Image.fromarray(sheet).resize((SCALE * 80, SCALE * 40), Image.Resampling.NEAREST).save(
+    shown = np.concatenate([made[start::5][:10] for start in range(5)])  # 5 rows of 0..9
+    framed = np.pad(shown, ((0, 0), (1, 1), (1, 1))).reshape(5, 10, 10, 10)
+    sheet = framed.transpose(0, 2, 1, 3).reshape(50, 100)
+    Image.fromarray(sheet).resize((100 * SCALE, 50 * SCALE), Image.Resampling.NEAREST).save(
         OUT / "samples.png"
     )
 

@@ -55,10 +55,10 @@ class Place:
             "DIFFUSION_LEASE_SECONDS": str(LEASE_SECONDS),
             "OMP_NUM_THREADS": "1",
         }
-        log = (self.locations.data_dir / "worker.log").open("ab")
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "worker.main"], env=environment, stdout=log, stderr=log
-        )
+        with (self.locations.data_dir / "worker.log").open("ab") as log:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "worker.main"], env=environment, stdout=log, stderr=log
+            )
         self.processes.append(worker)
         return worker
 
