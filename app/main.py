@@ -77,6 +77,7 @@ async def _lifespan(settings: Settings, app: FastAPI) -> AsyncIterator[None]:
     reaper = Reaper(services.database, services.queue, "api")
     reaper.start()
     services.engine.start()
+    await services.noising.start()
     try:
         yield
     finally:

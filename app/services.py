@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from app.engine_client import EngineClient
 from app.lane import Lane
+from app.processes import ProcessPool
 from app.settings import Settings
 from store.artifacts import ArtifactStore
 from store.database import Database, open_database
@@ -38,7 +39,8 @@ class Services:
     queue: Celery
     engine: EngineClient
     quick: Lane  # CPU work of well under a second
-    walks: Lane  # noising step by step, which takes seconds: one at a time beside the quick ones
+    noising: ProcessPool
+    walks: ProcessPool  # noising step by step, which takes seconds: one at a time beside the others
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # streams end when it is set
     checks: dict[str, Check] = field(default_factory=dict)  # what /readyz asks, by component
 
@@ -58,7 +60,10 @@ class Services:
             queue=queue,
             engine=engine,
             quick=Lane("images", available_cores(), settings.max_waiting),
-            walks=Lane("noising step by step", 1, settings.max_waiting_walks),
+            noising=_noise_processes(
+                settings, settings.noise_processes or available_cores(), settings.max_waiting
+            ),
+            walks=_noise_processes(settings, 1, settings.max_waiting_walks),
             checks={
                 "database": Check(lambda: asyncio.to_thread(_ask_database, database), True),
                 "redis": Check(lambda: _ask_redis(client)),
@@ -70,7 +75,8 @@ class Services:
     async def close(self) -> None:
         await self.engine.close()
         self.quick.close()
-        self.walks.close()
+        await self.noising.close()
+        await self.walks.close()
         await self.redis.aclose()  # type: ignore[attr-defined]  # newer than the stubs
         self.database.close()
 
@@ -96,6 +102,11 @@ def available_cores() -> int:
 def redis_client_url(url: str) -> str:
     """What redis-py calls unix:// is redis+socket:// to Celery."""
     return url.replace("redis+socket://", "unix://", 1)
+
+
+def _noise_processes(settings: Settings, size: int, max_waiting: int) -> ProcessPool:
+    greeting = settings.model_dump(mode="json")
+    return ProcessPool("app.noise_process", greeting, size, max_waiting, settings.noise_seconds)
 
 
 def _ask_database(database: Database) -> str:

@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     # What all requests together may keep waiting.
     max_waiting: int = Field(default=256, ge=1)
     max_waiting_walks: int = Field(default=8, ge=1)
+    noise_seconds: float = Field(default=120.0, gt=0)  # what one noising may take
+    noise_processes: int = Field(default=0, ge=0)  # 0: one for each core
 
     @property
     def locations(self) -> Locations:

@@ -36,7 +36,7 @@ class Child:
             if now - self._started >= HEALTHY_SECONDS:
                 self._pause = FIRST_PAUSE_SECONDS
             log.error("process ended", process=self.name, code=code, again_in_seconds=self._pause)
-            self.process = None
+            self._forget()
             self._due = now + self._pause
             self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
 
@@ -51,6 +51,11 @@ class Child:
             log.warning("process had to be killed", process=self.name)
             self.process.kill()
             self.process.wait()
+        self._forget()
+
+    def _forget(self) -> None:
+        if self.process and self.process.stdin:
+            self.process.stdin.close()
         self.process = None
 
     def _launch(self, now: float) -> None:

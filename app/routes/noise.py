@@ -1,34 +1,22 @@
 """POST /noise: the forward process on the caller's image."""
 
-import base64
-import io
-import secrets
-import zipfile
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from fastapi import APIRouter
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app import problems
-from app.errors import InvalidInput, blame, invalid
+from app.errors import InvalidInput, invalid
 from app.multipart import parse_form
-from app.noising import NoisedPicture, noise_picture, noise_schedule
+from app.noise_answer import FORMATS, OFFERED
 from app.representation import choose
-from app.schemas.noise import NoiseAnswer, NoisedImage, NoiseForm
+from app.schemas.noise import NoiseAnswer, NoiseForm
 from app.services import services_of
 from app.settings import Settings
-from models.images import ImageFormat, decode_image, encode_image, image_grid, resize_image
-from models.schedule import NoiseSchedule, ScheduleConfig
 
 router = APIRouter(tags=["noise"])
-
-FORMATS: dict[str, ImageFormat] = {"image/png": "png", "image/webp": "webp", "image/jpeg": "jpeg"}
-OFFERED = (*FORMATS, "application/zip", "application/json")
-MAX_SIDE = {"image/png": 2**31 - 1, "image/webp": 16_383, "image/jpeg": 65_500}
 
 _BINARY = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
 _HEADERS = {
@@ -83,10 +71,19 @@ async def add_noise(request: Request) -> Response:
     Every answer says which seed was used: the same seed gives the same bytes again.
     """
     media_type = choose(request.headers.get("accept"), OFFERED)
-    form = _read_form(request.headers.get("content-type", ""), await request.body())
     services = services_of(request)
-    lane = services.walks if form.method == "step_by_step" else services.quick
-    return await lane.run(lambda: _answer(form, media_type, services.settings))
+    form = _read_form(request.headers.get("content-type", ""), await request.body())
+    _check_timesteps(form, services.settings)
+    pool = services.walks if form.method == "step_by_step" else services.noising
+    header = {
+        "form": form.model_dump(exclude={"image"}),
+        "media_type": media_type,
+        "request_id": request.scope["state"]["request_id"],
+    }
+    answer, content = await pool.ask((header, form.image))
+    response = Response(content, answer["status"])
+    response.raw_headers = [(name, value) for name, value in answer["headers"]]
+    return response
 
 
 def _read_form(content_type: str, body: bytes) -> NoiseForm:
@@ -104,41 +101,6 @@ def _read_form(content_type: str, body: bytes) -> NoiseForm:
         raise invalid(error, "form") from None
 
 
-def _answer(form: NoiseForm, media_type: str, settings: Settings) -> Response:
-    schedule = _schedule(form)
-    _check_timesteps(form, settings)
-    with blame("image", "form"):
-        image = decode_image(form.image, max_pixels=settings.max_pixels)
-    height, width = form.image_size or image.shape[:2]
-    _check_work(form, height, width, media_type, settings)
-    if form.image_size:
-        image = resize_image(image, form.image_size)
-    seed = secrets.randbits(32) if form.seed is None else form.seed
-    pictures = noise_picture(image, schedule, form.t, form.method, seed)
-    headers = _headers(form, seed, pictures)
-    if media_type == "application/json":
-        return Response(_json(form, seed, pictures), headers=headers, media_type=media_type)
-    if media_type == "application/zip":
-        return Response(_zip(pictures), headers=headers, media_type=media_type)
-    strip = pictures[0].image
-    if len(pictures) > 1:
-        strip = image_grid(np.stack([picture.image for picture in pictures]), len(pictures))
-    return Response(
-        encode_image(strip, FORMATS[media_type]), headers=headers, media_type=media_type
-    )
-
-
-def _schedule(form: NoiseForm) -> NoiseSchedule:
-    with blame("rescale_zero_terminal_snr", "form"):
-        return noise_schedule(
-            ScheduleConfig(
-                name=form.schedule,
-                num_train_timesteps=form.num_train_timesteps,
-                rescale_zero_terminal_snr=form.rescale_zero_terminal_snr,
-            )
-        )
-
-
 def _check_timesteps(form: NoiseForm, settings: Settings) -> None:
     if len(form.t) > settings.max_images_per_request:
         raise InvalidInput.parameter(
@@ -149,73 +111,3 @@ def _check_timesteps(form: NoiseForm, settings: Settings) -> None:
             raise InvalidInput.parameter(
                 "t", f"t is {t}; it must lie in 0..{form.num_train_timesteps}"
             )
-
-
-def _check_work(
-    form: NoiseForm, height: int, width: int, media_type: str, settings: Settings
-) -> None:
-    size = f"{height} x {width}"
-    if len(form.t) * height * width > settings.max_pixels:
-        raise InvalidInput.parameter(
-            "image_size" if form.image_size else "t",
-            f"{len(form.t)} images of {size} pixels; an answer has at most {settings.max_pixels}",
-        )
-    if len(form.t) * width > MAX_SIDE.get(media_type, width * len(form.t)):
-        raise InvalidInput.parameter(
-            "t",
-            f"a strip of {len(form.t)} images is {len(form.t) * width} pixels wide; "
-            f"{media_type} holds at most {MAX_SIDE[media_type]}",
-        )
-    steps = max(form.t)
-    if form.method == "step_by_step" and steps * height * width > settings.max_step_pixels:
-        raise InvalidInput.parameter(
-            "t",
-            f"{steps} steps over {size} pixels are {steps * height * width} in all; step_by_step "
-            f"walks at most {settings.max_step_pixels}: lower t or image_size, or use closed_form",
-        )
-
-
-def _headers(form: NoiseForm, seed: int, pictures: Sequence[NoisedPicture]) -> dict[str, str]:
-    return {
-        "Diffusion-Seed": str(seed),
-        "Diffusion-Schedule": form.schedule,
-        "Diffusion-Num-Train-Timesteps": str(form.num_train_timesteps),
-        "Diffusion-Method": form.method,
-        "Diffusion-T": ", ".join(str(picture.t) for picture in pictures),
-        "Diffusion-Alpha": ", ".join(repr(picture.alpha) for picture in pictures),
-        "Diffusion-Sigma": ", ".join(repr(picture.sigma) for picture in pictures),
-        "Diffusion-Display-Scale": ", ".join(repr(picture.display_scale) for picture in pictures),
-        "Vary": "Accept",
-    }
-
-
-def _zip(pictures: Sequence[NoisedPicture]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for index, picture in enumerate(pictures):
-            name = f"{index:03d}-t{picture.t:05d}.png"
-            archive.writestr(zipfile.ZipInfo(name), encode_image(picture.image, "png"))
-    return buffer.getvalue()
-
-
-def _json(form: NoiseForm, seed: int, pictures: Sequence[NoisedPicture]) -> str:
-    height, width = pictures[0].image.shape[:2]
-    return NoiseAnswer(
-        seed=seed,
-        schedule=form.schedule,
-        num_train_timesteps=form.num_train_timesteps,
-        rescale_zero_terminal_snr=form.rescale_zero_terminal_snr,
-        method=form.method,
-        image_size=(height, width),
-        images=[
-            NoisedImage(
-                t=picture.t,
-                alpha=picture.alpha,
-                sigma=picture.sigma,
-                snr=picture.snr,
-                display_scale=picture.display_scale,
-                data=base64.b64encode(encode_image(picture.image, "png")).decode("ascii"),
-            )
-            for picture in pictures
-        ],
-    ).model_dump_json()

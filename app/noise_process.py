@@ -1,0 +1,59 @@
+"""`python -m app.noise_process`: noises images for the API, one after the other.
+
+Its standard input is a socket (app.processes). First come the settings, then requests: a header
+with the form and a payload with the image. It leaves when the socket closes.
+"""
+
+import asyncio
+import socket
+import sys
+from typing import Any
+
+import torch
+import uvloop
+from starlette.responses import Response
+
+from app.engine_wire import receive, send
+from app.errors import RequestError
+from app.logs import configure_logs, log
+from app.noise_answer import answer
+from app.problems import problem_response, unexpected_problem
+from app.processes import BUFFER_BYTES
+from app.schemas.noise import NoiseForm
+from app.settings import Settings
+
+
+def main() -> None:
+    torch.set_num_threads(1)  # there is one of these processes for each core
+    uvloop.run(_serve(socket.socket(fileno=sys.stdin.fileno())))
+
+
+async def _serve(connection: socket.socket) -> None:
+    reader, writer = await asyncio.open_connection(sock=connection, limit=BUFFER_BYTES)
+    try:
+        header, _ = await receive(reader)
+        settings = Settings.model_validate(header)
+        configure_logs(settings.log_level, settings.log_format)
+        while True:
+            header, image = await receive(reader)
+            response = _respond(header, image, settings)
+            described = {"status": response.status_code, "headers": response.raw_headers}
+            await send(writer, described, bytes(response.body))
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return  # the API has gone
+
+
+def _respond(header: dict[str, Any], image: bytes, settings: Settings) -> Response:
+    form = NoiseForm.model_construct(**header["form"], image=image)
+    scope = {"state": {"request_id": header["request_id"]}}
+    try:
+        return answer(form, header["media_type"], settings)
+    except RequestError as error:
+        return problem_response(error.kind, str(error), scope, error.errors, error.headers)
+    except Exception as error:
+        log.exception("request failed", request_id=header["request_id"])
+        return unexpected_problem(error, scope)
+
+
+if __name__ == "__main__":
+    main()
