@@ -126,7 +126,7 @@ def resolve_config(
         _in_range("image_size", side, MIN_SIDE, MAX_SIDE)
     unet = UNetConfig.small(size, facts.channels, len(class_names))
     if net:
-        unet = replace(unet, **net)
+        unet = replace(unet, **_block_types(net), **net)
     family: dict[str, Any] = (
         {"schedule": ScheduleConfig("edm"), "prediction_type": "edm"}
         if preset == "edm"
@@ -149,6 +149,17 @@ def resolve_config(
     }
     chosen = {name: value for name, value in overrides.items() if value is not None}
     return TrainConfig(**(recipe | family | chosen))
+
+
+def _block_types(net: Mapping[str, Any]) -> dict[str, Any]:
+    """Attention at the lowest resolution, where the caller says only how many levels there are."""
+    if "block_out_channels" not in net or "down_block_types" in net or "up_block_types" in net:
+        return {}
+    plain = max(0, len(net["block_out_channels"]) - 1)
+    return {
+        "down_block_types": ("DownBlock2D",) * plain + ("AttnDownBlock2D",),
+        "up_block_types": ("AttnUpBlock2D",) + ("UpBlock2D",) * plain,
+    }
 
 
 def default_image_size(size: tuple[int, int]) -> tuple[int, int]:

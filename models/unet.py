@@ -85,7 +85,7 @@ class UNetConfig:
 
     @classmethod
     def small(cls, image_size: tuple[int, int], channels: int, num_classes: int) -> "UNetConfig":
-        """A net that learns such images in minutes: 32 channels and under a million parameters up
+        """A net that learns such images in minutes: 32 channels and about a million parameters up
         to 28 pixels, wider and deeper beyond. Attention stands at the lowest resolution."""
         longest = max(image_size)
         width = 32 if longest < 32 else 64

@@ -27,10 +27,7 @@ router = APIRouter(prefix="/datasets", tags=["datasets"])
 _BODY = {
     "requestBody": {
         "required": True,
-        "content": {
-            media_type: {"schema": {"type": "string", "format": "binary"}}
-            for media_type in ("application/zip", "application/x-tar", "application/octet-stream")
-        },
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
 

@@ -1,0 +1,295 @@
+"""The whole loop over HTTP, on a real service: upload, train, sample, download, upload again."""
+
+import base64
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[2]
+DIGITS = ROOT / "examples" / "digits" / "digits.zip"
+JSON = {"Accept": "application/json"}
+TINY_NET = {"block_out_channels": [8, 8], "norm_num_groups": 4, "attention_head_dim": 4}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    environment = {
+        **os.environ,
+        "DIFFUSION_PORT": str(port),
+        "DIFFUSION_DATA_DIR": str(tmp_path_factory.mktemp("data")),
+        "OMP_NUM_THREADS": "1",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app.up"], env=environment, stdout=subprocess.DEVNULL, cwd=ROOT
+    )
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90) as client:
+        for _ in range(300):
+            try:
+                parts = client.get("/readyz").json()["components"].values()
+                if all(part["status"] == "up" for part in parts):
+                    break
+            except httpx.TransportError:
+                pass
+            time.sleep(0.2)
+        yield client
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0
+
+
+@pytest.fixture(scope="module")
+def dataset(service: httpx.Client) -> dict:
+    answer = service.put("/datasets/digits", content=DIGITS.read_bytes())
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+@pytest.fixture(scope="module")
+def job(service: httpx.Client, dataset: dict) -> dict:
+    request = {
+        "dataset": "digits",
+        "model_name": "little",
+        "steps": 40,
+        "batch_size": 16,
+        "checkpoint_every": 20,
+        "net": TINY_NET,
+    }
+    answer = service.post("/train-jobs", json=request)
+    assert answer.status_code == 202, answer.text
+    assert answer.headers["Location"] == f"/train-jobs/{answer.json()['id']}"
+    polled = service.get(answer.headers["Location"], params={"wait": 60}).json()
+    assert polled["status"] == "succeeded", polled
+    return polled
+
+
+def test_a_dataset_says_what_is_in_it(service, dataset):
+    assert dataset["num_images"] == 1797
+    assert dataset["channels"] == 1
+    assert sum(dataset["classes"].values()) == 1797
+    assert service.get("/datasets").json()["items"][0]["name"] == "digits"
+    sheet = Image.open(io.BytesIO(service.get("/datasets/digits/preview").content))
+    assert sheet.width > 8 * 64
+
+
+def test_the_same_archive_again_is_the_same_dataset(service, dataset):
+    again = service.put("/datasets/digits", content=DIGITS.read_bytes())
+    assert again.status_code == 200
+    assert again.json()["digest"] == dataset["digest"]
+
+
+def test_another_archive_under_the_name_is_a_conflict(service, dataset):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(DIGITS) as whole, zipfile.ZipFile(buffer, "w") as part:
+        for name in whole.namelist()[:5]:
+            part.writestr(name, whole.read(name))
+    answer = service.put("/datasets/digits", content=buffer.getvalue())
+    assert answer.status_code == 409
+    assert answer.json()["type"] == "/problems/conflict"
+
+
+def test_a_job_tells_its_progress_and_its_recipe(service, job):
+    assert job["done"]
+    assert job["progress"]["step"] == 40
+    assert job["config"]["net"]["block_out_channels"] == [8, 8]
+    metrics = service.get(f"/train-jobs/{job['id']}/metrics").json()
+    assert [line["step"] for line in metrics["steps"]] == [10, 20, 30, 40]
+    assert len(metrics["evaluations"][-1]["levels"]) == 10
+    samples = service.get(f"/train-jobs/{job['id']}/samples").json()
+    assert samples["steps"][-1] == 40
+    grid = service.get(samples["links"][-1])
+    assert grid.headers["content-type"] == "image/png"
+
+
+def test_polling_costs_nothing_while_nothing_changes(service, job):
+    answer = service.get(f"/train-jobs/{job['id']}")
+    headers = {"If-None-Match": answer.headers["ETag"]}
+    again = service.get(f"/train-jobs/{job['id']}", headers=headers)
+    assert again.status_code == 304
+    assert again.content == b""
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "euler", "heun", "dpmpp_2m", "unipc"])
+def test_the_same_seed_gives_the_same_images(service, job, sampler):
+    request = {
+        "model": "little",
+        "num_images": 3,
+        "seed": 5,
+        "sampler": sampler,
+        "num_inference_steps": 5,
+        "class_label": ["1", 2, "3"],
+        "guidance_scale": 2.0,
+    }
+    one, two = (service.post("/sample", json=request, headers=JSON).json() for _ in range(2))
+    assert one["images"] == two["images"]
+    assert one["used"]["class_label"] == [1, 2, 3]
+    picture = Image.open(io.BytesIO(base64.b64decode(one["images"][0])))
+    assert picture.size == (8, 8)
+
+
+@pytest.mark.parametrize("media_type", ["image/png", "image/webp", "image/jpeg"])
+def test_several_images_come_as_a_grid(service, job, media_type):
+    request = {"model": "little", "num_images": 4, "num_inference_steps": 2}
+    answer = service.post("/sample", json=request, headers={"Accept": media_type})
+    assert answer.headers["content-type"] == media_type
+    assert Image.open(io.BytesIO(answer.content)).size == (16, 16)
+    assert answer.headers["Diffusion-Seed"].isdigit()
+
+
+def test_a_zip_has_a_file_for_each_image(service, job):
+    request = {"model": "little", "num_images": 3, "num_inference_steps": 2}
+    answer = service.post("/sample", json=request, headers={"Accept": "application/zip"})
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert len(archive.namelist()) == 3
+
+
+def test_a_downloaded_model_can_be_uploaded_and_makes_the_same_images(service, job):
+    archive = service.get("/models/little/download").content
+    answer = service.put("/models/copy", content=archive)
+    assert answer.status_code == 201, answer.text
+    request = {"num_images": 2, "seed": 1, "num_inference_steps": 4}
+    made = [
+        service.post("/sample", json={"model": name, **request}, headers=JSON).json()["images"]
+        for name in ("little", "copy")
+    ]
+    assert made[0] == made[1]
+    assert service.delete("/models/copy").status_code == 204
+    assert service.get("/models/copy").status_code == 404
+
+
+def test_a_killed_engine_is_back_for_the_next_request(service, job):
+    for entry in Path("/proc").iterdir():
+        line = entry / "cmdline"
+        if entry.name.isdigit() and line.exists():
+            words = line.read_bytes().split(b"\0")
+            if b"app.engine_process" in words and _is_below(int(entry.name), service):
+                os.kill(int(entry.name), signal.SIGKILL)
+    answer = service.post("/sample", json={"model": "little", "num_inference_steps": 2})
+    assert answer.status_code == 200, answer.text
+
+
+def _is_below(pid: int, service: httpx.Client) -> bool:
+    environment = (Path("/proc") / str(pid) / "environ").read_bytes()
+    return f"DIFFUSION_PORT={service.base_url.port}".encode() in environment.split(b"\0")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"model": "nobody"}, 404, "nobody"),
+        ({"model": "a/b"}, 422, "/model"),
+        ({"model": "x" * 300}, 422, "/model"),
+        ({"model": "little", "sampler": "plms"}, 422, "/sampler"),
+        ({"model": "little", "num_inference_steps": 0}, 422, "/num_inference_steps"),
+        ({"model": "little", "num_inference_steps": 10**9}, 422, "1..1000"),
+        ({"model": "little", "num_images": 10**6}, 422, "1..64"),
+        ({"model": "little", "class_label": "cat"}, 422, "/class_label"),
+        ({"model": "little", "class_label": 10}, 422, "0..9"),
+        ({"model": "little", "guidance_scale": 3.0}, 422, "/guidance_scale"),
+        ({"model": "little", "seed": -1}, 422, "/seed"),
+        ({"model": "little", "eta": 0.5, "sampler": "euler"}, 422, "/eta"),
+    ],
+)
+def test_a_sample_that_cannot_be_is_refused_by_field_and_bound(service, job, body, status, words):
+    answer = service.post("/sample", json=body)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert words in answer.text
+
+
+def test_guidance_that_is_not_a_number_is_refused(service, job):
+    body = '{"model": "little", "class_label": 1, "guidance_scale": NaN}'
+    answer = service.post("/sample", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 422
+    assert "guidance_scale" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"dataset": "nothing", "steps": 1}, 404, "nothing"),
+        ({"dataset": "digits", "steps": 0}, 422, "/steps"),
+        ({"dataset": "digits", "minutes": -1}, 422, "/minutes"),
+        ({"dataset": "digits", "image_size": 4}, 422, "8..256"),
+        ({"dataset": "digits", "image_size": 9, "net": TINY_NET}, 422, "multiple of 2"),
+        ({"dataset": "digits", "model_name": "little"}, 409, "little"),
+        ({"dataset": "digits", "preset": "gan"}, 422, "/preset"),
+        ({"dataset": "digits", "learning_rate": 1e9}, 422, "learning_rate"),
+        ({"dataset": "digits", "surprise": 1}, 422, "/surprise"),
+    ],
+)
+def test_a_job_that_cannot_work_is_refused_when_it_is_asked_for(service, job, body, status, words):
+    answer = service.post("/train-jobs", json=body)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert words in answer.text
+
+
+def _archive(**files: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+def _png() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "neither a zip nor a tar"),
+        (b"plain text", "neither a zip nor a tar"),
+        (_archive(), "0 usable"),
+        (_archive(**{"one.png": _png()}), "at least 2"),
+        (_archive(**{"a.png": b"text", "b.png": _png()[:40]}), "not an image"),
+        (_archive(**{"../a.png": _png(), "b.zip": _archive()}), "leaves the archive"),
+    ],
+)
+def test_an_archive_without_images_is_refused_with_the_reason(service, content, words):
+    answer = service.put("/datasets/bad", content=content)
+    assert answer.status_code == 422, answer.text
+    assert words in answer.json()["detail"]
+    assert service.get("/datasets/bad").status_code == 404
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "UPPER", "-a", "a..b", "%00"])
+def test_a_bad_name_is_refused(service, name):
+    answer = service.put(f"/datasets/{name}", content=DIGITS.read_bytes())
+    assert answer.status_code in (404, 422)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_model_with_a_pickle_is_refused(service):
+    archive = _archive(**{"unet/diffusion_pytorch_model.bin": b"\x80\x04"})
+    answer = service.put("/models/pickled", content=archive)
+    assert answer.status_code == 422
+    assert "safetensors" in answer.json()["detail"]
+
+
+def test_a_queued_or_running_job_can_be_cancelled_once(service, dataset):
+    request = {"dataset": "digits", "steps": 10**6, "net": TINY_NET, "model_name": "never"}
+    job = service.post("/train-jobs", json=request).json()
+    assert service.delete("/datasets/digits").status_code == 409
+    assert service.post(f"/train-jobs/{job['id']}/cancel").status_code == 202
+    done = service.get(f"/train-jobs/{job['id']}", params={"wait": 60}).json()
+    assert done["status"] == "cancelled"
+    again = service.post(f"/train-jobs/{job['id']}/cancel")
+    assert again.status_code == 409
+    assert "cancelled" in again.json()["detail"]
