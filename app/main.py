@@ -130,6 +130,9 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         components["Problem"].pop("$defs", None)
         for path in schema["paths"].values():
             for operation in path.values():
-                operation["responses"]["default"] = ANY_PROBLEM
+                responses = operation["responses"]
+                responses["default"] = ANY_PROBLEM
+                if "application/json" in responses.get("422", {}).get("content", {}):
+                    responses["422"] = ANY_PROBLEM  # where the framework put an answer of its own
         app.openapi_schema = schema
     return app.openapi_schema
