@@ -35,7 +35,7 @@ class Services:
     settings: Settings
     database: Database
     artifacts: ArtifactStore
-    redis: "redis.asyncio.Redis[bytes]"
+    redis: redis.asyncio.Redis
     queue: Celery
     engine: EngineClient
     quick: Lane  # CPU work of well under a second
@@ -77,7 +77,7 @@ class Services:
         self.quick.close()
         await self.noising.close()
         await self.walks.close()
-        await self.redis.aclose()  # type: ignore[attr-defined]  # newer than the stubs
+        await self.redis.aclose()
         self.database.close()
 
 
@@ -115,7 +115,7 @@ def _ask_database(database: Database) -> str:
     return database.engine.dialect.name
 
 
-async def _ask_redis(client: "redis.asyncio.Redis[bytes]") -> str:
+async def _ask_redis(client: redis.asyncio.Redis) -> str:
     await client.ping()
     return "answers"
 
