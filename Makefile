@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: run test check demo bench format clean
+.PHONY: run test check demo format clean
 .DELETE_ON_ERROR:
 
 run: .venv/run.stamp  ## API, one worker and the embedded Valkey; Ctrl-C stops all of it
@@ -21,15 +21,12 @@ check: .venv/check.stamp  ## style, types, import rules
 demo: .venv/demo.stamp  ## the whole loop on the digits, results in demo/
 	$(BIN)/python examples/demo.py
 
-bench: .venv/run.stamp  ## every benchmark, peers in an environment of their own
-	$(MAKE) -C benchmarks
-
 format: .venv/check.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## what these targets made, except ./data
-	rm -rf .venv demo benchmarks/.venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
