@@ -109,16 +109,18 @@ class ArtifactStore:
 
     def _staged(self, key: str) -> "_Staged":
         assert self._root is not None
-        return _Staged(self._root / key)
+        return _Staged(self._root / key, self._root / ".parts")
 
 
 class _Staged:
-    """A file that takes its place only when it is complete and on disk."""
+    """A file that takes its place only when it is complete and on disk. Until then it lies apart,
+    so that a process killed in the middle leaves nothing under any prefix."""
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, folder: Path) -> None:
         self._target = target
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=".part-", dir=target.parent)
+        folder.mkdir(exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=folder)
         self._part, self._file = Path(name), os.fdopen(descriptor, "wb")
 
     def write(self, data: bytes) -> None:
@@ -141,5 +143,5 @@ class _Staged:
 
 def _check(key: str) -> None:
     parts = PurePosixPath(key).parts
-    if not key or key.startswith("/") or ".." in parts or "\\" in key or "\0" in key:
+    if not parts or key.startswith("/") or ".." in parts or "\\" in key or "\0" in key:
         raise ValueError(f"{key!r} is no key of an artefact")

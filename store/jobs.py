@@ -203,7 +203,8 @@ def finish(
 def succeed_with_model(
     database: Database, job_id: str, fence: int, model: ModelRecord, progress: dict[str, Any]
 ) -> None:
-    """The job is done and its model exists, both or neither."""
+    """The job is done and its model exists, both or neither. Raises ModelConflict where a model of
+    that name was uploaded in the meantime."""
     with database.session() as session:
         changed = _update(
             session,
@@ -216,6 +217,8 @@ def succeed_with_model(
         )
         if not changed:
             raise LostLease(job_id, fence)
+        if session.get(ModelRecord, model.name) is not None:
+            raise ModelConflict(f"there is a model {model.name!r} already")
         session.add(model)
 
 

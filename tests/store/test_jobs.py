@@ -1,0 +1,355 @@
+"""A job is held by one worker at a time, and one that lost it can change nothing."""
+
+import subprocess
+import sys
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from store import jobs
+from store.database import Database
+from store.datasets import DatasetRecord, create_dataset
+from store.errors import (
+    DatasetNotFound,
+    IllegalTransition,
+    JobNotFound,
+    LostLease,
+    ModelConflict,
+    ModelNotFound,
+)
+from store.jobs import Job
+from store.models import ModelRecord, create_model, get_model
+
+ROOT = Path(__file__).parents[2]
+EXPIRED = -1.0  # seconds: a lease that ended before it began
+
+CLAIM_ALL = """
+import sys
+from store import jobs
+from store.database import Database
+
+database = Database(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+for job_id in sys.argv[3:]:
+    fence = jobs.claim(database, job_id, sys.argv[2], 60)
+    if fence is not None:
+        print(job_id, fence, flush=True)
+"""
+
+WRITES = {
+    "renew": lambda database, job_id, fence: jobs.renew(database, job_id, fence, 60),
+    "progress": lambda database, job_id, fence: jobs.record_progress(
+        database, job_id, fence, {"step": 999}
+    ),
+    "checkpoint": lambda database, job_id, fence: jobs.record_checkpoint(
+        database, job_id, fence, "checkpoints/stale", 999
+    ),
+    "finish": lambda database, job_id, fence: jobs.finish(
+        database, job_id, fence, "failed", "stale", "stale"
+    ),
+    "succeed": lambda database, job_id, fence: jobs.succeed_with_model(
+        database, job_id, fence, a_model("faces"), {"step": 999}
+    ),
+    "requeue": lambda database, job_id, fence: jobs.requeue(database, job_id, fence),
+}
+
+
+def a_model(name: str) -> ModelRecord:
+    return ModelRecord(
+        name=name, digest="0", details={}, artifact_prefix=f"models/{name}", num_bytes=1
+    )
+
+
+def a_job(database: Database, model_name: str = "faces") -> Job:
+    create_dataset(
+        database,
+        DatasetRecord(
+            name="photos",
+            digest="d",
+            num_bytes=1,
+            num_images=2,
+            channels=1,
+            classes={},
+            sizes=[],
+            rejected=[],
+            num_rejected=0,
+            artifact_key="datasets/photos.zip",
+        ),
+    )
+    return jobs.create_job(
+        database, kind="train", dataset="photos", model_name=model_name, config={"steps": 10}
+    )
+
+
+def a_claimed_job(database: Database, lease_seconds: float = 60.0) -> tuple[Job, int]:
+    job = a_job(database)
+    fence = jobs.claim(database, job.id, "one", lease_seconds)
+    assert fence is not None
+    return job, fence
+
+
+def facts(job: Job) -> dict[str, object]:
+    return {column.key: getattr(job, column.key) for column in Job.__table__.columns}
+
+
+def test_a_new_job_is_queued_and_keeps_its_config(database):
+    job = jobs.get_job(database, a_job(database).id)
+    assert (job.status, job.fence, job.attempts, job.version) == ("queued", 0, 0, 1)
+    assert job.config == {"steps": 10}
+    assert not job.done
+
+
+def test_a_job_needs_its_dataset(database):
+    with pytest.raises(DatasetNotFound, match="'nowhere'"):
+        jobs.create_job(database, kind="train", dataset="nowhere", model_name="m", config={})
+
+
+def test_a_job_cannot_make_a_model_that_exists(database):
+    a_job(database, "other")
+    create_model(database, a_model("faces"))
+    with pytest.raises(ModelConflict, match="'faces' already"):
+        a_job(database, "faces")
+
+
+def test_two_unfinished_jobs_cannot_make_one_model(database):
+    first = a_job(database)
+    with pytest.raises(ModelConflict, match=first.id):
+        a_job(database)
+    jobs.request_cancel(database, first.id)
+    assert a_job(database).status == "queued"
+
+
+def test_model_names_are_those_made_and_those_to_come(database):
+    cancelled = a_job(database, "cancelled")
+    jobs.request_cancel(database, cancelled.id)
+    a_job(database, "to-come")
+    create_model(database, a_model("made"))
+    assert jobs.model_names(database) == {"made", "to-come"}
+
+
+def test_an_unknown_job_is_not_found(database):
+    with pytest.raises(JobNotFound, match="'job_0'"):
+        jobs.get_job(database, "job_0")
+    with pytest.raises(JobNotFound, match="'job_0'"):
+        jobs.request_cancel(database, "job_0")
+    assert jobs.claim(database, "job_0", "one", 60) is None
+
+
+def test_jobs_come_in_pages_newest_first(database):
+    ids = [a_job(database, f"model-{i}").id for i in range(5)]
+    assert ids == sorted(ids)
+    seen, after, more = [], None, True
+    while more:
+        page, more = jobs.list_jobs(database, limit=2, after=after)
+        seen += [job.id for job in page]
+        after = seen[-1]
+    assert seen == ids[::-1]
+
+
+def test_jobs_are_listed_by_status(database):
+    ids = [a_job(database, f"model-{i}").id for i in range(3)]
+    jobs.claim(database, ids[1], "one", 60)
+    running, more = jobs.list_jobs(database, limit=10, status="running")
+    assert ([job.id for job in running], more) == ([ids[1]], False)
+
+
+# Claims -------------------------------------------------------------------------------------------
+
+
+def test_of_racing_threads_exactly_one_wins(database):
+    job = a_job(database)
+    start = threading.Barrier(8)
+    fences: list[int | None] = []
+
+    def race(owner: str) -> None:
+        start.wait()
+        fences.append(jobs.claim(database, job.id, owner, 60))
+
+    threads = [threading.Thread(target=race, args=(str(i),)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Counter(fences) == {None: 7, 1: 1}
+
+
+def test_of_racing_processes_exactly_one_wins_each_job(database, database_url):
+    ids = [a_job(database, f"model-{i}").id for i in range(20)]
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", CLAIM_ALL, database_url, f"worker-{i}", *ids],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        for i in range(3)
+    ]
+    for worker in workers:
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        worker.stdin.write("go\n")
+        worker.stdin.flush()
+    won = [line.split() for worker in workers for line in worker.communicate()[0].splitlines()]
+    assert [worker.returncode for worker in workers] == [0, 0, 0]
+    assert sorted(won) == [[job_id, "1"] for job_id in ids]
+
+
+def test_a_claimed_job_runs_under_its_owner(database):
+    job, fence = a_claimed_job(database)
+    claimed = jobs.get_job(database, job.id)
+    assert (claimed.status, claimed.owner, claimed.fence, fence) == ("running", "one", 1, 1)
+    assert claimed.lease_expires_at > claimed.started_at
+    assert claimed.version == job.version + 1
+
+
+def test_a_held_job_cannot_be_claimed(database):
+    job, _ = a_claimed_job(database)
+    assert jobs.claim(database, job.id, "two", 60) is None
+    assert jobs.get_job(database, job.id).owner == "one"
+
+
+def test_a_job_whose_lease_expired_can_be_claimed_again(database):
+    job, fence = a_claimed_job(database, EXPIRED)
+    started_at = jobs.get_job(database, job.id).started_at
+    assert jobs.claim(database, job.id, "two", 60) == fence + 1
+    again = jobs.get_job(database, job.id)
+    assert (again.owner, again.attempts, again.started_at) == ("two", 2, started_at)
+
+
+def test_renewing_holds_a_job_and_is_no_change_to_a_poller(database):
+    job, fence = a_claimed_job(database, EXPIRED)
+    version = jobs.get_job(database, job.id).version
+    assert jobs.renew(database, job.id, fence, 60) is False
+    assert jobs.claim(database, job.id, "two", 60) is None
+    assert jobs.get_job(database, job.id).version == version
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
+def test_an_old_fence_can_write_nothing(database, write):
+    job, stale = a_claimed_job(database, EXPIRED)
+    jobs.claim(database, job.id, "two", 60)
+    before = facts(jobs.get_job(database, job.id))
+    with pytest.raises(LostLease, match=f"{job.id}.*fence {stale}"):
+        write(database, job.id, stale)
+    assert facts(jobs.get_job(database, job.id)) == before
+    with pytest.raises(ModelNotFound):
+        get_model(database, "faces")
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
+def test_nothing_can_be_written_to_a_job_that_is_done(database, write):
+    job, fence = a_claimed_job(database)
+    jobs.finish(database, job.id, fence, "cancelled")
+    before = facts(jobs.get_job(database, job.id))
+    with pytest.raises(LostLease):
+        write(database, job.id, fence)
+    assert facts(jobs.get_job(database, job.id)) == before
+
+
+def test_the_sixth_attempt_fails_the_job_as_crashed(database):
+    job = a_job(database)
+    for attempt in range(1, jobs.MAX_ATTEMPTS + 1):
+        assert jobs.claim(database, job.id, "one", EXPIRED) == attempt
+    assert jobs.claim(database, job.id, "one", 60) is None
+    failed = jobs.get_job(database, job.id)
+    assert (failed.status, failed.error_code, failed.attempts) == ("failed", "crashed", 5)
+    assert failed.finished_at is not None
+    assert failed.owner is None
+
+
+def test_a_checkpoint_makes_the_attempts_count_anew(database):
+    job = a_job(database)
+    for _ in range(jobs.MAX_ATTEMPTS):
+        fence = jobs.claim(database, job.id, "one", EXPIRED)
+    jobs.record_checkpoint(database, job.id, fence, "checkpoints/10", 10)
+    assert jobs.claim(database, job.id, "one", EXPIRED) == fence + 1
+    job = jobs.get_job(database, job.id)
+    assert (job.attempts, job.checkpoint_key, job.checkpoint_step) == (1, "checkpoints/10", 10)
+
+
+@pytest.mark.parametrize(("blameless", "attempts"), [(False, 1), (True, 0)])
+def test_a_job_given_back_is_queued_and_blamed_only_for_a_crash(database, blameless, attempts):
+    job, fence = a_claimed_job(database)
+    jobs.requeue(database, job.id, fence, blameless=blameless)
+    job = jobs.get_job(database, job.id)
+    assert (job.status, job.owner, job.attempts) == ("queued", None, attempts)
+    assert jobs.claim(database, job.id, "two", 60) == fence + 1
+
+
+def test_every_recorded_progress_is_a_new_version(database):
+    job, fence = a_claimed_job(database)
+    version = jobs.get_job(database, job.id).version
+    jobs.record_progress(database, job.id, fence, {"step": 5})
+    job = jobs.get_job(database, job.id)
+    assert (job.progress, job.version) == ({"step": 5}, version + 1)
+
+
+def test_a_job_succeeds_together_with_its_model(database):
+    job, fence = a_claimed_job(database)
+    jobs.succeed_with_model(database, job.id, fence, a_model("faces"), {"step": 10})
+    job = jobs.get_job(database, job.id)
+    assert (job.status, job.progress, job.owner) == ("succeeded", {"step": 10}, None)
+    assert job.done
+    assert get_model(database, "faces").name == "faces"
+
+
+def test_a_job_whose_model_cannot_be_stored_has_not_succeeded(database):
+    job, fence = a_claimed_job(database)
+    create_model(database, a_model("faces"))  # uploaded in the meantime
+    with pytest.raises(ModelConflict, match="'faces' already"):
+        jobs.succeed_with_model(database, job.id, fence, a_model("faces"), {})
+    assert jobs.get_job(database, job.id).status == "running"
+
+
+# Cancelling and announcing ------------------------------------------------------------------------
+
+
+def test_a_queued_job_is_cancelled_at_once(database):
+    job = jobs.request_cancel(database, a_job(database).id)
+    assert job.status == "cancelled"
+    assert job.finished_at is not None
+    assert jobs.claim(database, job.id, "one", 60) is None
+
+
+def test_a_running_job_learns_of_its_cancellation_when_it_renews(database):
+    job, fence = a_claimed_job(database)
+    assert jobs.request_cancel(database, job.id).status == "running"
+    assert jobs.renew(database, job.id, fence, 60) is True
+    jobs.finish(database, job.id, fence, "cancelled")
+    assert jobs.get_job(database, job.id).status == "cancelled"
+
+
+def test_a_cancellation_survives_the_worker_that_was_asked(database):
+    job, _ = a_claimed_job(database, EXPIRED)
+    jobs.request_cancel(database, job.id)
+    fence = jobs.claim(database, job.id, "two", 60)
+    assert jobs.renew(database, job.id, fence, 60) is True
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_a_job_that_is_done_cannot_be_cancelled(database, status):
+    job, fence = a_claimed_job(database)
+    jobs.finish(database, job.id, fence, status, "code", "message")
+    before = facts(jobs.get_job(database, job.id))
+    with pytest.raises(IllegalTransition, match=f"is {status}; it cannot be cancelled"):
+        jobs.request_cancel(database, job.id)
+    assert facts(jobs.get_job(database, job.id)) == before
+
+
+def test_unclaimed_are_the_forgotten_and_the_orphaned(database):
+    forgotten, orphaned, held, cancelled = (a_job(database, f"model-{i}").id for i in range(4))
+    jobs.claim(database, orphaned, "one", EXPIRED)
+    jobs.claim(database, held, "one", 60)
+    jobs.request_cancel(database, cancelled)
+    assert jobs.unclaimed_jobs(database, 60) == [orphaned]
+    assert jobs.unclaimed_jobs(database, 0) == [forgotten, orphaned]
+
+
+def test_an_announced_job_is_not_announced_again_at_once(database):
+    job = a_job(database)
+    assert jobs.unclaimed_jobs(database, 0) == [job.id]
+    assert jobs.unclaimed_jobs(database, 60) == []
