@@ -118,7 +118,8 @@ async def _watch(reader: asyncio.StreamReader, left: threading.Event) -> None:
 
 
 def _leave_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 4096):  # a buffered read would hold its lock at exit
+        pass
     os._exit(0)
 
 

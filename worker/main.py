@@ -78,7 +78,8 @@ def _die_with_parent(supervisor: Supervisor) -> None:
     """Whoever started us holds the other end of our standard input."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(sys.stdin.fileno(), 4096):  # a buffered read would hold its lock at exit
+            pass
         supervisor.leaving.set()
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -333,7 +333,8 @@ def _lines(path: Path) -> list[str]:
 
 def _die_with_worker() -> None:
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(sys.stdin.fileno(), 4096):  # a buffered read would hold its lock at exit
+            pass
         os._exit(EXIT_STOPPED)
 
     threading.Thread(target=watch, daemon=True).start()
