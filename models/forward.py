@@ -19,10 +19,7 @@ def diffuse(schedule: NoiseSchedule, x_s: Tensor, s: int, t: int, noise: Tensor)
 
     Raises ValueError unless 0 <= s <= t <= num_train_timesteps.
     """
-    if not 0 <= s <= t <= schedule.num_train_timesteps:
-        raise ValueError(
-            f"s, t are {s}, {t}; they must satisfy 0 <= s <= t <= {schedule.num_train_timesteps}"
-        )
+    _check_times(schedule, s, t)
     if s == t:
         return x_s
     alpha_ts, sigma2_ts = transition(schedule.alpha, schedule.sigma, s, t)
@@ -37,10 +34,18 @@ def closed_form(schedule: NoiseSchedule, x0: Tensor, t: int, seed: int) -> Tenso
 
 def step_by_step(schedule: NoiseSchedule, x0: Tensor, t: int, seed: int) -> Tensor:
     """x_t by t steps of the chain, with fresh noise at each."""
+    _check_times(schedule, 0, t)
     x = x0
     for s in range(t):
         x = diffuse(schedule, x, s, s + 1, _noise(x0, seed, s + 1))
     return x
+
+
+def _check_times(schedule: NoiseSchedule, s: int, t: int) -> None:
+    if not 0 <= s <= t <= schedule.num_train_timesteps:
+        raise ValueError(
+            f"s, t are {s}, {t}; they must satisfy 0 <= s <= t <= {schedule.num_train_timesteps}"
+        )
 
 
 def _noise(x0: Tensor, seed: int, step: int) -> Tensor:

@@ -7,6 +7,7 @@ refused, since nobody could say which frame was meant.
 
 import io
 import math
+import struct
 import warnings
 from typing import Literal
 
@@ -20,6 +21,19 @@ MAX_PIXELS = 4096 * 4096
 
 _GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "F")
 _ORIENTATION = 0x0112  # the Exif tag
+# What Pillow's readers raise where a file breaks off or contradicts itself.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    MemoryError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
+)
+_DAMAGED = "the image is truncated or damaged"
 
 Image.MAX_IMAGE_PIXELS = 2**30  # Pillow's own guard stands aside: ours names the bound
 
@@ -33,7 +47,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
             picture = Image.open(io.BytesIO(data), formats=READABLE)
     except Image.DecompressionBombError:
         raise ValueError(f"the image has more than the {max_pixels} pixels allowed") from None
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
+    except (UnidentifiedImageError, *_DAMAGE):
         raise ValueError(f"this is not an image in any of {', '.join(READABLE)}") from None
     with picture:
         pixels = picture.width * picture.height
@@ -42,7 +56,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
                 f"the image has {picture.width} x {picture.height} = {pixels} pixels; "
                 f"at most {max_pixels} are allowed"
             )
-        frames = getattr(picture, "n_frames", 1)
+        frames = _num_frames(picture)
         if frames > 1:
             raise ValueError(f"the image has {frames} frames; send the one that is meant")
         return _to_array(picture)
@@ -96,6 +110,13 @@ def image_grid(
     return sheet
 
 
+def _num_frames(picture: Image.Image) -> int:
+    try:
+        return int(getattr(picture, "n_frames", 1))
+    except _DAMAGE:  # counting walks through the file
+        raise ValueError(_DAMAGED) from None
+
+
 def _to_array(picture: Image.Image) -> NDArray[np.uint8]:
     try:
         oriented: Image.Image = picture
@@ -103,8 +124,8 @@ def _to_array(picture: Image.Image) -> NDArray[np.uint8]:
             oriented = ImageOps.exif_transpose(picture)
         flat = _without_alpha(oriented)
         array = _grey(flat) if flat.mode in _GREY_MODES else np.asarray(flat.convert("RGB"))
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, TypeError, IndexError):
-        raise ValueError("the image is truncated or damaged") from None
+    except _DAMAGE:
+        raise ValueError(_DAMAGED) from None
     return array if array.ndim == 3 else array[:, :, None]
 
 
