@@ -6,10 +6,13 @@ cannot be used is listed with the reason and does not fail the rest. No entry is
 path that the archive names.
 """
 
+import errno
 import hashlib
 import json
+import lzma
 import os
 import shutil
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -28,6 +31,18 @@ from models.images import MAX_PIXELS, decode_image, image_grid, resize_image, wi
 MIN_SIDE = 8
 UNSORTED = "unsorted"
 _ARCHIVE_SUFFIXES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    NotImplementedError,  # a version or a compression that does not exist
+    OverflowError,
+    UnicodeError,
+)
+_DAMAGED = "the archive is truncated or damaged"
 _CLUTTER = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 
 
@@ -109,7 +124,8 @@ def prepare(
     limits: ArchiveLimits | None = None,
 ) -> Dataset:
     """Write the archive's usable images at one size to `folder`, which appears whole or not at all,
-    in the order of their names. OSError (a full disk) leaves nothing behind."""
+    those of a zip in the order of their names, those of a tar in its own. OSError (a full disk)
+    leaves nothing behind."""
     limits = limits or ArchiveLimits()
     part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
@@ -174,10 +190,10 @@ def _entries(
     path: Path, limits: ArchiveLimits, *, read: bool = True, only: set[str] | None = None
 ) -> Iterator[Entry]:
     try:
-        if zipfile.is_zipfile(path):
-            entries = _zip_entries(path, limits, read, only)
-        elif tarfile.is_tarfile(path):
+        if tarfile.is_tarfile(path):  # asked first: a tar that ends with a zip looks like one
             entries = _tar_entries(path, limits, read, only)
+        elif zipfile.is_zipfile(path):
+            entries = _zip_entries(path, limits, read, only)
         else:
             raise ValueError("the file is neither a zip nor a tar archive")
         count, total = 0, 0
@@ -188,8 +204,13 @@ def _entries(
             if total > limits.max_total_bytes:
                 raise ValueError(f"the archive unpacks to more than {limits.max_total_bytes} bytes")
             yield entry
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error):
-        raise ValueError("the archive is truncated or damaged") from None
+    except _DAMAGE:
+        raise ValueError(_DAMAGED) from None
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):
+            raise
+        # Not the disk's: a decompressor's complaint, or an offset before the file's beginning.
+        raise ValueError(_DAMAGED) from None
 
 
 def _zip_entries(
@@ -212,7 +233,7 @@ def _zip_entries(
             try:
                 with archive.open(info) as file:
                     yield _read(info.filename, file, limits)
-            except (NotImplementedError, zipfile.BadZipFile, zlib.error):
+            except _DAMAGE:
                 yield Entry(info.filename, None, "it is damaged in the archive")
 
 
@@ -290,17 +311,20 @@ def _class_names_of(names: list[str]) -> list[str]:
 def _write(
     archive: Path, folder: Path, size: tuple[int, int], channels: int, limits: ArchiveLimits
 ) -> None:
-    usable = _count(archive, limits)
-    stored = np.lib.format.open_memmap(
-        folder / "images.npy", mode="w+", dtype=np.uint8, shape=(usable, *size, channels)
-    )
+    header = {
+        "descr": "|u1",
+        "fortran_order": False,
+        "shape": (_count(archive, limits), *size, channels),
+    }
     names: list[str] = []
-    for entry in _entries(archive, limits):
-        image, _ = _usable(entry, limits)
-        if image is not None:
-            stored[len(names)] = with_channels(resize_image(image, size), channels)
-            names.append(entry.name)
-    stored.flush()
+    # Written, not mapped: a full disk is an error to a writer and death to who maps a file.
+    with (folder / "images.npy").open("wb") as stored:
+        np.lib.format.write_array_header_1_0(stored, header)
+        for entry in _entries(archive, limits):
+            image, _ = _usable(entry, limits)
+            if image is not None:
+                stored.write(with_channels(resize_image(image, size), channels).tobytes())
+                names.append(entry.name)
     class_of = _class_names_of(names)
     class_names = sorted(set(class_of))
     labels = np.array([class_names.index(name) for name in class_of], dtype=np.int64)
