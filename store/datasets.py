@@ -16,7 +16,7 @@ class DatasetRecord(Record):
 
     name: Mapped[str] = mapped_column(primary_key=True)
     digest: Mapped[str]  # sha256 of the archive
-    num_bytes: Mapped[int]
+    num_bytes: Mapped[int] = mapped_column(sa.BigInteger)
     num_images: Mapped[int]
     channels: Mapped[int]
     classes: Mapped[dict[str, Any]]  # name -> number of images

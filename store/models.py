@@ -20,7 +20,7 @@ class ModelRecord(Record):
     job_id: Mapped[str | None]
     dataset: Mapped[str | None]
     artifact_prefix: Mapped[str]
-    num_bytes: Mapped[int]
+    num_bytes: Mapped[int] = mapped_column(sa.BigInteger)
     created_at: Mapped[datetime] = mapped_column(UtcTime, default=now)
 
 
