@@ -12,7 +12,9 @@ from alembic.config import Config
 from sqlalchemy.orm import DeclarativeBase, Session
 
 BUSY_SECONDS = 30
-_MIGRATION_LOCK = 0x0D1FF051  # any number that no other program locks in the same database
+# Any numbers that no other program locks in the same database.
+_MIGRATION_LOCK = 0x0D1FF051
+_NAMES_LOCK = 0x0D1FF052
 
 
 class Record(DeclarativeBase):
@@ -39,9 +41,15 @@ class Database:
         self.engine = _engine(url)
 
     @contextmanager
-    def session(self) -> Iterator[Session]:
-        """Commits at the end, rolls back on an exception; records stay readable afterwards."""
+    def session(self, *, names: bool = False) -> Iterator[Session]:
+        """Commits at the end, rolls back on an exception; records stay readable afterwards.
+
+        Sessions for `names`, which look whether a name is free and then take it, come one after
+        the other. (On SQLite all do.)
+        """
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
+            if names and self.engine.dialect.name == "postgresql":
+                session.execute(sa.text(f"SELECT pg_advisory_xact_lock({_NAMES_LOCK})"))
             yield session
 
     def close(self) -> None:

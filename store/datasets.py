@@ -31,7 +31,7 @@ def create_dataset(database: Database, record: DatasetRecord) -> tuple[DatasetRe
     """The record, and whether it is new: the same content under the same name is the one that is
     there. Raises InvalidName, or DatasetConflict for other content."""
     check_name("dataset", record.name)
-    with database.session() as session:
+    with database.session(names=True) as session:
         known = session.get(DatasetRecord, record.name)
         if known is None:
             session.add(record)
@@ -73,7 +73,7 @@ def list_datasets(
 def delete_dataset(database: Database, name: str) -> DatasetRecord:
     """Forget it; the artefact is the caller's to remove. Raises DatasetConflict while a job that is
     not done learns from it."""
-    with database.session() as session:
+    with database.session(names=True) as session:
         record = session.get(DatasetRecord, name)
         if record is None:
             raise DatasetNotFound(name)

@@ -79,7 +79,7 @@ def create_job(
         updated_at=at,
         version=1,
     )
-    with database.session() as session:
+    with database.session(names=True) as session:
         if session.get(DatasetRecord, dataset) is None:
             raise DatasetNotFound(dataset)
         if session.get(ModelRecord, model_name) is not None:
@@ -205,7 +205,7 @@ def succeed_with_model(
 ) -> None:
     """The job is done and its model exists, both or neither. Raises ModelConflict where a model of
     that name was uploaded in the meantime."""
-    with database.session() as session:
+    with database.session(names=True) as session:
         changed = _update(
             session,
             _mine(job_id, fence),

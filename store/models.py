@@ -27,7 +27,7 @@ class ModelRecord(Record):
 def create_model(database: Database, record: ModelRecord) -> ModelRecord:
     """Raises InvalidName, or ModelConflict where the name is taken."""
     check_name("model", record.name)
-    with database.session() as session:
+    with database.session(names=True) as session:
         if session.get(ModelRecord, record.name) is not None:
             raise ModelConflict(f"there is a model {record.name!r} already")
         session.add(record)

@@ -1,5 +1,7 @@
 """Data sets by name: the same content again is no news, other content is refused."""
 
+import threading
+
 import pytest
 
 from store import jobs
@@ -48,6 +50,22 @@ def test_the_same_content_again_is_the_dataset_that_is_there(database):
     again, is_new = create_dataset(database, a_dataset())
     assert not is_new
     assert again.created_at == first.created_at
+
+
+def test_of_racing_uploads_exactly_one_is_new(database):
+    start = threading.Barrier(8)
+    news: list[bool] = []
+
+    def race() -> None:
+        start.wait()
+        news.append(create_dataset(database, a_dataset())[1])
+
+    threads = [threading.Thread(target=race) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(news) == [False] * 7 + [True]
 
 
 def test_other_content_under_a_taken_name_is_refused(database):

@@ -122,6 +122,26 @@ def test_two_unfinished_jobs_cannot_make_one_model(database):
     assert a_job(database).status == "queued"
 
 
+def test_of_racing_callers_exactly_one_makes_the_job(database):
+    a_job(database, "other")
+    start = threading.Barrier(8)
+    results: list[str] = []
+
+    def race() -> None:
+        start.wait()
+        try:
+            results.append(a_job(database).status)
+        except ModelConflict:
+            results.append("conflict")
+
+    threads = [threading.Thread(target=race) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Counter(results) == {"queued": 1, "conflict": 7}
+
+
 def test_model_names_are_those_made_and_those_to_come(database):
     cancelled = a_job(database, "cancelled")
     jobs.request_cancel(database, cancelled.id)
