@@ -36,7 +36,7 @@ from store import jobs
 from store.artifacts import ArtifactStore
 from store.database import Database, open_database
 from store.datasets import get_dataset
-from store.errors import LostLease
+from store.errors import LostLease, ModelConflict
 from store.models import ModelRecord
 from worker.logs import configure_logs
 from worker.settings import WorkerSettings
@@ -82,6 +82,8 @@ def classify(error: Exception) -> tuple[str, str]:
     """(code, message) for the record; what nobody foresaw is told to the log only."""
     if isinstance(error, ValueError):
         return "invalid", str(error)
+    if isinstance(error, ModelConflict):
+        return "model_exists", str(error)
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return "out_of_memory", "the device has too little memory; try a smaller batch_size or net"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
