@@ -208,9 +208,7 @@ class SampleBody(BaseModel):
 
     model: Name
     num_images: int = Field(default=1, ge=1)
-    sampler: SamplerName | None = Field(
-        default=None, description="dpmpp_2m where left out; GET /samplers says what each is for"
-    )
+    sampler: SamplerName | None = Field(default=None, description="dpmpp_2m where left out")
     num_inference_steps: int = Field(default=20, ge=1)
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="random where absent")
     class_label: int | str | list[int | str] | None = Field(
