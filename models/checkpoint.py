@@ -7,8 +7,6 @@ optimizer.safetensors      Adam's moments, by parameter name
 """
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import torch
@@ -16,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from models.recipe import TrainConfig
+from models.staging import staged_folder
 from models.train import TrainState
 from models.unet import UNet
 
@@ -24,10 +23,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 def save_checkpoint(state: TrainState, folder: Path) -> None:
     """Write to a folder that must not exist yet; it appears whole or not at all."""
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    with staged_folder(folder) as part:
         save_file(_tensors(state.model.net), part / "weights.safetensors")
         save_file(_tensors(state.ema), part / "ema.safetensors")
         save_file(_moments(state), part / "optimizer.safetensors")
@@ -38,13 +34,6 @@ def save_checkpoint(state: TrainState, folder: Path) -> None:
             "sigma_data": state.model.config.sigma_data,
         }
         (part / "state.json").write_text(json.dumps(facts, indent=2))
-        for file in part.iterdir():
-            _fsync(file)
-        part.rename(folder)
-        _fsync(folder.parent)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
 
 
 def load_checkpoint(folder: Path, device: str = "cpu") -> TrainState:
@@ -82,11 +71,3 @@ def _restore_moments(state: TrainState, tensors: dict[str, Tensor]) -> None:
         }
         restored["step"] = torch.tensor(float(state.step), device=parameter.device)
         state.optimizer.state[parameter] = restored
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,8 +10,6 @@ import errno
 import hashlib
 import json
 import lzma
-import os
-import shutil
 import struct
 import tarfile
 import zipfile
@@ -27,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.images import MAX_PIXELS, decode_image, image_grid, resize_image, with_channels
+from models.staging import staged_folder
 
 MIN_SIDE = 8
 UNSORTED = "unsorted"
@@ -127,15 +126,8 @@ def prepare(
     those of a zip in the order of their names, those of a tar in its own. OSError (a full disk)
     leaves nothing behind."""
     limits = limits or ArchiveLimits()
-    part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
+    with staged_folder(folder) as part:
         _write(archive, part, image_size, channels, limits)
-        part.rename(folder)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
     return open_dataset(folder)
 
 

@@ -12,8 +12,6 @@ opened.
 
 import hashlib
 import json
-import os
-import shutil
 import stat
 import zipfile
 import zlib
@@ -30,6 +28,7 @@ from torch import Tensor
 from models.model import DiffusionModel, ModelConfig
 from models.prediction import PredictionType
 from models.schedule import NoiseSchedule, ScheduleConfig
+from models.staging import staged_folder
 from models.unet import UNet, UNetConfig
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -68,11 +67,9 @@ _LEGACY_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn
 
 def save_model(model: DiffusionModel, folder: Path, metadata: Mapping[str, object]) -> None:
     """Write the folder, which must not exist yet; it appears whole or not at all."""
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    (part / "unet").mkdir(parents=True)
-    (part / "scheduler").mkdir()
-    try:
+    with staged_folder(folder) as part:
+        (part / "unet").mkdir()
+        (part / "scheduler").mkdir()
         config = model.config
         index = {
             "_class_name": "DDPMPipeline",
@@ -93,13 +90,6 @@ def save_model(model: DiffusionModel, folder: Path, metadata: Mapping[str, objec
         _write_json(part / OURS, ours)
         weights = {k: v.detach().cpu().contiguous() for k, v in model.net.state_dict().items()}
         save_file(weights, part / "unet" / WEIGHTS, metadata={"format": "pt"})
-        for path in [*part.rglob("*"), part]:
-            _fsync(path)
-        part.rename(folder)
-        _fsync(folder.parent)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
 
 
 def load_model(folder: Path, device: str = "cpu") -> DiffusionModel:
@@ -405,11 +395,3 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n")
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
