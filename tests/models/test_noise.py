@@ -2,10 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from models.noise import MAX_SEED, Stream, bits, normal, philox, uniform
+from models.noise import MAX_SEED, Stream, bits, box_muller, normal, philox, uniform
 
 KNOWN_ANSWERS = [  # Random123, kat_vectors, philox4x32 10
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
@@ -24,8 +25,26 @@ KNOWN_ANSWERS = [  # Random123, kat_vectors, philox4x32 10
 
 @pytest.mark.parametrize(("counter", "key", "words"), KNOWN_ANSWERS)
 def test_philox_gives_the_known_answers(counter, key, words):
-    result = philox([torch.tensor([c]) for c in counter], key)
-    assert tuple(int(word) for word in result) == words
+    for array in (torch.tensor, np.array):
+        result = philox([array([c]) for c in counter], key)
+        assert tuple(word.item() for word in result) == words
+
+
+def test_numpy_and_torch_give_the_same_bits():
+    word = bits(5, torch.arange(40), 0, 5000).reshape(2, -1)
+    word[:, :4] = torch.tensor([0, 1, 2**31, 2**32 - 1])
+    for on_torch, on_numpy in zip(box_muller(*word), box_muller(*word.numpy()), strict=True):
+        assert on_torch.numpy().tobytes() == on_numpy.tobytes()
+
+
+def test_normals_are_those_of_box_and_muller():
+    word, turn = bits(5, torch.arange(40), 0, 5000).reshape(2, -1)
+    u = (word.double() + 0.5).float().double() * 2.0**-32  # one near 1 is as precise as float32
+    angle = turn.double() * 2.0**-31 * math.pi - math.pi / 4
+    radius = (-2 * u.log()).sqrt()
+    x, y = box_muller(word, turn)
+    assert torch.allclose(x.double(), radius * angle.cos(), rtol=0, atol=2e-6)
+    assert torch.allclose(y.double(), radius * angle.sin(), rtol=0, atol=2e-6)
 
 
 def test_an_images_noise_does_not_depend_on_its_batch():
