@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: run test check demo format clean
+.PHONY: run test check demo bench format clean
 .DELETE_ON_ERROR:
 
 run: .venv/run.stamp  ## API, one worker and the embedded Valkey; Ctrl-C stops all of it
@@ -21,12 +21,17 @@ check: .venv/check.stamp  ## style, types, import rules
 demo: .venv/demo.stamp  ## the whole loop on the digits, results in demo/
 	$(BIN)/python examples/demo.py
 
+bench: bench-noise  ## beside peers, results in benchmarks/results
+
+bench-%: .venv/run.stamp benchmarks/.venv/stamp
+	$(BIN)/python -m benchmarks.$*
+
 format: .venv/check.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:  ## what these targets made, except ./data
-	rm -rf .venv demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv benchmarks/.venv demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -41,6 +46,12 @@ clean:  ## what these targets made, except ./data
 
 .venv/check.stamp: .venv/test.stamp
 	$(PIP) --editable '.[test,check]'
+	@touch $@
+
+benchmarks/.venv/stamp: benchmarks/peers/requirements.txt constraints.txt
+	$(PYTHON) -m venv benchmarks/.venv
+	benchmarks/.venv/bin/python -m pip --disable-pip-version-check install --quiet \
+		--constraint constraints.txt --requirement benchmarks/peers/requirements.txt
 	@touch $@
 
 .venv/demo.stamp: .venv/run.stamp

@@ -1,0 +1,105 @@
+"""What the benchmarks share: taking turns, servers, and what is kept of a run."""
+
+import contextlib
+import json
+import os
+import platform
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+PEER_PYTHON = HERE / ".venv" / "bin" / "python"
+
+
+def in_turn(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """One figure of each contender in every round; the one that begins changes."""
+    names = list(contenders)
+    figures: dict[str, list[float]] = {name: [] for name in names}
+    for i in range(rounds):
+        for name in names[i % len(names) :] + names[: i % len(names)]:
+            figures[name].append(contenders[name]())
+    return figures
+
+
+def ratio(figures: Mapping[str, Sequence[float]], ours: str, theirs: str) -> float:
+    """The median over rounds of the ratio within a round."""
+    return median(a / b for a, b in zip(figures[ours], figures[theirs], strict=True))
+
+
+@contextlib.contextmanager
+def server(command: Sequence[str | Path], port: int, ready: str, **variables: str) -> Iterator[str]:
+    """Run a command that serves on `port`; the base URL, once GET `ready` answers 200."""
+    process = subprocess.Popen(
+        list(command),
+        env={**os.environ, **variables},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    base = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_ready(process, base + ready)
+        yield base
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def machine() -> dict[str, Any]:
+    """What a figure was measured on and with."""
+    model = platform.processor()
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((li.split(": ")[1] for li in lines if li.startswith("model name")), model)
+    return {
+        "processor": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in ("torch", "numpy", "pillow", "fastapi")},
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def save(name: str, result: Mapping[str, Any]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps({**machine(), **result}, indent=1) + "\n")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Markdown; the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [row[0].ljust(widths[0])]
+        cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        return f"| {' | '.join(cells)} |"
+
+    return "\n".join(line(row) for row in (header, rule, *rows))
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args!r} ended with exit status {process.returncode}")
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
+            if answer.status == 200:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(f"{url} did not answer in 120 seconds")

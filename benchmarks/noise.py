@@ -1,0 +1,245 @@
+"""Requests per second of POST /noise beside FastAPI + diffusers, and beside what the cores can do.
+
+`bare` decodes, noises and encodes with the service's own functions, one process for each core, and
+nothing between the picture and the answer: the limit of any server on these cores.
+"""
+
+import io
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from app.noise_answer import answer
+from app.schemas.noise import NoiseForm
+from app.settings import Settings
+from benchmarks.common import (
+    HERE,
+    PEER_PYTHON,
+    RESULTS,
+    free_port,
+    in_turn,
+    ratio,
+    save,
+    server,
+    table,
+)
+from benchmarks.load import requests_per_second
+from models.noise import normal
+
+SIZES = (32, 64, 128, 256, 512)
+CLIENTS = 16
+ROUNDS = 7
+SECONDS = 2.0
+T = 500
+SEED = 1
+OURS, PLAIN, TUNED, BARE = "this service", "FastAPI + diffusers", "the same, tuned", "bare"
+BOUNDARY = "c0ffee"
+
+FloatArray = NDArray[np.float64]
+
+
+def main() -> None:
+    cores = len(os.sched_getaffinity(0))
+    with ExitStack() as stack:
+        data_dir = stack.enter_context(tempfile.TemporaryDirectory())
+        port, peer_port = free_port(), free_port()
+        ours = stack.enter_context(
+            server(
+                [sys.executable, "-m", "app.up"],
+                port,
+                "/readyz",
+                DIFFUSION_DATA_DIR=data_dir,
+                DIFFUSION_PORT=str(port),
+            )
+        )
+        command: list[str | Path] = [
+            PEER_PYTHON,
+            "-m",
+            "uvicorn",
+            "noise_service:app",
+            "--app-dir",
+            HERE / "peers",
+        ]
+        command += ["--port", str(peer_port), "--workers", str(cores), "--no-access-log"]
+        peer = stack.enter_context(server(command, peer_port, "/docs"))
+        bare = stack.enter_context(Bare(cores))
+        sizes = []
+        for size in SIZES:
+            image = photograph(size)
+            check(image, ours, peer)
+            contenders: dict[str, Callable[[], float]] = {
+                name: partial(serve, url, image) for name, url in urls(ours, peer).items()
+            }
+            contenders[BARE] = partial(bare.per_second, image)
+            for contender in contenders.values():  # warm up
+                contender()
+            figures = in_turn(contenders, ROUNDS)
+            sizes.append({"size": size, "requests_per_second": figures})
+            print(f"{size} px measured", file=sys.stderr)
+    report(sizes)
+
+
+def urls(ours: str, peer: str) -> dict[str, str]:
+    return {OURS: f"{ours}/noise", PLAIN: f"{peer}/plain/noise", TUNED: f"{peer}/tuned/noise"}
+
+
+def photograph(size: int) -> bytes:
+    """A PNG with the spectrum of photographs (amplitude 1 / frequency), which decides how long it
+    takes to decode."""
+    random = np.random.default_rng(size)
+    fy, fx = np.fft.fftfreq(size)[:, None, None], np.fft.fftfreq(size)[None, :, None]
+    amplitude = 1 / np.maximum(np.hypot(fy, fx), 1 / size)
+    phases = random.uniform(0, 2 * np.pi, (size, size, 3))
+    waves = np.fft.ifft2(amplitude * np.exp(1j * phases), axes=(0, 1)).real
+    pixels = np.clip(127.5 + 50 * waves / waves.std(), 0, 255).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def form(image: bytes) -> bytes:
+    """The body of a request, which every contender understands."""
+    fields = [(b'name="t"', str(T).encode()), (b'name="seed"', str(SEED).encode())]
+    fields.append((b'name="image"; filename="image.png"', image))
+    parts = [
+        b"--%b\r\nContent-Disposition: form-data; %b\r\n\r\n%b\r\n" % (BOUNDARY.encode(), *field)
+        for field in fields
+    ]
+    return b"".join(parts) + b"--%b--\r\n" % BOUNDARY.encode()
+
+
+def serve(url: str, image: bytes) -> float:
+    content_type = f"multipart/form-data; boundary={BOUNDARY}"
+    return requests_per_second(url, form(image), content_type, CLIENTS, SECONDS)
+
+
+def ask(url: str, image: bytes) -> bytes:
+    headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    with urllib.request.urlopen(
+        urllib.request.Request(url, form(image), headers), timeout=60
+    ) as response:
+        return bytes(response.read())
+
+
+def check(image: bytes, ours: str, peer: str) -> None:
+    """The gate: ours is exactly alpha x_0 + sigma noise with the noise of its seed, and the peer's
+    pictures have the same mean, spread and share of the clean image."""
+    x_0, x_t = pixels(image), pixels(ask(urls(ours, peer)[OURS], image))
+    abar = np.prod(1 - np.linspace(1e-4, 0.02, 1000)[:T])
+    shape = (3, *x_0.shape[:2])
+    noise = normal(SEED, torch.zeros(1, dtype=torch.int64), 0, shape)[0].permute(1, 2, 0).numpy()
+    exact = np.sqrt(abar) * (x_0 - 127.5) + np.sqrt(1 - abar) * noise * 127.5 + 127.5
+    off = np.abs(np.clip(exact, 0, 255) - x_t).max()
+    if off > 0.51:
+        raise AssertionError(f"POST /noise is {off} grey levels off")
+    for name in (PLAIN, TUNED):
+        theirs = pixels(ask(urls(ours, peer)[name], image))
+        for what, figure in (("mean", np.mean), ("spread", np.std), ("share", partial(share, x_0))):
+            if not np.isclose(figure(theirs), figure(x_t), rtol=0.1, atol=0.05):
+                raise AssertionError(f"{name}: {what} {figure(theirs)}, ours {figure(x_t)}")
+
+
+def pixels(image: bytes) -> FloatArray:
+    return np.asarray(Image.open(io.BytesIO(image)), np.float64)
+
+
+def share(x_0: FloatArray, x_t: FloatArray) -> float:
+    return float(np.corrcoef(x_0.ravel(), x_t.ravel())[0, 1])
+
+
+class Bare:
+    """Processes that decode, noise and encode one picture over and over, all at the same time."""
+
+    def __init__(self, processes: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipes = []
+        self._processes = []
+        for _ in range(processes):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_repeat, args=(theirs,), daemon=True)
+            process.start()
+            theirs.close()
+            self._pipes.append(ours)
+            self._processes.append(process)
+
+    def __enter__(self) -> "Bare":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.terminate()
+            process.join()
+
+    def per_second(self, image: bytes) -> float:
+        for pipe in self._pipes:
+            pipe.send(image)
+        return sum(float(pipe.recv()) for pipe in self._pipes)
+
+
+def _repeat(pipe: Connection) -> None:
+    torch.set_num_threads(1)
+    settings = Settings()
+    while True:
+        image = pipe.recv()
+        request = NoiseForm.model_validate({"image": image, "t": [str(T)], "seed": SEED})
+        count, started = 0, time.perf_counter()
+        while time.perf_counter() < started + SECONDS:
+            answer(request, "image/png", settings)
+            count += 1
+        pipe.send(count / (time.perf_counter() - started))
+
+
+def report(sizes: list[dict[str, Any]]) -> None:
+    rows = []
+    for entry in sizes:
+        figures = entry["requests_per_second"]
+        best = max((PLAIN, TUNED), key=lambda name: median(figures[name]))
+        entry["ratio_to_best_peer"] = ratio(figures, OURS, best)
+        entry["ratio_to_bare"] = ratio(figures, OURS, BARE)
+        rates = [f"{median(figures[name]):.0f}" for name in (OURS, PLAIN, TUNED, BARE)]
+        ratios = [f"{entry['ratio_to_best_peer']:.2f}", f"{entry['ratio_to_bare']:.2f}"]
+        rows.append([f"{entry['size']} px", *rates, *ratios])
+    save("noise", {"clients": CLIENTS, "rounds": ROUNDS, "seconds": SECONDS, "sizes": sizes})
+    print(table(["requests / s", OURS, PLAIN, TUNED, BARE, "to best peer", "to bare"], rows))
+    plot(sizes, RESULTS / "noise.png")
+
+
+def plot(sizes: list[dict[str, Any]], path: Path) -> None:
+    matplotlib.use("Agg")
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for name, style in ((OURS, "o-"), (PLAIN, "s--"), (TUNED, "^--"), (BARE, ":")):
+        rates = np.array([entry["requests_per_second"][name] for entry in sizes])
+        middle = np.median(rates, axis=1)
+        line = axes.loglog([entry["size"] for entry in sizes], middle, style, label=name)[0]
+        x = [entry["size"] for entry in sizes]
+        axes.fill_between(x, rates.min(1), rates.max(1), color=line.get_color(), alpha=0.15, lw=0)
+    axes.set(xlabel="side of the image, pixels", ylabel="requests per second")
+    axes.set_title(
+        f"POST /noise, {CLIENTS} clients: median and range of {ROUNDS} turns", fontsize=11
+    )
+    axes.set_xticks(SIZES, [str(size) for size in SIZES])
+    axes.minorticks_off()
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
