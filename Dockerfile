@@ -1,21 +1,28 @@
-# docker build -t diffusion-service .                    CPU
-# docker build -t diffusion-service --target cuda .      NVIDIA GPU (torch's CUDA build)
+# docker build -t diffusion-service .                        with or without a GPU
+# docker build -t diffusion-service:cuda --target cuda .     asks the NVIDIA runtime for the GPUs
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
 RUN python3 -m venv /venv
 WORKDIR /src
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+# PyPI's torch brings CUDA, several GB. A much smaller image without it:
+# --build-arg PIP_ARGS="--extra-index-url <PyTorch's index of wheels for the CPU>"
+ARG PIP_ARGS=""
+# Dependencies first: they change less often than the code.
+COPY pyproject.toml constraints.txt ./
+RUN python3 -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+        print(*project['dependencies'], *project['optional-dependencies']['postgres'], sep='\n')" > requirements.txt && \
+    /venv/bin/pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} --requirement requirements.txt
+COPY README.md LICENSE ./
 COPY app app
 COPY models models
 COPY store store
 COPY worker worker
-# Where wheels of torch for the CPU lie, for the cpu target: --build-arg PIP_ARGS="--extra-index-url ..."
-ARG PIP_ARGS=""
-RUN /venv/bin/pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} '.[postgres]'
+RUN /venv/bin/pip install --no-cache-dir --no-deps .
 
 FROM ${BASE} AS cpu
-RUN useradd --system --create-home --uid 10001 diffusion && install -d -o diffusion /data
+# A new volume takes over the owner of the folder it is mounted on.
+RUN useradd --system --create-home --uid 10001 diffusion && install -d -o diffusion /data /artifacts
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
