@@ -4,6 +4,7 @@ Each request has an id, the caller's `X-Request-ID` where it is a plain word, wh
 logged on the way and in the answer.
 """
 
+import asyncio
 import logging
 import re
 import secrets
@@ -15,7 +16,7 @@ import structlog
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.problems import unexpected_problem
+from app.problems import stopping_problem, unexpected_problem
 
 log = structlog.stdlib.get_logger("app")
 
@@ -79,6 +80,10 @@ class RequestLog:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self.app(scope, receive, send_with_id)
+            except asyncio.CancelledError:  # the server leaves and has waited long enough
+                if status:
+                    raise
+                await stopping_problem(scope)(scope, receive, send_with_id)
             except Exception as error:
                 log.exception("request failed", method=scope["method"], path=scope["path"])
                 if status:

@@ -138,6 +138,11 @@ def unexpected_problem(error: Exception, scope: Scope) -> Response:
     return problem_response(INTERNAL, "the service failed to answer this request", scope)
 
 
+def stopping_problem(scope: Scope) -> Response:
+    headers = {"Retry-After": "5"}
+    return problem_response(UNAVAILABLE, "the service is stopping", scope, headers=headers)
+
+
 def is_out_of_space(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -1,7 +1,10 @@
 """Artefacts: images, checkpoints, model folders, by key; on local disk or S3-compatible storage."""
 
+import contextlib
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -9,6 +12,9 @@ import obstore
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from store.errors import ArtifactNotFound
+
+PARTS = ".parts"
+ABANDONED_SECONDS = 86_400
 
 
 class ArtifactStore:
@@ -19,6 +25,7 @@ class ArtifactStore:
             self._root = Path(url.removeprefix("file://")).resolve()
             self._root.mkdir(parents=True, exist_ok=True)
             self._store: ObjectStore = LocalStore(self._root)
+            _sweep(self._root / PARTS)
         else:
             self._store = from_url(url)
 
@@ -106,10 +113,12 @@ class ArtifactStore:
     def delete_prefix(self, prefix: str) -> None:
         for key in self.keys(prefix):
             self.delete(key)
+        if self._root is not None:  # what is left are empty folders
+            shutil.rmtree(self._root / prefix, ignore_errors=True)
 
     def _staged(self, key: str) -> "_Staged":
         assert self._root is not None
-        return _Staged(self._root / key, self._root / ".parts")
+        return _Staged(self._root / key, self._root / PARTS)
 
 
 class _Staged:
@@ -137,8 +146,25 @@ class _Staged:
                     os.fsync(self._file.fileno())
             if error is None:
                 self._part.replace(self._target)
+                _fsync_folder(self._target.parent)
         finally:
             self._part.unlink(missing_ok=True)
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(parts: Path) -> None:
+    """Away with what writers left that were killed: nobody has written to it for a day."""
+    for part in parts.glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # it took its place meanwhile
+            if part.stat().st_mtime < time.time() - ABANDONED_SECONDS:
+                part.unlink()
 
 
 def _check(key: str) -> None:

@@ -162,7 +162,7 @@ class TrainJob:
         for step in train(state, dataset):
             self.latest = step
             window.append(step.loss)
-            if step.step % LOG_EVERY == 0:
+            if step.step == 1 or step.step % LOG_EVERY == 0:
                 self._log_step(step, sum(window) / len(window))
                 window.clear()
             due = step.step % state.config.checkpoint_every == 0

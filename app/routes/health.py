@@ -53,7 +53,7 @@ async def _ask(name: str, check: Check) -> Component:
             return Component(status="up", required=check.required, detail=await check.ask())
     except TimeoutError:
         detail = f"did not answer within {CHECK_SECONDS:g} s"
-    except Exception:
-        log.warning("component is down", component=name, exc_info=True)
+    except Exception as error:
+        log.warning("component is down", component=name, reason=f"{type(error).__name__}: {error}")
         detail = "cannot be reached"
     return Component(status="down", required=check.required, detail=detail)

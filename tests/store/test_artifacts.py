@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,23 @@ def test_a_folder_comes_back_as_it_was(artifacts, tmp_path):
     artifacts.upload_folder(source, "models/m")
     artifacts.download_folder("models/m", target)
     assert {name: (target / name).read_bytes() for name in files_in(target)} == contents
+
+
+def test_a_deleted_prefix_leaves_no_folder(tmp_path):
+    artifacts = ArtifactStore(str(tmp_path))
+    artifacts.put_bytes("models/a/deep/1", b"")
+    artifacts.delete_prefix("models/a")
+    assert not (tmp_path / "models/a").exists()
+
+
+def test_what_a_killed_writer_left_is_swept_after_a_day(tmp_path):
+    for name, age in (("old", 90_000), ("new", 60)):
+        part = tmp_path / ".parts" / name
+        part.parent.mkdir(exist_ok=True)
+        part.write_bytes(b"half")
+        os.utime(part, times=(time.time() - age,) * 2)
+    ArtifactStore(str(tmp_path))
+    assert files_in(tmp_path) == [".parts/new"]
 
 
 def test_writing_again_replaces(artifacts):
