@@ -1,20 +1,18 @@
 """Data sets: what was uploaded, and what inspection found in it."""
 
-from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from store.database import Database, Record, UtcTime, now
+from store.database import Database, Record
 from store.errors import DatasetConflict, DatasetNotFound
-from store.names import check_name
+from store.names import Named, check_name, newest_first
 
 
-class DatasetRecord(Record):
+class DatasetRecord(Named, Record):
     __tablename__ = "datasets"
 
-    name: Mapped[str] = mapped_column(primary_key=True)
     digest: Mapped[str]  # sha256 of the archive
     num_bytes: Mapped[int] = mapped_column(sa.BigInteger)
     num_images: Mapped[int]
@@ -24,7 +22,6 @@ class DatasetRecord(Record):
     rejected: Mapped[list[Any]]
     num_rejected: Mapped[int]
     artifact_key: Mapped[str]
-    created_at: Mapped[datetime] = mapped_column(UtcTime, default=now)
 
 
 def create_dataset(database: Database, record: DatasetRecord) -> tuple[DatasetRecord, bool]:
@@ -55,19 +52,9 @@ def get_dataset(database: Database, name: str) -> DatasetRecord:
 def list_datasets(
     database: Database, *, limit: int, after: str | None = None
 ) -> tuple[list[DatasetRecord], bool]:
-    """Newest first; and whether there are more."""
-    query = sa.select(DatasetRecord).order_by(
-        DatasetRecord.created_at.desc(), DatasetRecord.name.desc()
-    )
-    if after is not None:
-        last = get_dataset(database, after)
-        query = query.where(
-            sa.tuple_(DatasetRecord.created_at, DatasetRecord.name)
-            < sa.tuple_(sa.literal(last.created_at, UtcTime), sa.literal(last.name))
-        )
-    with database.session() as session:
-        records = list(session.scalars(query.limit(limit + 1)))
-    return records[:limit], len(records) > limit
+    """Newest first, those that follow `after` in that order; and whether there are more."""
+    last = None if after is None else get_dataset(database, after)
+    return newest_first(database, DatasetRecord, limit, last)
 
 
 def delete_dataset(database: Database, name: str) -> DatasetRecord:

@@ -1,7 +1,16 @@
-"""Names of data sets and models: they stand in addresses and in keys of artefacts."""
+"""What users name, datasets and models: the rule for names, and lists of such records.
+
+Names stand in addresses and in keys of artefacts.
+"""
 
 import re
+from datetime import datetime
+from typing import TypeVar
 
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, mapped_column
+
+from store.database import Database, UtcTime, now
 from store.errors import InvalidName
 
 NAME_PATTERN = "^[a-z0-9][a-z0-9._-]{0,62}$"
@@ -16,3 +25,28 @@ def check_name(field: str, name: str) -> str:
             "begin with a letter or digit, and not contain '..'"
         )
     return name
+
+
+class Named:
+    """A mixin of records."""
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(UtcTime, default=now)
+
+
+R = TypeVar("R", bound=Named)
+
+
+def newest_first(
+    database: Database, kind: type[R], limit: int, last: R | None
+) -> tuple[list[R], bool]:
+    """Up to `limit` records that follow `last`, and whether there are more."""
+    query = sa.select(kind).order_by(kind.created_at.desc(), kind.name.desc())
+    if last is not None:
+        query = query.where(
+            sa.tuple_(kind.created_at, kind.name)
+            < sa.tuple_(sa.literal(last.created_at, UtcTime), sa.literal(last.name))
+        )
+    with database.session() as session:
+        records = list(session.scalars(query.limit(limit + 1)))
+    return records[:limit], len(records) > limit

@@ -7,10 +7,12 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from typing import Any
 
 import structlog
 from celery import Celery
+from celery.exceptions import SecurityWarning
 from celery.signals import worker_shutting_down
 
 from store import nodes
@@ -27,6 +29,7 @@ log = structlog.get_logger("worker")
 
 def main() -> None:
     configure_logs()
+    warnings.simplefilter("ignore", SecurityWarning)  # of pickles sent to root; ours are JSON
     try:
         settings = WorkerSettings.from_environment()
         database = open_database(settings.locations.database_url)
