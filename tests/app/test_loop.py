@@ -105,7 +105,7 @@ def test_a_job_tells_its_progress_and_its_recipe(service, job):
     assert job["progress"]["step"] == 40
     assert job["config"]["net"]["block_out_channels"] == [8, 8]
     metrics = service.get(f"/train-jobs/{job['id']}/metrics").json()
-    assert [line["step"] for line in metrics["steps"]] == [10, 20, 30, 40]
+    assert [line["step"] for line in metrics["steps"]] == [1, 10, 20, 30, 40]
     assert len(metrics["evaluations"][-1]["levels"]) == 10
     samples = service.get(f"/train-jobs/{job['id']}/samples").json()
     assert samples["steps"][-1] == 40

@@ -280,7 +280,7 @@ def test_no_step_is_logged_twice(place):
     place.finish(job)
     job = jobs.get_job(place.database, job.id)
     lines = place.artifacts.get_bytes(f"{job.checkpoint_key}/metrics.jsonl").decode().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == list(range(10, 601, 10))
+    assert [json.loads(line)["step"] for line in lines] == [1, *range(10, 601, 10)]
 
 
 def test_a_job_that_cannot_work_fails_with_the_reason(place):
