@@ -77,7 +77,7 @@ class Engine:
             self._model(request),
             num_images=request.num_images,
             seed=request.seed,
-            sampler=request.sampler,  # type: ignore[arg-type]  # checked by sampler_table
+            sampler=request.sampler,
             num_inference_steps=request.num_inference_steps,
             labels=request.labels,
             guidance_scale=request.guidance_scale,

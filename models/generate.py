@@ -1,13 +1,14 @@
-"""New images from noise: the sampling loop over a table's rows.
+"""New images from noise: one request's images in lockstep down the rows of its plan.
 
 At each row the completely denoised image is estimated, and x goes a small part of the way, so that
 later rows can correct the errors of earlier ones. The loop is a generator: whoever consumes it may
-show, store or stop.
+show, store or stop. It is the plain form of what models.engine does for many requests at once.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,8 +17,21 @@ from torch import Tensor
 
 from models.denoiser import NoiseLevels, denoise
 from models.model import DiffusionModel
-from models.noise import normal
-from models.sampler import SamplerName, SamplerTable, Spacing, sampler_table, timestep_grid
+from models.noise import Stream, normal
+from models.plan import (
+    BOUND,
+    DISTURB,
+    GUIDANCE,
+    K_0,
+    K_1,
+    K_2,
+    K_S,
+    K_X,
+    Plan,
+    SampleRequest,
+    check_labels,
+    make_plan,
+)
 
 BATCH_SIZE = 64  # wider network calls gain nothing on a CPU and cost memory
 
@@ -28,7 +42,7 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class SampleStep:
-    """After row `row` of a table: x (B, C, H, W), and the clean image seen on the way."""
+    """After row `row` of a plan: x (B, C, H, W), and the clean image seen on the way."""
 
     row: int
     x: Tensor
@@ -38,30 +52,20 @@ class SampleStep:
 def sample_images(
     model: DiffusionModel,
     *,
-    num_images: int,
-    seed: int,
-    sampler: SamplerName = "dpmpp_2m",
-    num_inference_steps: int = 20,
-    labels: Sequence[int] | None = None,
-    guidance_scale: float = 1.0,
-    eta: float = 0.0,
-    variance: Literal["fixed_small", "fixed_large"] = "fixed_small",
-    spacing: Spacing | None = None,
     stopped: Callable[[], bool] = lambda: False,
+    labels: Sequence[int] | None = None,
+    **settings: Any,
 ) -> NDArray[np.uint8]:
-    """uint8 (N, H, W, C). `labels` is one class index per image, or None to leave the class open.
+    """uint8 (N, H, W, C); the settings are those of models.plan.SampleRequest.
 
-    Image i is a function of (seed, i) and the settings; raises ValueError where they do not fit,
-    and Stopped at the next step once `stopped` says so.
+    Raises ValueError where they do not fit, and Stopped at the next step once `stopped` says so.
     """
-    grid = timestep_grid(model.schedule, num_inference_steps, spacing)
-    table = sampler_table(sampler, grid, eta=eta, variance=variance)
-    label = _labels(model, num_images, labels)
+    request = SampleRequest(labels=None if labels is None else tuple(labels), **settings)
+    prepared = Prepared.of(model, request)
     batches = []
-    for start in range(0, num_images, BATCH_SIZE):
-        index = torch.arange(start, min(start + BATCH_SIZE, num_images))
-        part = None if label is None else label[index]
-        for step in sample(model, table, seed, index, part, guidance_scale):
+    for start in range(0, request.num_images, BATCH_SIZE):
+        images = range(start, min(start + BATCH_SIZE, request.num_images))
+        for step in sample(model, prepared, images):
             x = step.x
             if stopped():
                 raise Stopped
@@ -69,46 +73,89 @@ def sample_images(
     return np.concatenate(batches)
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A request made ready for a model: its plan, and its pictures as tensors on the device.
+
+    `image` (C, H, W) in [-1, 1] is where it starts, `kept` bool (1, H, W) what stays of it;
+    `labels` has a class index for each image, the null class where it is open.
+    """
+
+    request: SampleRequest
+    plan: Plan
+    image: Tensor | None
+    kept: Tensor | None
+    labels: tuple[int, ...] | None
+
+    @classmethod
+    def of(cls, model: DiffusionModel, request: SampleRequest) -> "Prepared":
+        """Raises ValueError, naming the field, where the request does not fit the model."""
+        num_classes = len(model.config.class_names)
+        check_labels(request, num_classes)
+        plan = make_plan(model.schedule, model.prediction, request)
+        labels = request.labels
+        if labels is None and num_classes:
+            labels = (model.null_label,) * request.num_images
+        size, channels = model.config.image_size, model.config.net.out_channels
+        image = kept = None
+        if request.init_image is not None:
+            _check_shape("init_image", request.init_image, (*size, channels))
+            image = to_float(request.init_image[None])[0].to(model.device)
+        if request.mask is not None:
+            _check_shape("mask", request.mask, size)
+            kept = torch.from_numpy(request.mask < 128)[None].to(model.device)
+        return cls(request, plan, image, kept, labels)
+
+
 @torch.inference_mode()
 def sample(
-    model: DiffusionModel,
-    table: SamplerTable,
-    seed: int,
-    index: Tensor,
-    label: Tensor | None = None,
-    guidance_scale: float = 1.0,
-    *,
-    clip: bool = True,
+    model: DiffusionModel, prepared: Prepared, images: Sequence[int]
 ) -> Iterator[SampleStep]:
-    """Walk a table from pure noise for the images `index` (B,) int64 of a seed.
-
-    `clip` keeps x0_hat in [-1, 1], where images live.
-    """
-    config, device = model.config, model.device
-    shape = (config.net.out_channels, *config.image_size)
-    index = index.to(device)
-    label = None if label is None else label.to(device)
-    start = np.hypot(table.alpha[0], table.sigma[0])  # x_T of data with unit variance
-    x = float(start) * normal(seed, index, 0, shape)
+    """Walk the rows of a request for some of its images."""
+    request, labels = prepared.request, prepared.labels
+    x = first_x(model, [(prepared, i) for i in images])
+    index = torch.tensor([request.noise_index(i) for i in images], device=x.device)
+    label = None if labels is None else torch.tensor([labels[i] for i in images], device=x.device)
+    table, shape = prepared.plan.table, x.shape[1:]
     prev = prev2 = torch.zeros_like(x)
-    for row in range(len(table)):
-        at = slice(row, row + 1)
+    for row, k in enumerate(prepared.plan.coefficients.tolist()):
+        if k[DISTURB]:
+            x = x + k[DISTURB] * normal(request.seed, index, row, shape, Stream.DISTURBANCE)
         levels = NoiseLevels(
-            *(np.repeat(v[at], len(x)) for v in (table.alpha, table.sigma, table.c_noise))
+            *(np.repeat(v[row], len(x)) for v in (table.alpha, table.sigma, table.c_noise))
         )
-        x0_hat = denoise(model, x, levels, label, guidance_scale)
-        if clip:
-            x0_hat = x0_hat.clamp(-1.0, 1.0)
-        x = (
-            float(table.k_x[row]) * x
-            + float(table.k_0[row]) * x0_hat
-            + float(table.k_1[row]) * prev
-            + float(table.k_2[row]) * prev2
-        )
-        if table.k_s[row]:
-            x = x + float(table.k_s[row]) * normal(seed, index, row + 1, shape)
+        x0_hat = denoise(model, x, levels, label, k[GUIDANCE]).clamp(-k[BOUND], k[BOUND])
+        if prepared.image is not None and prepared.kept is not None:
+            x0_hat = torch.where(prepared.kept, prepared.image, x0_hat)
+        x = k[K_X] * x + k[K_0] * x0_hat + k[K_1] * prev + k[K_2] * prev2
+        if k[K_S]:
+            x = x + k[K_S] * normal(request.seed, index, row + 1, shape)
         prev, prev2 = x0_hat, prev
         yield SampleStep(row, x, x0_hat)
+
+
+def first_x(model: DiffusionModel, rows: Sequence[tuple[Prepared, int]]) -> Tensor:
+    """x (B, C, H, W) where the walk begins, for images of one or of several requests."""
+    device, shape = model.device, (model.config.net.out_channels, *model.config.image_size)
+
+    def noise_of(seeds: Sequence[int]) -> Tensor:
+        index = torch.tensor([p.request.noise_index(i) for p, i in rows], device=device)
+        return normal(torch.tensor(seeds, device=device), index, 0, shape)
+
+    def column(values: Sequence[float]) -> Tensor:
+        return torch.tensor(values, device=device)[:, None, None, None]
+
+    noise = noise_of([p.request.seed for p, _ in rows])
+    angles = [p.request.angle(i) for p, i in rows]
+    if any(angles):
+        other = noise_of([p.request.seed_to or 0 for p, _ in rows])
+        noise = column([math.cos(a) for a in angles]) * noise
+        noise += column([math.sin(a) for a in angles]) * other
+    x = column([p.plan.from_noise for p, _ in rows]) * noise
+    for b, (prepared, _) in enumerate(rows):
+        if prepared.image is not None:
+            x[b] += prepared.plan.from_image * prepared.image
+    return x
 
 
 def to_uint8(x: Tensor) -> NDArray[np.uint8]:
@@ -123,17 +170,6 @@ def to_float(images: NDArray[np.uint8] | Tensor) -> Tensor:
     return tensor.permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
-def _labels(model: DiffusionModel, num_images: int, labels: Sequence[int] | None) -> Tensor | None:
-    num_classes = len(model.config.class_names)
-    if not num_classes:
-        if labels is not None:
-            raise ValueError("class_label is given, but the model is unconditional")
-        return None
-    if labels is None:
-        return torch.full((num_images,), model.null_label)
-    if len(labels) != num_images:
-        raise ValueError(f"class_label has {len(labels)} entries for num_images {num_images}")
-    for label in labels:
-        if not 0 <= label < num_classes:
-            raise ValueError(f"class_label is {label}; it must lie in 0..{num_classes - 1}")
-    return torch.tensor(labels)
+def _check_shape(field: str, picture: NDArray[np.uint8], expected: tuple[int, ...]) -> None:
+    if picture.shape != expected:
+        raise ValueError(f"{field} has the shape {picture.shape}; this model needs {expected}")

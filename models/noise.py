@@ -45,12 +45,14 @@ class Stream(IntEnum):
     FLIP = 5
     DROPOUT = 6
     HELD_OUT = 7
+    DISTURBANCE = 8
 
 
 def philox(
-    counter: tuple[Array, Array, Array, Array], key: tuple[int, int]
+    counter: tuple[Array, Array, Array, Array], key: tuple[int, int] | tuple[Array, Array]
 ) -> tuple[Array, Array, Array, Array]:
-    """Philox 4x32-10 of four int64 arrays of one shape that hold 32-bit words."""
+    """Philox 4x32-10 of four int64 arrays of one shape that hold 32-bit words. The key is two such
+    words, or two arrays of them."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(_ROUNDS):
@@ -80,25 +82,31 @@ def box_muller(word: Array, turn: Array) -> tuple[Array, Array]:
 
 
 def bits(
-    seed: int, index: Tensor, step: Tensor | int, size: int, stream: Stream = Stream.IMAGE
+    seed: Tensor | int,
+    index: Tensor,
+    step: Tensor | int,
+    size: int,
+    stream: Stream = Stream.IMAGE,
 ) -> Tensor:
-    """Random 32-bit words as int64 (B, size) for `index` (B,) int64 and a step, or one per row.
+    """Random 32-bit words as int64 (B, size) for `index` (B,) int64; seed and step are numbers, or
+    int64 (B,).
 
     Raises ValueError for a seed outside 0..2^63 - 1.
     """
-    if not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"seed is {seed}; it must lie in 0..{MAX_SEED}")
     rows, blocks = len(index), -(-size // 4)
     element = torch.arange(blocks, device=index.device)
     steps = torch.as_tensor(step, device=index.device).expand(rows)
-    counter = [word.expand(rows, blocks) for word in (element, index[:, None], steps[:, None])]
-    words = _in_pieces(
-        lambda element, index, step: philox(
-            (element, index, step, _library(step).full_like(step, int(stream))),
-            (seed & _MASK, seed >> 32),
-        ),
-        *(word.reshape(-1) for word in counter),
-    )
+    counter = [element, index[:, None], steps[:, None]]
+    if isinstance(seed, Tensor):
+        counter += [(seed & _MASK)[:, None], (seed >> 32)[:, None]]
+    elif not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed is {seed}; it must lie in 0..{MAX_SEED}")
+
+    def words_of(element: Any, index: Any, step: Any, *keys: Any) -> tuple[Any, ...]:
+        key = keys or (seed & _MASK, seed >> 32)
+        return philox((element, index, step, _library(step).full_like(step, int(stream))), key)
+
+    words = _in_pieces(words_of, *(word.expand(rows, blocks).reshape(-1) for word in counter))
     return torch.stack([word.view(rows, blocks) for word in words], 1).view(rows, -1)[:, :size]
 
 
@@ -108,13 +116,13 @@ def uniform(seed: int, index: Tensor, step: Tensor | int, stream: Stream, size: 
 
 
 def normal(
-    seed: int,
+    seed: Tensor | int,
     index: Tensor,
     step: Tensor | int,
     shape: Sequence[int],
     stream: Stream = Stream.IMAGE,
 ) -> Tensor:
-    """Standard normal float32 (B, *shape); row b is a function of (seed, index[b], step[b])."""
+    """Standard normal float32 (B, *shape); row b is a function of (seed[b], index[b], step[b])."""
     size = math.prod(shape)
     pairs = -(-size // 2)
     words = bits(seed, index, step, 2 * pairs, stream)

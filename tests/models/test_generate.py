@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from models.denoiser import NoiseLevels, denoise
-from models.generate import Stopped, sample, sample_images, to_float, to_uint8
+from models.generate import Prepared, Stopped, sample, sample_images, to_float, to_uint8
 from models.model import DiffusionModel, ModelConfig
-from models.sampler import sampler_table, timestep_grid
+from models.plan import SampleRequest
 from models.schedule import ScheduleConfig
 from models.unet import UNet, UNetConfig
 
@@ -44,9 +44,16 @@ def gaussian_model():
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1.5, 3.0])
 def test_guidance_moves_the_mean_and_keeps_the_spread(scale):
     model = gaussian_model()
-    table = sampler_table("ddim", timestep_grid(model.schedule, 1000))
-    label = torch.ones(64, dtype=torch.int64)
-    *_, last = sample(model, table, 0, torch.arange(64), label, scale, clip=False)
+    request = SampleRequest(
+        seed=0,
+        num_images=64,
+        sampler="ddim",
+        num_inference_steps=1000,
+        labels=(1,) * 64,
+        guidance_scale=scale,
+        clip=False,
+    )
+    *_, last = sample(model, Prepared.of(model, request), range(64))
     expected = MEANS[2] + scale * (MEANS[1] - MEANS[2])
     n = last.x.numel()
     assert abs(float(last.x.mean()) - expected) < 5 * STD / n**0.5 + 2e-3
@@ -102,7 +109,7 @@ def test_whoever_leaves_stops_the_walk(model):
     ("settings", "message"),
     [
         ({"labels": [2, 0]}, r"class_label is 2; it must lie in 0\.\.1"),
-        ({"labels": [0]}, "1 entries for num_images 2"),
+        ({"labels": [0]}, "1 entries; num_images is 2"),
         ({"num_inference_steps": 0}, "num_inference_steps is 0"),
     ],
 )

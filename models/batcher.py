@@ -1,0 +1,346 @@
+"""Which rows share the next network call: the engine's policy, in plain Python.
+
+A ticket is a request for images of one group (one model, one way of running it); each of its images
+is a row that walks down its plan, one step per network call, beside whatever rows of other tickets
+stand anywhere in theirs. A step of a guided row takes two evaluations of the network, so budgets
+are in evaluations.
+
+Within a group the most urgent tickets go first: the least work left, less with age, so that nobody
+starves. How many rows join follows from the measured cost of a call, alpha + beta * width: a row is
+worth its share of the call if it brings its ticket nearer to its end by more than it holds up those
+before it (Smith's rule for weighted completion times). Where alpha dominates, calls are wide; where
+beta does, they are narrow. Groups take turns by time used (surplus round robin).
+
+Knows nothing of tensors, devices or networks; time is a number that the caller passes in.
+"""
+
+from collections import deque
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+Batching = Literal["step", "request", "off"]
+
+FORGET = 0.98  # weight of older measurements at each new one
+PRIOR_WEIGHT = 1e-3
+
+
+class Refused(Exception):
+    """The ticket cannot be taken now; `retry_after` seconds from now it may be."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True)
+class Policy:
+    """`batching` of "request" admits new tickets only when all rows under way have ended, "off"
+    runs one ticket at a time; both are there to be compared with."""
+
+    max_waiting: int = 256  # tickets
+    ageing: float = 0.05  # seconds of work that a second of waiting makes up for
+    quantum_seconds: float = 0.1
+    batching: Batching = "step"
+
+
+@dataclass(eq=False)
+class Row:
+    """One image on its way: the next row of its plan is `at`. It holds a slot once it started."""
+
+    ticket: "Ticket"
+    image: int
+    at: int = 0
+    slot: int | None = None
+
+    @property
+    def evaluations(self) -> int:
+        return self.ticket.evaluations[self.at]
+
+    @property
+    def done(self) -> bool:
+        return self.at == len(self.ticket.evaluations)
+
+
+@dataclass(eq=False)
+class Ticket:
+    """`evaluations` of each row of the plan; `deadline` in the caller's time."""
+
+    id: Hashable
+    group: Hashable
+    evaluations: tuple[int, ...]
+    num_images: int
+    arrived: float
+    deadline: float | None = None
+    rows: list[Row] = field(init=False)
+    remaining: int = field(init=False)  # evaluations, over all images
+
+    def __post_init__(self) -> None:
+        self.rows = [Row(self, image) for image in range(self.num_images)]
+        self.remaining = sum(self.evaluations) * self.num_images
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows for one network call of `width` evaluations, `used` of which are theirs."""
+
+    group: Hashable
+    rows: tuple[Row, ...]
+    used: int
+    width: int
+
+
+class CallCost:
+    """Seconds of a call as alpha + beta * width, fitted to what was measured, the latest most."""
+
+    def __init__(self, alpha: float = 0.005, beta: float = 0.005) -> None:
+        self._n, self._w, self._ww, self._s, self._ws = 0.0, 0.0, 0.0, 0.0, 0.0
+        self.alpha, self.beta = alpha, beta
+        for width in (1, 2):
+            self._add(width, alpha + beta * width, PRIOR_WEIGHT)
+
+    def measured(self, width: int, seconds: float) -> None:
+        self._n, self._w, self._ww = FORGET * self._n, FORGET * self._w, FORGET * self._ww
+        self._s, self._ws = FORGET * self._s, FORGET * self._ws
+        self._add(width, seconds, 1.0)
+        spread = self._n * self._ww - self._w**2
+        mean_width, mean_seconds = self._w / self._n, self._s / self._n
+        if spread > 1e-3 * self._w**2:
+            self.beta = max(0.0, (self._n * self._ws - self._w * self._s) / spread)
+        else:  # one width only says nothing of the share that grows: take half
+            self.beta = 0.5 * mean_seconds / mean_width
+        self.beta = min(self.beta, mean_seconds / mean_width)
+        self.alpha = max(1e-6, mean_seconds - self.beta * mean_width)
+
+    def seconds(self, width: int) -> float:
+        return self.alpha + self.beta * width
+
+    def _add(self, width: int, seconds: float, weight: float) -> None:
+        self._n += weight
+        self._w += weight * width
+        self._ww += weight * width * width
+        self._s += weight * seconds
+        self._ws += weight * width * seconds
+
+
+class Group:
+    """Tickets that can share calls. Widths are rounded up to one of `buckets`, ascending; at most
+    `slots` rows are under way at once."""
+
+    def __init__(self, name: Hashable, buckets: Sequence[int], slots: int) -> None:
+        if not buckets or buckets[-1] < 2 or slots < 1:
+            raise ValueError("a group needs a slot and a bucket of at least 2, for a guided row")
+        self.name = name
+        self.buckets = tuple(buckets)
+        self.slots = slots
+        self.cost = CallCost()
+        self.deficit = 0.0  # seconds of the device that it may still use in this turn
+        self.tickets: dict[Hashable, Ticket] = {}
+        self.cohort: set[Hashable] = set()  # of "request" and "off": who runs until all have ended
+        self._free = list(range(slots))[::-1]
+
+    @property
+    def max_width(self) -> int:
+        return self.buckets[-1]
+
+    @property
+    def num_free_slots(self) -> int:
+        return len(self._free)
+
+    def bucket(self, width: int) -> int:
+        return next(b for b in self.buckets if b >= width)
+
+    def seconds_of(self, evaluations: int) -> float:
+        """What so much work takes when calls are as wide as they can be."""
+        return evaluations * self.cost.seconds(self.max_width) / self.max_width
+
+    def take_slot(self, row: Row) -> None:
+        if row.slot is None:
+            row.slot = self._free.pop()
+
+    def give_slot(self, row: Row) -> None:
+        if row.slot is not None:
+            self._free.append(row.slot)
+            row.slot = None
+
+
+class Batcher:
+    def __init__(self, policy: Policy | None = None) -> None:
+        self.policy = policy or Policy()
+        self.groups: dict[Hashable, Group] = {}
+        self._turn: deque[Hashable] = deque()  # groups with work, the one whose turn it is first
+        self._group_of: dict[Hashable, Group] = {}  # by ticket
+
+    def __len__(self) -> int:
+        return len(self._group_of)
+
+    def add_group(self, group: Group) -> None:
+        self.groups[group.name] = group
+
+    def drop_group(self, name: Hashable) -> None:
+        """Only where it has no tickets."""
+        if self.groups[name].tickets:
+            raise ValueError(f"group {name!r} has tickets")
+        del self.groups[name]
+
+    def add(self, ticket: Ticket, now: float) -> None:
+        """Raises Refused where too many wait, or where the deadline cannot be met."""
+        if len(self) >= self.policy.max_waiting:
+            place_free_in = self.backlog_seconds() / len(self)
+            raise Refused(f"{len(self)} requests for images are waiting already", place_free_in)
+        if ticket.deadline is not None:
+            late = now + self.predict(ticket, now) - ticket.deadline
+            if late > 0.0:
+                raise Refused("the images would not be ready by the deadline", late)
+        group = self.groups[ticket.group]
+        group.tickets[ticket.id] = ticket
+        self._group_of[ticket.id] = group
+        if group.name not in self._turn:
+            group.deficit = 0.0
+            self._turn.append(group.name)
+
+    def remove(self, ticket_id: Hashable) -> Ticket | None:
+        """Its slots are free again. None where it has ended already."""
+        group = self._group_of.pop(ticket_id, None)
+        if group is None:
+            return None
+        ticket = group.tickets.pop(ticket_id)
+        group.cohort.discard(ticket_id)
+        for row in ticket.rows:
+            group.give_slot(row)
+        return ticket
+
+    def expired(self, now: float) -> list[Ticket]:
+        """Those whose deadline has passed; they are not removed."""
+        return [
+            ticket
+            for group in self.groups.values()
+            for ticket in group.tickets.values()
+            if ticket.deadline is not None and ticket.deadline < now
+        ]
+
+    def next_batch(self, now: float) -> Batch | None:
+        """None where there is nothing to do."""
+        while self._turn:
+            group = self.groups.get(self._turn[0])
+            if group is None or not group.tickets:
+                self._turn.popleft()
+            elif group.deficit <= 0.0:
+                group.deficit += self.policy.quantum_seconds
+                self._turn.rotate(-1)
+            else:
+                return self._batch(group, now)
+        return None
+
+    def done(self, batch: Batch, seconds: float) -> list[Row]:
+        """The call was made: its rows stand one further. Those at their end are returned; they keep
+        their slots until `finish`. Rows whose ticket was removed meanwhile are left alone."""
+        group = self.groups[batch.group]
+        group.deficit -= seconds
+        finished = []
+        for row in batch.rows:
+            if row.ticket.id not in group.tickets:
+                continue
+            row.ticket.remaining -= row.evaluations
+            row.at += 1
+            if row.done:
+                finished.append(row)
+        return finished
+
+    def finish(self, row: Row) -> bool:
+        """The row's image is out: its slot is free. True where its ticket has ended with it."""
+        group = self._group_of[row.ticket.id]
+        group.give_slot(row)
+        row.ticket.rows.remove(row)
+        if not row.ticket.rows:
+            self.remove(row.ticket.id)
+            return True
+        return False
+
+    def limit_width(self, name: Hashable, width: int) -> None:
+        """The device has no room for wider calls."""
+        group = self.groups[name]
+        group.buckets = tuple(b for b in group.buckets if b <= width) or group.buckets[:1]
+
+    def predict(self, ticket: Ticket, now: float) -> float:
+        """Seconds until a new ticket would be done: its own steps, those of its group that are more
+        urgent, and other groups' for as long as those last."""
+        group = self.groups[ticket.group]
+        urgency = self._urgency(group, ticket, now)
+        ahead = sum(
+            other.remaining
+            for other in group.tickets.values()
+            if self._urgency(group, other, now) <= urgency
+        )
+        width = min(group.max_width, max(ticket.evaluations) * ticket.num_images)
+        alone = sum(ticket.evaluations) * group.cost.seconds(group.bucket(width))
+        alone *= max(1.0, max(ticket.evaluations) * ticket.num_images / group.max_width)
+        mine = alone / max(ticket.evaluations) + group.seconds_of(ahead)
+        beside = [
+            group.seconds_of(sum(t.remaining for t in group.tickets.values()))
+            for name, group in self.groups.items()
+            if name != ticket.group
+        ]
+        return mine + sum(min(mine, seconds) for seconds in beside)
+
+    def backlog_seconds(self) -> float:
+        """All the work that waits, at the speed of full calls."""
+        return sum(
+            group.seconds_of(sum(ticket.remaining for ticket in group.tickets.values()))
+            for group in self.groups.values()
+        )
+
+    def _batch(self, group: Group, now: float) -> Batch:
+        rows = self._choose(group, now)
+        for row in rows:
+            group.take_slot(row)
+        used = sum(row.evaluations for row in rows)
+        return Batch(group.name, tuple(rows), used, group.bucket(used))
+
+    def _choose(self, group: Group, now: float) -> list[Row]:
+        chosen: list[Row] = []
+        width, gain, best_rate, best = 0, 0.0, 0.0, 0
+        for row, weight in self._candidates(group, now):
+            if width + row.evaluations > group.max_width:
+                break
+            chosen.append(row)
+            width += row.evaluations
+            gain += row.evaluations * weight
+            rate = gain / group.cost.seconds(group.bucket(width))
+            if rate >= best_rate or self.policy.batching != "step":
+                best_rate, best = rate, len(chosen)
+        return chosen[:best]
+
+    def _candidates(self, group: Group, now: float) -> Iterator[tuple[Row, float]]:
+        """Rows, the most urgent first, with what a second nearer to their end is worth."""
+        free = group.num_free_slots
+        for ticket in self._by_urgency(group, now):
+            for row in ticket.rows:
+                if row.slot is None:
+                    if free == 0:
+                        continue
+                    free -= 1
+                yield row, 1.0 / ticket.remaining
+
+    def _by_urgency(self, group: Group, now: float) -> list[Ticket]:
+        if self.policy.batching == "step":
+            return sorted(group.tickets.values(), key=lambda t: self._urgency(group, t, now))
+        if not group.cohort:
+            group.cohort = self._next_cohort(group)
+        return [ticket for ticket in group.tickets.values() if ticket.id in group.cohort]
+
+    def _next_cohort(self, group: Group) -> set[Hashable]:
+        """The oldest ticket, and in "request" those after it that fit beside it."""
+        cohort: set[Hashable] = set()
+        width = 0
+        for ticket in group.tickets.values():
+            width += max(ticket.evaluations) * ticket.num_images
+            if cohort and (width > group.max_width or self.policy.batching == "off"):
+                break
+            cohort.add(ticket.id)
+        return cohort
+
+    def _urgency(self, group: Group, ticket: Ticket, now: float) -> float:
+        """Seconds of work left, less what waiting makes up for; the smallest goes first."""
+        waited = now - ticket.arrived
+        return group.seconds_of(ticket.remaining) - self.policy.ageing * waited
