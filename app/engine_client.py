@@ -4,20 +4,23 @@ import asyncio
 import os
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import AsyncIterator
 from time import monotonic
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine_wire import SampleRequest, receive, send
+from app.engine_wire import ImageOrder, event_of, receive, send
 from app.errors import Busy, InvalidInput
 from app.settings import Settings
 from app.supervision import Child
+from models.engine import Event, Made, NotMade
 from store.locations import socket_path
 
 START_SECONDS = 60.0  # loading torch from a cold disk takes long
 POLL_SECONDS = 0.1
+ATTEMPTS = 3
 
 
 class EngineFailed(Exception):
@@ -31,9 +34,8 @@ class EngineClient:
         self._environment = locations.to_environment()
         self._child = Child("engine", self._start)
         self._watching: asyncio.Task[None] | None = None
-        self._capacity = settings.max_waiting
+        self._capacity = 2 * settings.max_waiting  # those that an engine which starts again lost
         self._pending = 0
-        self._seconds = 1.0  # a moving average of what a request takes
 
     def start(self) -> None:
         self._child.watch()
@@ -45,46 +47,66 @@ class EngineClient:
         await asyncio.to_thread(self._child.stop, 5.0)
         self._socket.unlink(missing_ok=True)
 
-    async def sample(self, request: SampleRequest) -> NDArray[np.uint8]:
-        """uint8 (N, H, W, C). Asks twice where the engine is lost on the way.
+    async def events(self, order: ImageOrder) -> AsyncIterator[Event]:
+        """Started, then Seen and Made. Where the engine is lost on the way it is asked again, and
+        they begin anew.
 
-        Raises InvalidInput, Busy where too many wait or the engine does not come back, and
-        EngineFailed.
+        Raises InvalidInput, Busy where too many wait, the deadline cannot be met or the engine does
+        not come back, and EngineFailed.
         """
         if self._pending >= self._capacity:
-            raise Busy(
-                f"{self._pending} requests for images are waiting already",
-                self._pending * self._seconds,
-            )
+            raise Busy(f"{self._pending} requests for images are waiting already", 5.0)
         self._pending += 1
-        started = monotonic()
         try:
-            for _ in range(2):
-                with suppress(ConnectionError, asyncio.IncompleteReadError):
-                    return await self._ask(request)
+            for _ in range(ATTEMPTS):
+                try:
+                    async for event in self._ask(order):
+                        yield event
+                    return
+                except (ConnectionError, asyncio.IncompleteReadError):
+                    continue
             raise Busy("the sampling engine is restarting", 5.0)
         finally:
             self._pending -= 1
-            self._seconds += 0.1 * (monotonic() - started - self._seconds)
+
+    async def images(self, order: ImageOrder) -> NDArray[np.uint8]:
+        """uint8 (N, H, W, C). Raises as `events` does."""
+        made: dict[int, NDArray[np.uint8]] = {}
+        async for event in self.events(order):
+            if isinstance(event, Made):
+                made[event.image] = event.pixels
+        return np.stack([made[i] for i in range(order.request.num_images)])
 
     async def state(self) -> str:
         """A line for /readyz; raises ConnectionError where the engine does not listen."""
-        _, writer = await asyncio.open_unix_connection(self._socket)
-        writer.close()
-        return f"{self._pending} requests"
+        waiting = (await self.statistics())["waiting"]
+        return f"{waiting} requests"
 
-    async def _ask(self, request: SampleRequest) -> NDArray[np.uint8]:
+    async def statistics(self) -> dict[str, Any]:
+        """What its steps were like; raises ConnectionError where the engine does not listen."""
+        reader, writer = await asyncio.open_unix_connection(self._socket)
+        try:
+            await send(writer, {"stats": True})
+            header, _ = await receive(reader)
+        except asyncio.IncompleteReadError:
+            raise ConnectionError("the engine ended") from None
+        finally:
+            writer.close()
+        return header
+
+    async def _ask(self, order: ImageOrder) -> AsyncIterator[Event]:
         reader, writer = await self._connect()
         try:
-            await send(writer, request.to_header())
-            header, payload = await receive(reader)
+            await send(writer, order.to_header())
+            while True:
+                event = event_of(*await receive(reader))
+                if isinstance(event, NotMade):
+                    raise _error(event)
+                yield event
+                if isinstance(event, Made) and event.last:
+                    return
         finally:
             writer.close()  # also when the caller has left: the engine then stops
-        if "error" in header:
-            raise InvalidInput.pointer("", header["error"])
-        if "shape" not in header:
-            raise EngineFailed
-        return np.frombuffer(payload, np.uint8).reshape(header["shape"])
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         deadline = monotonic() + START_SECONDS
@@ -108,3 +130,11 @@ class EngineClient:
         while True:
             await asyncio.sleep(POLL_SECONDS)
             self._child.watch()
+
+
+def _error(event: NotMade) -> Exception:
+    if event.reason == "invalid":
+        return InvalidInput.pointer("", event.message)
+    if event.reason == "busy":
+        return Busy(event.message, event.retry_after)
+    return EngineFailed(event.message)

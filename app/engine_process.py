@@ -1,120 +1,162 @@
 """The sampling engine: `python -m app.engine_process SOCKET`, a process of its own.
 
 A loop that launches network calls would hold the interpreter lock against the HTTP server, and what
-brings it down must not bring down the API. One request per connection; a caller that closes its
-connection is not sampled for any further. It leaves when its standard input ends.
+brings it down must not bring down the API. One thread drives models.engine; this one talks. One
+order per connection; a caller that closes its connection is not sampled for any further. It leaves
+when its standard input ends.
 """
 
 import asyncio
 import os
-import shutil
 import sys
 import threading
-from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+import time
+from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from app.engine_wire import SampleRequest, receive, send
+from app.engine_wire import ImageOrder, event_message, packed, receive, send
 from app.logs import configure_logs, log
+from app.model_cache import ModelCache
 from app.settings import Settings
-from models.folder import load_model
-from models.generate import Stopped, sample_images
-from models.model import DiffusionModel
+from models.batcher import Policy
+from models.engine import Engine, Event, Made, NotMade, Order, Seen
 from store.artifacts import ArtifactStore
+from store.errors import ArtifactNotFound
 
-MAX_MODELS = 4
+IDLE_SECONDS = 60.0
+MAX_UNREAD_BYTES = 4 * 2**20  # of one caller; beyond it steps are not shown to it
 
 
 def main() -> None:
     settings = Settings()
     configure_logs(settings.log_level, settings.log_format)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
-    asyncio.run(_serve(Path(sys.argv[1]), Engine(settings)))
+    asyncio.run(EngineServer(settings).serve(Path(sys.argv[1])))
 
 
-class Engine:
+class EngineServer:
     def __init__(self, settings: Settings) -> None:
-        self._artifacts = ArtifactStore(settings.locations.artifacts_url)
-        self._cache = settings.locations.data_dir / "cache" / "models"
-        self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._models: OrderedDict[str, DiffusionModel] = OrderedDict()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")  # one device, one at once
+        locations = settings.locations
+        policy = Policy(max_waiting=settings.max_waiting, batching=settings.engine_batching)
+        self._engine = Engine(policy)
+        self._models = ModelCache(
+            ArtifactStore(locations.artifacts_url),
+            locations.data_dir / "cache" / "models",
+            "cuda" if torch.cuda.is_available() else "cpu",
+            settings.engine_model_bytes,
+            self._engine.release,
+        )
+        self._numbers = count()
+        self._callers: dict[int, Caller] = {}
+        self._names: dict[Any, str] = {}  # of models, for the statistics
 
-    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        left = threading.Event()
-        watching: asyncio.Task[None] | None = None
+    async def serve(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._drive, args=(loop,), name="engine", daemon=True).start()
+        async with await asyncio.start_unix_server(self._answer, path) as server:
+            await server.serve_forever()
+
+    def _drive(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            while True:
+                if events := self._engine.step(IDLE_SECONDS):
+                    loop.call_soon_threadsafe(self._tell, events)
+        except BaseException:
+            log.exception("the engine failed")
+            os._exit(1)  # the API starts another and asks again
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if caller := self._callers.get(event.id):  # type: ignore[call-overload]
+                caller.tell(event)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             header, _ = await receive(reader)
-            request = SampleRequest(**header)
-            watching = asyncio.create_task(_watch(reader, left))
-            loop = asyncio.get_running_loop()
-            try:
-                images = await loop.run_in_executor(self._thread, self._sample, request, left)
-            except ValueError as error:
-                await send(writer, {"error": str(error)})
+            if "stats" in header:
+                await send(writer, self._statistics())
             else:
-                await send(writer, {"shape": images.shape}, images.tobytes())
-        except (ConnectionError, asyncio.IncompleteReadError, Stopped):
+                await self._make(ImageOrder.from_header(header), reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
             pass
-        except Exception:
-            log.exception("sampling failed")
-            with suppress(ConnectionError):
-                await send(writer, {"failed": True})
         finally:
-            if watching:
-                watching.cancel()
             writer.close()
 
-    def _sample(self, request: SampleRequest, left: threading.Event) -> NDArray[np.uint8]:
-        if left.is_set():
-            raise Stopped
-        return sample_images(
-            self._model(request),
-            num_images=request.num_images,
-            seed=request.seed,
-            sampler=request.sampler,
-            num_inference_steps=request.num_inference_steps,
-            labels=request.labels,
-            guidance_scale=request.guidance_scale,
-            eta=request.eta,
-            stopped=left.is_set,
-        )
-
-    def _model(self, request: SampleRequest) -> DiffusionModel:
-        """The least recently used makes room."""
-        key = f"{request.prefix}@{request.digest}"
-        if key not in self._models:
-            folder = self._cache / request.digest
-            if not folder.exists():
-                part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
-                shutil.rmtree(part, ignore_errors=True)
-                self._artifacts.download_folder(request.prefix, part)
-                part.rename(folder)
+    async def _make(
+        self, order: ImageOrder, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        started, number, key = time.monotonic(), next(self._numbers), (order.prefix, order.digest)
+        caller = self._callers[number] = Caller(writer)
+        leaving = asyncio.ensure_future(reader.read())  # nothing more is sent until it is closed
+        try:
             try:
-                self._models[key] = load_model(folder, self._device)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-            while len(self._models) > MAX_MODELS:
-                self._models.popitem(last=False)
-        self._models.move_to_end(key)
-        return self._models[key]
+                model = await self._models.get(key)
+            except (ValueError, ArtifactNotFound) as error:
+                caller.tell(NotMade(number, "invalid", str(error)))
+            except Exception:
+                log.exception("a model does not load", model=order.model)
+                caller.tell(NotMade(number, "failed", "the model does not load"))
+            else:
+                self._names[key] = order.model
+                self._engine.submit(
+                    Order(
+                        number,
+                        key,
+                        model,
+                        order.request,
+                        deterministic=order.deterministic,
+                        precision=order.precision,
+                        watched=order.watched,
+                        deadline=None if order.seconds is None else started + order.seconds,
+                    )
+                )
+            ended = asyncio.ensure_future(caller.ended.wait())
+            await asyncio.wait((leaving, ended), return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel()
+            await writer.drain()
+        finally:
+            leaving.cancel()
+            del self._callers[number]
+            if not caller.ended.is_set():
+                self._engine.cancel(number)
+
+    def _statistics(self) -> dict[str, Any]:
+        groups = [
+            {
+                **vars(stats),
+                "model": self._names.get(key.model_key, ""),
+                "precision": key.precision,
+                "deterministic": key.deterministic,
+            }
+            for key, stats in list(self._engine.stats.items())
+        ]
+        batcher = self._engine.batcher
+        return {
+            "groups": groups,
+            "waiting": len(batcher),
+            "backlog_seconds": batcher.backlog_seconds(),
+        }
 
 
-async def _serve(path: Path, engine: Engine) -> None:
-    path.unlink(missing_ok=True)
-    server = await asyncio.start_unix_server(engine.answer, path)
-    async with server:
-        await server.serve_forever()
+class Caller:
+    """Whoever waits for an order."""
 
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.ended = asyncio.Event()
+        self._writer = writer
 
-async def _watch(reader: asyncio.StreamReader, left: threading.Event) -> None:
-    await reader.read()
-    left.set()
+    def tell(self, event: Event) -> None:
+        unread = self._writer.transport.get_write_buffer_size()
+        if isinstance(event, Seen) and unread > MAX_UNREAD_BYTES:
+            return
+        self._writer.write(packed(*event_message(event)))
+        if isinstance(event, NotMade) or (isinstance(event, Made) and event.last):
+            self.ended.set()
 
 
 def _leave_with_parent() -> None:

@@ -1,42 +1,85 @@
-"""What the API and the engine say to each other: length-prefixed MessagePack, never pickle.
+"""What the API and its processes say to each other: length-prefixed MessagePack, never pickle.
 
 4 bytes   length of the header, big-endian
 header    MessagePack map
 8 bytes   length of the payload
 payload   raw bytes
+
+To the engine goes an `ImageOrder`, or {"stats": true}; back come the events of models.engine, one
+message each.
 """
 
 import asyncio
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
+import numpy as np
+from numpy.typing import NDArray
 
-MAX_HEADER = 2**20
+from models.engine import Event, Made, NotMade, Seen, Started
+from models.lanes import Precision
+from models.plan import SampleRequest
+
+MAX_HEADER = 2**22
 
 
 @dataclass(frozen=True)
-class SampleRequest:
-    """`prefix` and `digest` say which model's artefacts; the rest as in models.generate."""
+class ImageOrder:
+    """`model`, `prefix` and `digest` say whose artefacts; `seconds` is how long there is time."""
 
+    model: str
     prefix: str
     digest: str
-    num_images: int
-    seed: int
-    sampler: str
-    num_inference_steps: int
-    labels: list[int] | None
-    guidance_scale: float
-    eta: float
+    request: SampleRequest
+    deterministic: bool = False
+    precision: Precision = "float32"
+    watched: bool = False
+    seconds: float | None = None
 
     def to_header(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**vars(self), "request": self.request.to_dict()}
+
+    @classmethod
+    def from_header(cls, header: dict[str, Any]) -> "ImageOrder":
+        return cls(**{**header, "request": SampleRequest.from_dict(header["request"])})
+
+
+def event_message(event: Event) -> tuple[dict[str, Any], bytes]:
+    match event:
+        case Started():
+            return {"event": "started"}, b""
+        case Seen():
+            header = {"event": "seen", "image": event.image, "row": event.row}
+            return {**header, "shape": event.x_t.shape}, event.x_t.tobytes() + event.x0_hat.tobytes()
+        case Made():
+            header = {"event": "made", "image": event.image, "last": event.last}
+            return {**header, "shape": event.pixels.shape}, event.pixels.tobytes()
+        case NotMade():
+            return {**vars(event), "event": "not_made", "id": None}, b""
+
+
+def event_of(header: dict[str, Any], payload: bytes) -> Event:
+    match header.pop("event"):
+        case "started":
+            return Started(None)
+        case "seen":
+            x_t, x0_hat = _pixels(payload, [2, *header["shape"]])
+            return Seen(None, header["image"], header["row"], x_t, x0_hat)
+        case "made":
+            pixels = _pixels(payload, header["shape"])
+            return Made(None, header["image"], pixels, header["last"])
+        case _:
+            return NotMade(**header)
+
+
+def packed(header: dict[str, Any], payload: bytes = b"") -> bytes:
+    head: bytes = msgpack.packb(header)
+    return b"".join((len(head).to_bytes(4, "big"), head, len(payload).to_bytes(8, "big"), payload))
 
 
 async def send(writer: asyncio.StreamWriter, header: dict[str, Any], payload: bytes = b"") -> None:
-    packed = msgpack.packb(header)
-    writer.write(len(packed).to_bytes(4, "big") + packed + len(payload).to_bytes(8, "big"))
-    writer.write(payload)
+    writer.write(packed(header, payload))
     await writer.drain()
 
 
@@ -48,3 +91,7 @@ async def receive(reader: asyncio.StreamReader) -> tuple[dict[str, Any], bytes]:
     header: dict[str, Any] = msgpack.unpackb(await reader.readexactly(length))
     size = int.from_bytes(await reader.readexactly(8), "big")
     return header, await reader.readexactly(size)
+
+
+def _pixels(payload: bytes, shape: list[int]) -> NDArray[np.uint8]:
+    return np.frombuffer(payload, np.uint8).reshape(shape)

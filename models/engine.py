@@ -60,13 +60,13 @@ class Started:
 
 @dataclass(frozen=True)
 class Seen:
-    """After row `row` of image `image`: x and the predicted clean image, (H, W, C). x is divided by
-    its standard deviation where that is above 1."""
+    """What the network saw at row `row` of image `image`, and the clean image that it saw in it:
+    (H, W, C). x_t is divided by its standard deviation where that is above 1."""
 
     id: Hashable
     image: int
     row: int
-    x: UInt8
+    x_t: UInt8
     x0_hat: UInt8
 
 
@@ -270,7 +270,7 @@ class Engine:
         return events
 
     def _show(self, rows: Sequence[Row], result: StepResult, where: list[int]) -> list[Event]:
-        x = to_uint8(result.x[where] / result.shown[where])
+        x_t = to_uint8(result.x_t[where] / result.shown[where])
         x0_hat = to_uint8(result.x0_hat[where])
         return [
             Seen(row.ticket.id, row.image, row.at - 1, x[i], x0_hat[i])

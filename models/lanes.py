@@ -58,12 +58,13 @@ class LaneRow:
 
 @dataclass(frozen=True)
 class StepResult:
-    """x and x0_hat (B, C, H, W) after one row of each; `shown` (B, 1, 1, 1) is what x is divided by
-    to be shown."""
+    """What the network saw, x_t divided by `shown` to be shown, the clean image that it saw in it,
+    and x after the row: (B, C, H, W); `shown` (B, 1, 1, 1)."""
 
-    x: Tensor
-    x0_hat: Tensor
+    x_t: Tensor
     shown: Tensor
+    x0_hat: Tensor
+    x: Tensor
 
 
 class Lanes:
@@ -97,18 +98,18 @@ class Lanes:
         k = torch.from_numpy(np.stack([row.coefficients for row in rows])).to(device)
         k = k.T[:, :, None, None, None]  # (columns, B, 1, 1, 1)
         slot = torch.tensor([row.row.slot for row in rows], device=device)
-        x, prev, prev2 = self._state(rows, slot)
-        x = self._disturbed(rows, x, k)
-        x0_hat = self._denoise(rows, x, k, width)
+        x_t, prev, prev2 = self._state(rows, slot)
+        x_t = self._disturbed(rows, x_t, k)
+        x0_hat = self._denoise(rows, x_t, k, width)
         x0_hat = torch.minimum(torch.maximum(x0_hat, -k[BOUND]), k[BOUND])
         for b, row in enumerate(rows):
             if row.prepared.image is not None and row.prepared.kept is not None:
                 x0_hat[b] = torch.where(row.prepared.kept, row.prepared.image, x0_hat[b])
-        x = k[K_X] * x + k[K_0] * x0_hat + k[K_1] * prev + k[K_2] * prev2
+        x = k[K_X] * x_t + k[K_0] * x0_hat + k[K_1] * prev + k[K_2] * prev2
         x = self._noised(rows, x, k)
         self._x[slot], self._prev[slot], self._prev2[slot] = x, x0_hat, prev
         self._warm[width] = self._warm.get(width, 0) + 1
-        return StepResult(x, x0_hat, k[SHOWN])
+        return StepResult(x_t, k[SHOWN], x0_hat, x)
 
     def _state(self, rows: Sequence[LaneRow], slot: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, prev, prev2 = self._x[slot], self._prev[slot], self._prev2[slot]

@@ -211,9 +211,8 @@ def _coefficients(
         columns[request.disturb.at * _rows_per_step(request.sampler), DISTURB] = (
             request.disturb.strength
         )
-    # What x is divided by to be shown, where the row leaves it: the size of alpha x0 + sigma noise.
-    size = np.hypot(table.alpha, table.sigma)
-    columns[:, SHOWN] = np.maximum(1.0, np.append(size[1:], 1.0))
+    # What x is divided by to be shown: the size of alpha x0 + sigma noise.
+    columns[:, SHOWN] = np.maximum(1.0, np.hypot(table.alpha, table.sigma))
     return columns.astype(np.float32)
 
 
