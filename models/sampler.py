@@ -20,12 +20,23 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from models.schedule import Float64, NoiseSchedule, karras_sigmas
+from models.schedule import Float64, NoiseSchedule, ScheduleName, karras_sigmas
 
-SamplerName = Literal["ddpm", "ddim", "euler", "heun", "dpmpp_2m", "unipc"]
+SamplerName = Literal[
+    "ddpm",
+    "ddim",
+    "euler",
+    "euler_ancestral",
+    "heun",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_3m",
+    "deis",
+    "unipc",
+]
 SAMPLER_NAMES: tuple[SamplerName, ...] = get_args(SamplerName)
 
-Spacing = Literal["trailing", "leading", "linspace", "karras"]
+Spacing = Literal["trailing", "leading", "linspace", "karras", "logsnr"]
 SPACINGS: tuple[Spacing, ...] = get_args(Spacing)
 
 
@@ -64,17 +75,27 @@ class SamplerTable:
         return len(self.k_x)
 
 
+def spacings_of(schedule: ScheduleName) -> tuple[Spacing, ...]:
+    """The spacings that fit a schedule; the first is its default. `edm` is not made of timesteps,
+    so those that stride over timesteps say nothing there."""
+    return ("karras", "logsnr") if schedule == "edm" else SPACINGS
+
+
 def timestep_grid(
     schedule: NoiseSchedule, num_inference_steps: int, spacing: Spacing | None = None
 ) -> Grid:
-    """The levels that a sampler visits. `trailing` (the default) starts at T and strides evenly;
-    `leading` never starts at T; `linspace` spans 1..T; `karras` (the default and only one for
-    `edm`) is EDM's eq. 5 and belongs to it.
+    """The levels that a sampler visits.
 
-    Raises ValueError for a spacing that does not fit, or steps outside 1..T.
+    Rows of the schedule: `trailing` starts at T and strides evenly; `leading` never starts at T;
+    `linspace` spans 1..T. Levels of their own, from T exactly to t = 1: `karras` is even in
+    (sigma / alpha)^(1 / rho) (EDM, eq. 5), `logsnr` in ln(alpha / sigma) (Lu et al. 2022).
+
+    None is the default of `spacings_of`. Raises ValueError for a spacing that does not fit, or
+    steps outside 1..T.
     """
     T = schedule.num_train_timesteps
-    spacing = spacing or ("karras" if schedule.config.name == "edm" else "trailing")
+    fitting = spacings_of(schedule.config.name)
+    spacing = spacing or fitting[0]
     if spacing not in SPACINGS:
         raise ValueError(f"spacing is {spacing!r}; it must be one of {SPACINGS}")
     if not 1 <= num_inference_steps <= T:
@@ -82,23 +103,40 @@ def timestep_grid(
             f"num_inference_steps is {num_inference_steps}; it must lie in 1..{T}, "
             "the model's num_train_timesteps"
         )
-    if (spacing == "karras") != (schedule.config.name == "edm"):
-        raise ValueError(f"spacing {spacing!r} does not fit schedule {schedule.config.name!r}")
+    if spacing not in fitting:
+        raise ValueError(
+            f"spacing {spacing!r} does not fit schedule {schedule.config.name!r}; "
+            f"it takes one of {fitting}"
+        )
     n = num_inference_steps
-    if spacing == "karras":
-        sigma = karras_sigmas(schedule.config, n)
-        t = np.interp(sigma, schedule.sigma, np.arange(T + 1))
-        return _with_clean_end(np.ones(n), sigma, np.log(sigma) / 4.0, t)
     match spacing:
+        case "karras" | "logsnr":
+            return _spread(schedule, n, spacing)
         case "leading":
             steps = np.arange(n)[::-1] * (T // n) + 1
         case "linspace":
             steps = np.round(np.linspace(T, 1, n)).astype(np.int64)
-        case _:
+        case "trailing":
             steps = np.round(T - np.arange(n) * (T / n)).astype(np.int64)
     return _with_clean_end(
         schedule.alpha[steps], schedule.sigma[steps], schedule.c_noise(steps), steps.astype(float)
     )
+
+
+def grid_from(grid: Grid, first: int) -> Grid:
+    """The tail of a grid from level `first`, where img2img starts; a sampler's history starts
+    afresh there. Raises ValueError for a level outside 0..N - 1."""
+    if not 0 <= first < len(grid):
+        raise ValueError(f"first is {first}; it must lie in 0..{len(grid) - 1}")
+    return Grid(grid.alpha[first:], grid.sigma[first:], grid.c_noise[first:], grid.t[first:])
+
+
+def first_level(grid: Grid, strength: float) -> int:
+    """Where `grid_from` starts for a strength in (0, 1]: that share of the N steps is walked,
+    rounded, at least one. Raises ValueError for a strength out of range."""
+    if not 0.0 < strength <= 1.0:
+        raise ValueError(f"strength is {strength}; it must lie above 0 and at most at 1")
+    return len(grid) - max(1, math.floor(strength * len(grid) + 0.5))
 
 
 def sampler_table(
@@ -120,8 +158,12 @@ def sampler_table(
         "ddpm": lambda g: ddpm(g, variance),
         "ddim": lambda g: ddim(g, eta),
         "euler": ddim,  # Euler on d(x / a) / d(s / a) IS deterministic DDIM
+        "euler_ancestral": lambda g: ddim(g, 1.0),  # and with fresh noise for what it skips, this
         "heun": heun,
         "dpmpp_2m": dpmpp_2m,
+        "dpmpp_2m_sde": dpmpp_2m_sde,
+        "dpmpp_3m": dpmpp_3m,
+        "deis": deis,
         "unipc": unipc,
     }
     return samplers[name](grid)
@@ -154,7 +196,9 @@ def ddim(grid: Grid, eta: float = 0.0) -> SamplerTable:
         _, _, sigma2_ts = _posterior(a_t, s_t, a_s, s_s)
         noise = eta * math.sqrt(max(s_s**2 * sigma2_ts / s_t**2, 0.0))
         eps = (X - a_t * X0) / s_t
-        rows.append(Row(i, a_s * X0 + math.sqrt(s_s**2 - noise**2) * eps, noise))
+        # With eta 1 and no signal at t all of s_s is fresh, up to rounding.
+        kept = math.sqrt(max(s_s**2 - noise**2, 0.0))
+        rows.append(Row(i, a_s * X0 + kept * eps, noise))
     return _table(grid, rows)
 
 
@@ -184,14 +228,62 @@ def heun(grid: Grid) -> SamplerTable:
 
 
 def dpmpp_2m(grid: Grid) -> SamplerTable:
+    return _table(
+        grid,
+        [Row(i, _euler(X, _midpoint(grid, i), *_ends(grid, i))) for i in range(len(grid))],
+    )
+
+
+# The same with fresh noise: Lu et al. 2022, SDE-DPM-Solver++(2M) ---------------------------------
+
+
+def dpmpp_2m_sde(grid: Grid, eta: float = 1.0) -> SamplerTable:
+    """`eta` scales the noise: 1 solves the reverse SDE, 0 is `dpmpp_2m`. With x0_hat held over the
+    step instead of extrapolated, eta 1 would be `ddpm` with fixed_small."""
     rows = []
     for i in range(len(grid)):
         a_t, s_t, a_s, s_s = _ends(grid, i)
+        shrink = (a_t * s_s) / (a_s * s_t)  # e^-h; 0 from no signal and to no noise
+        kept = shrink**eta
+        update = (s_s / s_t) * kept * X + a_s * (1.0 - shrink * kept) * _midpoint(grid, i)
+        rows.append(Row(i, update, s_s * math.sqrt(1.0 - kept**2)))
+    return _table(grid, rows)
+
+
+# Third order ------------------------------------------------------------------------------------
+
+
+def dpmpp_3m(grid: Grid) -> SamplerTable:
+    """DPM-Solver++(3M) as its authors' code and its ports have it. The term in the second
+    derivative carries half the weight that the integral gives it (compare `deis`): the order is 2,
+    with an error constant a quarter of 2M's and less overshoot on coarse grids than at order 3."""
+    rows = []
+    for i in range(len(grid)):
+        x0 = _midpoint(grid, i)
+        if i > 1 and grid.sigma[i + 1] > 0.0:
+            slope, bend = _parabola(grid, i)
+            mean, mean_square = _exponential_means(_log_snr_step(grid, i))
+            x0 = X0 + mean * slope + 0.5 * mean_square * bend
+        rows.append(Row(i, _euler(X, x0, *_ends(grid, i))))
+    return _table(grid, rows)
+
+
+def deis(grid: Grid) -> SamplerTable:
+    """Zhang & Chen 2023 in ln(sigma / alpha), order 3: the ODE with its linear part solved exactly
+    and the network's answer replaced by the parabola through the last three.
+
+    Theirs extrapolates eps. An earlier eps is x0_hat and x of an earlier row, and that x depends on
+    all x0_hat before it, so it does not close in two columns of history. This is the same method
+    for x0_hat, which does.
+    """
+    rows = []
+    for i in range(len(grid)):
         x0 = X0
-        if i > 0 and s_s > 0.0:  # first and last step are of first order
-            r = _log_snr_step(grid, i - 1) / _log_snr_step(grid, i)
-            x0 = X0 + (X0 - X0_PREV) / (2.0 * r)
-        rows.append(Row(i, _euler(X, x0, a_t, s_t, a_s, s_s)))
+        if i > 0 and grid.sigma[i + 1] > 0.0:
+            slope, bend = _parabola(grid, i)
+            mean, mean_square = _exponential_means(_log_snr_step(grid, i))
+            x0 = X0 + mean * slope + mean_square * bend
+        rows.append(Row(i, _euler(X, x0, *_ends(grid, i))))
     return _table(grid, rows)
 
 
@@ -210,10 +302,7 @@ def unipc(grid: Grid) -> SamplerTable:
         if i > 0:
             base = (X - step.x0 * X0_PREV - step.x0_prev * X0_PREV2) / step.x
             point = _unipc_corrected(grid, i, base)
-        x0 = X0
-        if i > 0 and s_s > 0.0:
-            r = _log_snr_step(grid, i - 1) / _log_snr_step(grid, i)
-            x0 = X0 + (X0 - X0_PREV) / (2.0 * r)
+        x0 = _midpoint(grid, i)
         step = _euler(X, x0, a_t, s_t, a_s, s_s)
         rows.append(Row(i, _euler(point, x0, a_t, s_t, a_s, s_s)))
     return _table(grid, rows)
@@ -234,6 +323,34 @@ def _unipc_corrected(grid: Grid, i: int, base: "Combination") -> "Combination":
         bend = (b_1 - weight) * (X0_PREV2 - X0_PREV) / r
     x0 = X0_PREV + bend + weight * (X0 - X0_PREV)
     return _euler(base, x0, a_t, s_t, a_s, s_s)
+
+
+# Inversion: DDIM walked from the image to its noise -----------------------------------------------
+
+
+def inversion_table(grid: Grid) -> SamplerTable:
+    """From an image to the noise that deterministic DDIM on the same grid turns back into it, up to
+    an error that falls with the number of steps. N rows; x starts as alpha[0] of the table times
+    the image and ends at the grid's noisiest level. The table has no noise; x0_hat is not to be
+    clipped, and the noise is found for the label and guidance it is walked with.
+
+    Each row takes eps from the level where its step starts. The first starts at the clean image,
+    where eps cannot be read off, and takes it from the least noisy level. Raises ValueError where
+    that level has no signal: one step from noise to image cannot be inverted.
+    """
+    last = len(grid) - 1
+    if grid.alpha[last] == 0.0:
+        raise ValueError(
+            f"inversion needs a level with signal left; this grid of {len(grid)} has none: "
+            "take more num_inference_steps"
+        )
+    # X is a image; one step from clean gives a image + s eps, with s eps = X - a x0_hat.
+    rows = [Row(last, 2.0 * X - float(grid.alpha[last]) * X0)]
+    for i in range(last, 0, -1):
+        a_t, s_t = float(grid.alpha[i]), float(grid.sigma[i])
+        a_s, s_s = float(grid.alpha[i - 1]), float(grid.sigma[i - 1])
+        rows.append(Row(i, _euler(X, X0, a_t, s_t, a_s, s_s)))
+    return _table(grid, rows)
 
 
 # Linear algebra ----------------------------------------------------------------------------------
@@ -303,6 +420,35 @@ def _euler(
     return (s_s / s_t) * x + (a_s - s_s * a_t / s_t) * x0
 
 
+def _midpoint(grid: Grid, i: int) -> Combination:
+    """x0_hat extrapolated in log-SNR to the middle of step i by a straight line. The first step has
+    no line, and the last is safest without: both take x0_hat as it is."""
+    if i == 0 or grid.sigma[i + 1] == 0.0:
+        return X0
+    r = _log_snr_step(grid, i - 1) / _log_snr_step(grid, i)
+    return X0 + (X0 - X0_PREV) / (2.0 * r)
+
+
+def _parabola(grid: Grid, i: int) -> tuple[Combination, Combination]:
+    """x0_hat over step i >= 1, extrapolated in log-SNR through the last three: X0 + u slope
+    + u^2 bend for u in 0..1. A straight line for i = 1."""
+    h = _log_snr_step(grid, i)
+    r = _log_snr_step(grid, i - 1) / h
+    secant = (X0 - X0_PREV) / r
+    if i == 1:
+        return secant, Combination()
+    r_prev = _log_snr_step(grid, i - 2) / h
+    bend = (secant - (X0_PREV - X0_PREV2) / r_prev) / (r + r_prev)
+    return secant + r * bend, bend
+
+
+def _exponential_means(h: float) -> tuple[float, float]:
+    """The means of u and u^2 over 0..1 under the weight e^(h u), with which x0_hat enters a step of
+    length h in log-SNR."""
+    q = -math.expm1(-h)
+    return 1.0 / q - 1.0 / h, (1.0 - 2.0 / h) / q + 2.0 / h**2
+
+
 def _posterior(a_t: float, s_t: float, a_s: float, s_s: float) -> tuple[float, float, float]:
     """q(x_s | x_t, x0): the mean's coefficients on x_t and x0, and sigma2_ts."""
     a_ts = a_t / a_s
@@ -330,8 +476,29 @@ def _needs_signal(name: str, grid: Grid) -> None:
     if grid.alpha[0] == 0.0:
         raise ValueError(
             f"sampler {name!r} cannot start where no signal is left (alpha = 0); "
-            "use 'ddpm', 'ddim' or 'dpmpp_2m'"
+            "use 'ddim', 'dpmpp_2m' or another"
         )
+
+
+def _spread(schedule: NoiseSchedule, n: int, spacing: Literal["karras", "logsnr"]) -> Grid:
+    """n levels from T exactly to t = 1, even in a function of sigma / alpha. Where no signal is
+    left at T, the spread begins at T - 1 and its first level gives way to T."""
+    last = np.array([schedule.num_train_timesteps])
+    rest = np.empty(0)
+    if n > 1:
+        noisiest = last - (schedule.alpha[last] == 0.0)
+        high, low = (float(schedule.sigma[t] / schedule.alpha[t]) for t in (noisiest[0], 1))
+        if spacing == "karras":
+            rest = karras_sigmas(high, low, schedule.config.rho, n)[1:]
+        else:
+            rest = np.geomspace(high, low, n)[1:]
+    alpha, sigma, c_noise, t = schedule.between(rest)
+    return _with_clean_end(
+        np.append(schedule.alpha[last], alpha),
+        np.append(schedule.sigma[last], sigma),
+        np.append(schedule.c_noise(last), c_noise),
+        np.append(last.astype(float), t),
+    )
 
 
 def _with_clean_end(alpha: Float64, sigma: Float64, c_noise: Float64, t: Float64) -> Grid:

@@ -75,7 +75,10 @@ class NoiseSchedule:
     @classmethod
     def from_config(cls, config: ScheduleConfig) -> "NoiseSchedule":
         if config.name == "edm":
-            sigma = np.concatenate([[0.0], karras_sigmas(config, config.num_train_timesteps)[::-1]])
+            levels = karras_sigmas(
+                config.sigma_max, config.sigma_min, config.rho, config.num_train_timesteps
+            )
+            sigma = np.concatenate([[0.0], levels[::-1]])
             return cls(config, np.ones_like(sigma), sigma)
         if config.name == "flow":
             sigma = np.arange(config.num_train_timesteps + 1) / config.num_train_timesteps
@@ -119,6 +122,21 @@ class NoiseSchedule:
             return np.asarray(np.log(self.sigma[t]) / 4.0)
         return t.astype(np.float64) - 1.0
 
+    def between(self, ratio: Float64) -> tuple[Float64, Float64, Float64, Float64]:
+        """alpha, sigma, c_noise and t of the levels with sigma / alpha = `ratio`, which may lie
+        between two rows of the tables: c_noise and t are interpolated in log-SNR. Within the
+        ratios of t = 1..T; all shaped like `ratio`."""
+        rows = np.flatnonzero(self.alpha[1:] > 0.0) + 1
+        t = np.interp(np.log(ratio), np.log(self.sigma[rows] / self.alpha[rows]), rows)
+        match self.config.name:
+            case "edm":
+                return np.ones_like(ratio), ratio, np.log(ratio) / 4.0, t
+            case "flow":
+                alpha = 1.0 / (1.0 + ratio)
+            case _:
+                alpha = 1.0 / np.sqrt(1.0 + np.square(ratio))
+        return alpha, ratio * alpha, t - 1.0, t
+
 
 def transition(alpha: Float64, sigma: Float64, s: int, t: int) -> tuple[float, float]:
     """The kernel q(x_t | x_s) = N(alpha_ts x_s, sigma2_ts I) between two rows s < t of the tables.
@@ -129,11 +147,11 @@ def transition(alpha: Float64, sigma: Float64, s: int, t: int) -> tuple[float, f
     return alpha_ts, float(sigma[t] ** 2 - (alpha_ts * sigma[s]) ** 2)
 
 
-def karras_sigmas(config: ScheduleConfig, n: int) -> Float64:
+def karras_sigmas(sigma_max: float, sigma_min: float, rho: float, n: int) -> Float64:
     """n noise levels from sigma_max to sigma_min, evenly spaced in sigma^(1/rho) (EDM, eq. 5)."""
     ramp = np.linspace(0.0, 1.0, n) if n > 1 else np.zeros(1)
-    high, low = config.sigma_max ** (1 / config.rho), config.sigma_min ** (1 / config.rho)
-    return np.asarray((high + ramp * (low - high)) ** config.rho, dtype=np.float64)
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    return np.asarray((high + ramp * (low - high)) ** rho, dtype=np.float64)
 
 
 def _betas(config: ScheduleConfig) -> Float64:
