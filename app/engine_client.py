@@ -4,12 +4,9 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from time import monotonic
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from app.engine_wire import ImageOrder, event_of, receive, send
 from app.errors import Busy, InvalidInput
@@ -47,7 +44,7 @@ class EngineClient:
         await asyncio.to_thread(self._child.stop, 5.0)
         self._socket.unlink(missing_ok=True)
 
-    async def events(self, order: ImageOrder) -> AsyncIterator[Event]:
+    async def events(self, order: ImageOrder) -> AsyncGenerator[Event, None]:
         """Started, then Seen and Made. Where the engine is lost on the way it is asked again, and
         they begin anew.
 
@@ -69,14 +66,6 @@ class EngineClient:
         finally:
             self._pending -= 1
 
-    async def images(self, order: ImageOrder) -> NDArray[np.uint8]:
-        """uint8 (N, H, W, C). Raises as `events` does."""
-        made: dict[int, NDArray[np.uint8]] = {}
-        async for event in self.events(order):
-            if isinstance(event, Made):
-                made[event.image] = event.pixels
-        return np.stack([made[i] for i in range(order.request.num_images)])
-
     async def state(self) -> str:
         """A line for /readyz; raises ConnectionError where the engine does not listen."""
         waiting = (await self.statistics())["waiting"]
@@ -94,7 +83,7 @@ class EngineClient:
             writer.close()
         return header
 
-    async def _ask(self, order: ImageOrder) -> AsyncIterator[Event]:
+    async def _ask(self, order: ImageOrder) -> AsyncGenerator[Event, None]:
         reader, writer = await self._connect()
         try:
             await send(writer, order.to_header())

@@ -51,7 +51,10 @@ def event_message(event: Event) -> tuple[dict[str, Any], bytes]:
             return {"event": "started"}, b""
         case Seen():
             header = {"event": "seen", "image": event.image, "row": event.row}
-            return {**header, "shape": event.x_t.shape}, event.x_t.tobytes() + event.x0_hat.tobytes()
+            return {
+                **header,
+                "shape": event.x_t.shape,
+            }, event.x_t.tobytes() + event.x0_hat.tobytes()
         case Made():
             header = {"event": "made", "image": event.image, "last": event.last}
             return {**header, "shape": event.pixels.shape}, event.pixels.tobytes()

@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 import sqlalchemy.exc
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -87,6 +87,18 @@ def blame(name: str, place: Place | Literal["body"] = "body") -> Iterator[None]:
         if place == "body":
             raise InvalidInput.pointer(name, str(error)) from error
         raise InvalidInput.parameter(name, str(error), place) from error
+
+
+@contextmanager
+def blame_field(body: type[BaseModel]) -> Iterator[None]:
+    """As `blame`, of the field of a JSON body that the message begins with, as those of models do:
+    'disturb.at is 9; it must lie in 0..4'."""
+    try:
+        yield
+    except ValueError as error:
+        path = str(error).split(" ", 1)[0].split(".")
+        pointer = _json_pointer(path) if path[0] in body.model_fields else ""
+        raise InvalidInput.pointer(pointer, str(error)) from error
 
 
 # Exceptions whose message may be shown. Looked up along the class hierarchy.

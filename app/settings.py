@@ -6,6 +6,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from models.batcher import Batching
+from models.lanes import Precision
 from store.locations import Locations
 
 MEBIBYTE = 2**20
@@ -34,6 +36,7 @@ class Settings(BaseSettings):
     max_model_bytes: int = Field(default=8192 * MEBIBYTE, ge=1)
     max_pixels: int = Field(default=4096 * 4096, ge=1)  # of one image, and of one answer
     max_images_per_request: int = Field(default=64, ge=1)
+    max_images_per_job: int = Field(default=10_000, ge=1)  # of a request that becomes one
     max_inference_steps: int = Field(default=1000, ge=1)
     max_step_pixels: int = Field(default=1024 * 256 * 256, ge=1)  # steps x pixels of a noising walk
 
@@ -42,6 +45,11 @@ class Settings(BaseSettings):
     max_waiting_walks: int = Field(default=8, ge=1)
     noise_seconds: float = Field(default=120.0, gt=0)  # what one noising may take
     noise_processes: int = Field(default=0, ge=0)  # 0: one for each core
+
+    # The sampling engine.
+    engine_batching: Batching = "step"
+    engine_precision: Precision = "float32"  # where a request does not say
+    engine_model_bytes: int = Field(default=4096 * MEBIBYTE, ge=1)  # of models kept at hand
 
     @property
     def locations(self) -> Locations:

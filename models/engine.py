@@ -273,7 +273,7 @@ class Engine:
         x_t = to_uint8(result.x_t[where] / result.shown[where])
         x0_hat = to_uint8(result.x0_hat[where])
         return [
-            Seen(row.ticket.id, row.image, row.at - 1, x[i], x0_hat[i])
+            Seen(row.ticket.id, row.image, row.at - 1, x_t[i], x0_hat[i])
             for i, row in enumerate(rows)
         ]
 

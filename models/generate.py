@@ -27,6 +27,7 @@ from models.plan import (
     K_2,
     K_S,
     K_X,
+    OPEN,
     Plan,
     SampleRequest,
     check_labels,
@@ -116,6 +117,7 @@ def sample(
     x = first_x(model, [(prepared, i) for i in images])
     index = torch.tensor([request.noise_index(i) for i in images], device=x.device)
     label = None if labels is None else torch.tensor([labels[i] for i in images], device=x.device)
+    null = None if label is None else torch.full_like(label, model.null_label)
     table, shape = prepared.plan.table, x.shape[1:]
     prev = prev2 = torch.zeros_like(x)
     for row, k in enumerate(prepared.plan.coefficients.tolist()):
@@ -124,7 +126,8 @@ def sample(
         levels = NoiseLevels(
             *(np.repeat(v[row], len(x)) for v in (table.alpha, table.sigma, table.c_noise))
         )
-        x0_hat = denoise(model, x, levels, label, k[GUIDANCE]).clamp(-k[BOUND], k[BOUND])
+        told = label if not k[OPEN] else null
+        x0_hat = denoise(model, x, levels, told, k[GUIDANCE]).clamp(-k[BOUND], k[BOUND])
         if prepared.image is not None and prepared.kept is not None:
             x0_hat = torch.where(prepared.kept, prepared.image, x0_hat)
         x = k[K_X] * x + k[K_0] * x0_hat + k[K_1] * prev + k[K_2] * prev2

@@ -30,6 +30,7 @@ from models.plan import (
     K_2,
     K_S,
     K_X,
+    OPEN,
     P_F,
     P_X,
     SHOWN,
@@ -54,6 +55,10 @@ class LaneRow:
         """Of the row of the plan that comes next."""
         k: NDArray[np.float32] = self.prepared.plan.coefficients[self.row.at]
         return k
+
+    def label(self, null: int) -> int:
+        labels = self.prepared.labels
+        return null if labels is None or self.coefficients[OPEN] else labels[self.row.image]
 
 
 @dataclass(frozen=True)
@@ -142,7 +147,7 @@ class Lanes:
     def _labels(self, rows: Sequence[LaneRow], width: int) -> Tensor | None:
         if not self.model.config.class_names:
             return None
-        labels = [row.prepared.labels[row.row.image] for row in rows if row.prepared.labels]
+        labels = [row.label(self.model.null_label) for row in rows]
         labels += [self.model.null_label] * (width - len(labels))
         return torch.tensor(labels, device=self.model.device)
 

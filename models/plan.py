@@ -18,19 +18,28 @@ from numpy.typing import NDArray
 
 from models.prediction import Prediction
 from models.sampler import (
-    Grid,
     SamplerName,
     SamplerTable,
     Spacing,
+    first_level,
+    grid_from,
+    inversion_table,
     sampler_table,
     timestep_grid,
 )
-from models.schedule import Float64, NoiseSchedule
+from models.schedule import NoiseSchedule
 
 UInt8 = NDArray[np.uint8]
 
 # Columns of Plan.coefficients, for a row's network call and its update.
-C_IN, C_NOISE, P_X, P_F, K_X, K_0, K_1, K_2, K_S, GUIDANCE, BOUND, DISTURB, SHOWN = range(13)
+C_IN, C_NOISE, P_X, P_F = range(4)
+K_X, K_0, K_1, K_2, K_S = range(4, 9)
+GUIDANCE = 9  # 1: the network is asked once
+OPEN = 10  # 1: it is not told the class
+BOUND = 11  # x0_hat is kept within it
+DISTURB = 12  # noise added to x_t before the network sees it
+SHOWN = 13  # what x_t is divided by to be shown
+COLUMNS = 14
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,7 @@ class SampleRequest:
     guidance_scale: float = 1.0
     guidance_interval: tuple[float, float] | None = None
     strength: float = 1.0
+    invert: bool = False
     seed_to: int | None = None
     disturb: Disturbance | None = None
     clip: bool = True  # keep x0_hat in [-1, 1], where images live
@@ -99,9 +109,9 @@ class SampleRequest:
 
 @dataclass(frozen=True)
 class Plan:
-    """`coefficients` is float32 (R, 13), a row for each network evaluation in order; `evaluations`
-    int (R,) says how many rows of a network call it takes, 2 where it is guided. The walk starts
-    from from_image x0 + from_noise noise."""
+    """`table` and `coefficients`, float32 (R, COLUMNS), have a row for each network evaluation in
+    order; `evaluations` says how many rows of a network call each takes, 2 where it is guided. The
+    walk starts from from_image x0 + from_noise noise."""
 
     table: SamplerTable
     coefficients: NDArray[np.float32]
@@ -116,21 +126,25 @@ class Plan:
 def make_plan(schedule: NoiseSchedule, prediction: Prediction, request: SampleRequest) -> Plan:
     """Raises ValueError that begins with the name of the field at fault."""
     _check(request)
-    n = request.num_inference_steps
-    grid = timestep_grid(schedule, n, request.spacing)
-    steps = max(1, math.ceil(request.strength * n - 1e-9))
-    if request.init_image is not None:
-        grid = _tail(grid, n - steps)
-    table = sampler_table(request.sampler, grid, eta=request.eta)
-    level = float(np.hypot(table.alpha[0], table.sigma[0]))
-    from_pure_noise = request.init_image is None or steps == n
-    guidance = _guidance(request, table)
+    grid = timestep_grid(schedule, request.num_inference_steps, request.spacing)
+    first = first_level(grid, request.strength)
+    table = sampler_table(request.sampler, grid_from(grid, first), eta=request.eta)
+    before = 0  # rows that look for the noise
+    if request.invert:
+        finding = inversion_table(grid_from(grid, first))
+        before, table = len(finding), finding + table
+    coefficients = _coefficients(prediction, request, table, before)
+    from_image, from_noise = float(table.alpha[0]), float(table.sigma[0])
+    if request.invert:
+        from_noise = 0.0
+    elif request.init_image is None or first == 0:
+        from_image, from_noise = 0.0, math.hypot(from_image, from_noise)  # x_T of unit variance
     return Plan(
         table=table,
-        coefficients=_coefficients(prediction, request, table, guidance),
-        evaluations=tuple(2 if g != 1.0 else 1 for g in guidance.tolist()),
-        from_image=0.0 if from_pure_noise else float(table.alpha[0]),
-        from_noise=level if from_pure_noise else float(table.sigma[0]),  # x_T of unit variance
+        coefficients=coefficients,
+        evaluations=tuple(2 if g != 1.0 else 1 for g in coefficients[:, GUIDANCE].tolist()),
+        from_image=from_image,
+        from_noise=from_noise,
     )
 
 
@@ -177,48 +191,55 @@ def _check(request: SampleRequest) -> None:
         raise ValueError(f"strength is {request.strength}; without an init_image it must be 1")
     if request.mask is not None and request.init_image is None:
         raise ValueError("mask is given without the init_image that it belongs to")
+    if request.invert:
+        _check_inversion(request)
     if request.seed_to is not None and request.num_images < 2:
         raise ValueError("seed_to is given for one image; between two seeds are at least 2")
     if request.guidance_interval and request.guidance_interval[0] > request.guidance_interval[1]:
         low, high = request.guidance_interval
         raise ValueError(f"guidance_interval is {low}, {high}; it must be low, high")
-    if (disturb := request.disturb) is not None:
-        steps = max(1, math.ceil(request.strength * request.num_inference_steps - 1e-9))
-        if not 0 <= disturb.at < steps:
-            raise ValueError(f"disturb.at is {disturb.at}; it must lie in 0..{steps - 1}")
 
 
-def _guidance(request: SampleRequest, table: SamplerTable) -> Float64:
-    guidance = np.full(len(table), request.guidance_scale)
-    if request.guidance_interval:
-        low, high = request.guidance_interval
-        guidance[(table.t < low) | (table.t > high)] = 1.0
-    return guidance
+def _check_inversion(request: SampleRequest) -> None:
+    if request.init_image is None:
+        raise ValueError("invert is true, but there is no init_image to invert")
+    if request.mask is not None:
+        raise ValueError("mask does not go with invert")
+    if request.sampler not in ("ddim", "euler") or request.eta:
+        raise ValueError(
+            f"sampler is {request.sampler!r}, eta {request.eta:g}; invert goes with 'ddim' or "
+            "'euler' and eta 0, which walk the same path back"
+        )
 
 
 def _coefficients(
-    prediction: Prediction, request: SampleRequest, table: SamplerTable, guidance: Float64
+    prediction: Prediction, request: SampleRequest, table: SamplerTable, before: int
 ) -> NDArray[np.float32]:
+    """`before` is how many rows look for the noise; they are neither guided nor told the class, so
+    that a class changes the image afterwards."""
     denoiser = prediction.denoiser_coefficients(table.alpha, table.sigma)
-    columns = np.zeros((len(table), 13))
-    columns[:, C_IN], columns[:, C_NOISE] = denoiser.c_in, table.c_noise
-    columns[:, P_X], columns[:, P_F] = denoiser.p_x, denoiser.p_F
-    columns[:, K_X], columns[:, K_0], columns[:, K_S] = table.k_x, table.k_0, table.k_s
-    columns[:, K_1], columns[:, K_2] = table.k_1, table.k_2
-    columns[:, GUIDANCE] = guidance
-    columns[:, BOUND] = 1.0 if request.clip else np.inf
+    k = np.zeros((len(table), COLUMNS))
+    k[:, C_IN], k[:, C_NOISE] = denoiser.c_in, table.c_noise
+    k[:, P_X], k[:, P_F] = denoiser.p_x, denoiser.p_F
+    k[:, K_X], k[:, K_0], k[:, K_S] = table.k_x, table.k_0, table.k_s
+    k[:, K_1], k[:, K_2] = table.k_1, table.k_2
+    k[:, GUIDANCE] = request.guidance_scale
+    if request.guidance_interval:
+        low, high = request.guidance_interval
+        k[(table.t < low) | (table.t > high), GUIDANCE] = 1.0
+    k[:before, GUIDANCE], k[:before, OPEN] = 1.0, 1.0
+    k[:, BOUND] = 1.0 if request.clip and not request.invert else np.inf
     if request.disturb:
-        columns[request.disturb.at * _rows_per_step(request.sampler), DISTURB] = (
-            request.disturb.strength
-        )
-    # What x is divided by to be shown: the size of alpha x0 + sigma noise.
-    columns[:, SHOWN] = np.maximum(1.0, np.hypot(table.alpha, table.sigma))
-    return columns.astype(np.float32)
+        k[before + _row_of_step(request, len(table) - before), DISTURB] = request.disturb.strength
+    k[:, SHOWN] = np.maximum(1.0, np.hypot(table.alpha, table.sigma))
+    return k.astype(np.float32)
 
 
-def _tail(grid: Grid, first: int) -> Grid:
-    return Grid(grid.alpha[first:], grid.sigma[first:], grid.c_noise[first:], grid.t[first:])
-
-
-def _rows_per_step(sampler: SamplerName) -> int:
-    return 2 if sampler == "heun" else 1
+def _row_of_step(request: SampleRequest, num_rows: int) -> int:
+    """Where the disturbed step begins; `heun` asks the network twice in each step but the last."""
+    assert request.disturb is not None
+    rows_per_step = 2 if request.sampler == "heun" else 1
+    steps = (num_rows + rows_per_step - 1) // rows_per_step
+    if not 0 <= request.disturb.at < steps:
+        raise ValueError(f"disturb.at is {request.disturb.at}; it must lie in 0..{steps - 1}")
+    return request.disturb.at * rows_per_step

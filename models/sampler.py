@@ -15,7 +15,7 @@ reads as in its paper. Float64 throughout; knows nothing of networks, images or 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -73,6 +73,12 @@ class SamplerTable:
 
     def __len__(self) -> int:
         return len(self.k_x)
+
+    def __add__(self, other: "SamplerTable") -> "SamplerTable":
+        """First this one's rows, then the other's."""
+        return SamplerTable(
+            *(np.concatenate(both) for both in zip(astuple(self), astuple(other), strict=True))
+        )
 
 
 def spacings_of(schedule: ScheduleName) -> tuple[Spacing, ...]:

@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from models.noise import MAX_SEED
 from models.prediction import PredictionType
 from models.recipe import Preset
-from models.sampler import SamplerName
 from models.schedule import ScheduleName
 from store.datasets import DatasetRecord
 from store.jobs import Job
@@ -201,37 +200,3 @@ class JobMetrics(BaseModel):
 class SampleList(BaseModel):
     steps: list[int]
     links: list[str]
-
-
-class SampleBody(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-    model: Name
-    num_images: int = Field(default=1, ge=1)
-    sampler: SamplerName | None = Field(default=None, description="dpmpp_2m where left out")
-    num_inference_steps: int = Field(default=20, ge=1)
-    seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="random where absent")
-    class_label: int | str | list[int | str] | None = Field(
-        default=None, description="a class's name or index, or one for each image"
-    )
-    guidance_scale: float = Field(default=1.0, ge=0, le=100, allow_inf_nan=False)
-    eta: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
-
-
-class SampleUsed(BaseModel):
-    """What was really used: with it the images can be made again."""
-
-    model: str
-    model_digest: str
-    seed: int
-    sampler: SamplerName
-    num_inference_steps: int
-    class_label: list[int] | None
-    guidance_scale: float
-    eta: float
-
-
-class SampleAnswer(BaseModel):
-    used: SampleUsed
-    media_type: str = "image/png"
-    images: list[str] = Field(description="base64, one file each")
