@@ -4,11 +4,13 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import socket
 import subprocess
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -35,9 +37,35 @@ def ratio(figures: Mapping[str, Sequence[float]], ours: str, theirs: str) -> flo
     return median(a / b for a, b in zip(figures[ours], figures[theirs], strict=True))
 
 
+def seconds(call: Callable[[], object]) -> float:
+    """What the call takes."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+@dataclass(frozen=True)
+class Server:
+    base: str
+    process_id: int
+
+    def pause(self) -> None:
+        """Stop all its processes, so that it takes nothing from whoever is measured."""
+        for process_id in _tree(self.process_id):
+            os.kill(process_id, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """A supervisor wakes after what it watches."""
+        for process_id in reversed(_tree(self.process_id)):
+            os.kill(process_id, signal.SIGCONT)
+
+
 @contextlib.contextmanager
-def server(command: Sequence[str | Path], port: int, ready: str, **variables: str) -> Iterator[str]:
-    """Run a command that serves on `port`; the base URL, once GET `ready` answers 200."""
+def server(
+    command: Sequence[str | Path], port: int, ready: str, **variables: str
+) -> Iterator[Server]:
+    """Run a command that serves on `port`, from GET `ready` answering 200 on. What it leaves in its
+    session when it is told to stop is killed."""
     process = subprocess.Popen(
         list(command),
         env={**os.environ, **variables},
@@ -45,13 +73,16 @@ def server(command: Sequence[str | Path], port: int, ready: str, **variables: st
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    base = f"http://127.0.0.1:{port}"
+    running = Server(f"http://127.0.0.1:{port}", process.pid)
     try:
-        _wait_until_ready(process, base + ready)
-        yield base
+        _wait_until_ready(process, running.base + ready)
+        yield running
     finally:
+        running.resume()
         process.terminate()
         process.wait(60)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def free_port() -> int:
@@ -91,6 +122,19 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         return f"| {' | '.join(cells)} |"
 
     return "\n".join(line(row) for row in (header, rule, *rows))
+
+
+def _tree(process_id: int) -> list[int]:
+    """A process and its descendants, parents first."""
+    children: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it may have ended
+            parent = path.read_text().rpartition(")")[2].split()[1]  # a name may hold anything
+            children.setdefault(int(parent), []).append(int(path.parent.name))
+    tree = [process_id]
+    for member in tree:
+        tree += children.get(member, [])
+    return tree
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str) -> None:

@@ -1,11 +1,97 @@
-"""A closed loop over keep-alive connections, light enough to share the cores it measures."""
+"""Load for a server on the same machine, light enough to share the cores it measures.
+
+A closed loop over keep-alive connections, whose clients wait for their answers; and an open loop,
+whose requests come when they come, each on a connection of its own.
+"""
 
 import asyncio
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
+import httptools
 import uvloop
+
+# Open loop ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A request and when it is due, in seconds from the start."""
+
+    at: float
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An answer: its status (0 where the connection broke), its body, and how long after its due
+    time the last byte was there, in seconds."""
+
+    status: int
+    body: bytes
+    seconds: float
+
+
+def replay(url: str, shots: Sequence[Shot], content_type: str) -> list[Hit]:
+    """POST each shot when it is due, whatever has become of those before it; the answers in order.
+
+    Latency counts from the due time, so that a sender who is late hides nothing.
+    """
+    return uvloop.run(_replay(url, shots, content_type))
+
+
+async def _replay(url: str, shots: Sequence[Shot], content_type: str) -> list[Hit]:
+    start = time.perf_counter() + 0.05
+    async with asyncio.TaskGroup() as group:
+        hits = [group.create_task(_shoot(url, start, shot, content_type)) for shot in shots]
+    return [hit.result() for hit in hits]
+
+
+async def _shoot(url: str, start: float, shot: Shot, content_type: str) -> Hit:
+    due = start + shot.at
+    await asyncio.sleep(due - time.perf_counter())
+    address = urlsplit(url)
+    request = _head(address, content_type, len(shot.body), "Connection: close\r\n") + shot.body
+    try:
+        _, shooter = await asyncio.get_running_loop().create_connection(
+            lambda: _Shooter(request), str(address.hostname), int(address.port or 80)
+        )
+        status, body = await shooter.answer
+    except ConnectionError:
+        status, body = 0, b""
+    return Hit(status, body, time.perf_counter() - due)
+
+
+class _Shooter(asyncio.Protocol):
+    def __init__(self, request: bytes) -> None:
+        self.answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        self._request = request
+        self._body = bytearray()
+        self._parser = httptools.HttpResponseParser(self)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_body(self, piece: bytes) -> None:
+        self._body += piece
+
+    def on_message_complete(self) -> None:
+        self.answer.set_result((self._parser.get_status_code(), bytes(self._body)))
+        self._transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.answer.done():
+            self.answer.set_exception(error or ConnectionResetError("closed before the answer"))
+
+
+# Closed loop --------------------------------------------------------------------------------------
 
 
 def requests_per_second(
@@ -18,13 +104,9 @@ def requests_per_second(
 
 async def _measure(url: str, body: bytes, content_type: str, clients: int, seconds: float) -> float:
     address = urlsplit(url)
-    head = (
-        f"POST {address.path} HTTP/1.1\r\nHost: {address.netloc}\r\nAccept: image/png\r\n"
-        f"Content-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
     loop = asyncio.get_running_loop()
     end = time.perf_counter() + seconds
-    request = head.encode() + body
+    request = _head(address, content_type, len(body)) + body
     started = time.perf_counter()
     connections = []
     for _ in range(clients):
@@ -81,3 +163,10 @@ class _Client(asyncio.Protocol):
         else:
             self.done.set_result(None)
         self._transport.close()
+
+
+def _head(address: SplitResult, content_type: str, length: int, more: str = "") -> bytes:
+    return (
+        f"POST {address.path} HTTP/1.1\r\nHost: {address.netloc}\r\nAccept: image/png\r\n{more}"
+        f"Content-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n"
+    ).encode()

@@ -68,7 +68,7 @@ def main() -> None:
                 DIFFUSION_DATA_DIR=data_dir,
                 DIFFUSION_PORT=str(port),
             )
-        )
+        ).base
         command: list[str | Path] = [
             PEER_PYTHON,
             "-m",
@@ -78,7 +78,7 @@ def main() -> None:
             HERE / "peers",
         ]
         command += ["--port", str(peer_port), "--workers", str(cores), "--no-access-log"]
-        peer = stack.enter_context(server(command, peer_port, "/docs"))
+        peer = stack.enter_context(server(command, peer_port, "/docs")).base
         bare = stack.enter_context(Bare(cores))
         sizes = []
         for size in SIZES:

@@ -1,0 +1,46 @@
+"""The pipeline that every peer serves, loaded and called as diffusers' documentation shows.
+
+`trailing` and `use_clipped_model_output` make its images those of this service's `ddim`.
+"""
+
+import io
+import os
+from collections.abc import Sequence
+
+import torch
+from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
+from PIL.Image import Image
+
+
+def load(device: str) -> DDIMPipeline:
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    folder = os.environ["MODEL_FOLDER"]
+    unet = UNet2DModel.from_pretrained(
+        folder, subfolder="unet", use_safetensors=True, low_cpu_mem_usage=False
+    )
+    scheduler = DDIMScheduler.from_pretrained(
+        folder, subfolder="scheduler", timestep_spacing="trailing"
+    )
+    pipeline = DDIMPipeline(unet, scheduler).to(device)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def best_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def generate(pipeline: DDIMPipeline, seeds: Sequence[int], num_inference_steps: int) -> list[Image]:
+    """One image of each seed, in one batch."""
+    return pipeline(
+        batch_size=len(seeds),
+        generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+        num_inference_steps=num_inference_steps,
+        use_clipped_model_output=True,
+    ).images
+
+
+def png(image: Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

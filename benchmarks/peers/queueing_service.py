@@ -1,0 +1,32 @@
+"""What one writes with FastAPI and diffusers: POST /sample, one request after another.
+
+A lock around the pipeline in endpoints of the thread pool would do the same, several times slower:
+each thread that calls torch has a team of OpenMP threads of its own, and many teams on few cores
+wait for each other asleep. So one thread has the pipeline.
+"""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+from ddim import best_device, generate, load, png
+from fastapi import FastAPI, Response
+from pydantic import BaseModel
+
+app = FastAPI()
+pipeline = load(best_device())
+one_at_a_time = ThreadPoolExecutor(1)
+
+
+class Body(BaseModel):
+    num_inference_steps: int
+    seed: int
+
+
+@app.post("/sample")
+async def sample(body: Body) -> Response:
+    content = await asyncio.get_running_loop().run_in_executor(one_at_a_time, image, body)
+    return Response(content, media_type="image/png")
+
+
+def image(body: Body) -> bytes:
+    return png(generate(pipeline, [body.seed], body.num_inference_steps)[0])
