@@ -1,0 +1,209 @@
+"""What the benchmarks of sampling share: nets, this service with one of them, diffusers without a
+server, and the gate on their images.
+
+Weights are random, since speed does not depend on them; the prediction is v, with which such a net
+gives images that are neither black nor white, so that the gate sees what it compares.
+"""
+
+import base64
+import io
+import json
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from benchmarks.common import HERE, PEER_PYTHON, Server, free_port, server
+from models.folder import load_model, save_model, write_model_archive
+from models.generate import sample_images
+from models.model import DiffusionModel, ModelConfig
+from models.noise import normal
+from models.schedule import ScheduleConfig
+from models.unet import UNet, UNetConfig
+
+CONFIGS = {
+    "8 px": ModelConfig(UNetConfig.small((8, 8), 1, 0), ScheduleConfig(), "v", 0.5, (8, 8)),
+    "32 px": ModelConfig(
+        UNetConfig(
+            block_out_channels=(64, 128, 128),
+            layers_per_block=2,
+            down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        ),
+        ScheduleConfig(),
+        "v",
+        0.5,
+        (32, 32),
+    ),
+}
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+CHECKED_SEED = 7
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Net:
+    name: str
+    folder: Path
+    num_parameters: int
+
+    def load(self) -> DiffusionModel:
+        return load_model(self.folder, DEVICE)
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.num_parameters / 1e6:.1f}M parameters"
+
+
+@contextmanager
+def random_net(name: str) -> Iterator[Net]:
+    """A net of CONFIGS with random weights as a diffusers folder, the same at every call."""
+    torch.manual_seed(0)
+    net = UNet(CONFIGS[name].net)
+    fan_in = net.conv_out.weight[0].numel()
+    nn.init.normal_(net.conv_out.weight, std=fan_in**-0.5)  # a fresh one says 0 to everything
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "net"
+        save_model(DiffusionModel(CONFIGS[name], net), folder, {})
+        yield Net(name, folder, sum(p.numel() for p in net.parameters()))
+
+
+@contextmanager
+def our_service(net: Net, **variables: str) -> Iterator[Server]:
+    """With the net uploaded under the name that `body` has."""
+    port = free_port()
+    with (
+        tempfile.TemporaryDirectory() as data_dir,
+        server(
+            [sys.executable, "-m", "app.up"],
+            port,
+            "/readyz",
+            DIFFUSION_DATA_DIR=data_dir,
+            DIFFUSION_PORT=str(port),
+            **variables,
+        ) as running,
+    ):
+        archive = Path(data_dir) / "net.zip"
+        write_model_archive(net.folder, archive)
+        request = urllib.request.Request(
+            f"{running.base}/models/net", archive.read_bytes(), method="PUT"
+        )
+        urllib.request.urlopen(request, timeout=60).close()
+        yield running
+
+
+def body(num_inference_steps: int, seed: int, **more: object) -> bytes:
+    """JSON that this service understands, and of which the peers take two fields."""
+    settings = {"model": "net", "sampler": "ddim", "num_inference_steps": num_inference_steps}
+    return json.dumps({**settings, "seed": seed, **more}).encode()
+
+
+def post(url: str, content: bytes, accept: str = "image/png") -> bytes:
+    headers = {"Content-Type": "application/json", "Accept": accept}
+    with urllib.request.urlopen(
+        urllib.request.Request(url, content, headers), timeout=600
+    ) as answer:
+        return bytes(answer.read())
+
+
+def offline(model: DiffusionModel, num_images: int, num_inference_steps: int, seed: int) -> Pixels:
+    """The same images by the sampling loop alone, (N, H, W, C)."""
+    return sample_images(
+        model,
+        num_images=num_images,
+        seed=seed,
+        sampler="ddim",
+        num_inference_steps=num_inference_steps,
+    )
+
+
+class Pipeline:
+    """diffusers' DDIMPipeline in a process of its own, with the peers' packages."""
+
+    def __init__(self, net: Net) -> None:
+        self._process = subprocess.Popen(
+            [PEER_PYTHON, HERE / "peers" / "pipeline_process.py"],
+            env={"MODEL_FOLDER": str(net.folder)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> "Pipeline":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()  # it leaves when its input ends
+
+    def images(self, seeds: Sequence[int], num_inference_steps: int) -> Pixels:
+        return self._pixels(seeds=list(seeds), num_inference_steps=num_inference_steps)
+
+    def images_from(self, noise: torch.Tensor, num_inference_steps: int) -> Pixels:
+        """Of the noise x_T (N, C, H, W)."""
+        with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+            np.save(file.name, noise.numpy())
+            return self._pixels(noise=file.name, num_inference_steps=num_inference_steps)
+
+    def seconds(self, num_images: int, num_inference_steps: int) -> float:
+        """What a call of the pipeline takes, measured beside it."""
+        seeds = list(range(num_images))
+        return float(self._ask(seeds=seeds, num_inference_steps=num_inference_steps)["seconds"])
+
+    def _pixels(self, **request: object) -> Pixels:
+        answer = self._ask(**request)
+        pixels = np.frombuffer(base64.b64decode(answer["pixels"]), np.uint8)
+        return pixels.reshape(answer["shape"])
+
+    def _ask(self, **request: object) -> dict[str, Any]:
+        asking, answering = self._process.stdin, self._process.stdout
+        assert asking is not None
+        assert answering is not None
+        asking.write(json.dumps(request) + "\n")
+        asking.flush()
+        answer: dict[str, Any] = json.loads(answering.readline())
+        return answer
+
+
+# The gate -----------------------------------------------------------------------------------------
+
+
+def check_ours(url: str, model: DiffusionModel, num_inference_steps: int) -> None:
+    """POST /sample gives the pixels of the sampling loop, one grey level apart at most."""
+    content = body(num_inference_steps, CHECKED_SEED, num_images=4)
+    answer = json.loads(post(url, content, "application/json"))
+    served = np.stack([decode(base64.b64decode(image)) for image in answer["images"]])
+    expected = offline(model, 4, num_inference_steps, CHECKED_SEED)
+    compare(f"POST /sample, {num_inference_steps} steps", served, expected, 1)
+
+
+def check_pipeline(pipeline: Pipeline, model: DiffusionModel, num_inference_steps: int) -> None:
+    """diffusers makes the same images from the same noise, two grey levels apart at most."""
+    shape = (model.config.net.in_channels, *model.config.image_size)
+    noise = normal(CHECKED_SEED, torch.arange(4), 0, shape)
+    theirs = pipeline.images_from(noise, num_inference_steps)
+    expected = offline(model, 4, num_inference_steps, CHECKED_SEED)
+    compare(f"diffusers, {num_inference_steps} steps", theirs, expected, 2)
+
+
+def decode(image: bytes) -> Pixels:
+    return np.asarray(Image.open(io.BytesIO(image)))
+
+
+def compare(what: str, found: Pixels, expected: Pixels, tolerance: int) -> None:
+    """AssertionError where a pixel is more than `tolerance` grey levels off."""
+    off = int(np.abs(found.reshape(expected.shape).astype(int) - expected.astype(int)).max())
+    if off > tolerance:
+        raise AssertionError(f"{what}: {off} grey levels off; at most {tolerance} are allowed")
+    if expected.std() < 10 or np.isin(expected, (0, 255)).mean() > 0.5:
+        raise AssertionError(f"{what}: too little is in the images to compare them")
