@@ -67,8 +67,8 @@ def measure(name: str, rounds: int) -> list[dict[str, Any]]:
 
 
 def warm(contender: Callable[[], float]) -> Callable[[], float]:
-    """The median of as many calls as fill MIN_SECONDS. A short one is made once more before: whoever
-    had the cores has left his marks on them."""
+    """The median of as many calls as fill MIN_SECONDS. A short one is made once more before, since
+    whoever had the cores last has left his marks on them."""
     count = max(1, round(MIN_SECONDS / contender()))
 
     def turn() -> float:
@@ -116,11 +116,9 @@ def plot(cases: list[dict[str, Any]], path: Path) -> None:
     )
     for axes, net in zip(panels[0], nets, strict=True):
         entries = [entry for entry in cases if entry["net"] == net]
-        for i, name in enumerate((OURS, DIFFUSERS, BARE)):
+        for name, marker in ((OURS, "o"), (DIFFUSERS, "s"), (BARE, "_")):
             middle = [median(entry["seconds"][name]) for entry in entries]
-            places = [place + 0.27 * (i - 1) for place in range(len(entries))]
-            axes.bar(places, middle, 0.25, label=name)
-        axes.set_yscale("log")
+            axes.semilogy(range(len(entries)), middle, marker, label=name, alpha=0.8)
         axes.set_xticks(range(len(entries)), [label(entry) for entry in entries])
         axes.set(title=net, xlabel="images x steps", ylabel="seconds")
         axes.grid(alpha=0.3, axis="y")
