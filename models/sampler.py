@@ -116,13 +116,13 @@ def timestep_grid(
         )
     n = num_inference_steps
     match spacing:
-        case "karras" | "logsnr":
+        case "karras" | "logsnr" if n > 1:
             return _spread(schedule, n, spacing)
         case "leading":
             steps = np.arange(n)[::-1] * (T // n) + 1
         case "linspace":
             steps = np.round(np.linspace(T, 1, n)).astype(np.int64)
-        case "trailing":
+        case _:  # trailing; and a single level is T however it is spaced
             steps = np.round(T - np.arange(n) * (T / n)).astype(np.int64)
     return _with_clean_end(
         schedule.alpha[steps], schedule.sigma[steps], schedule.c_noise(steps), steps.astype(float)
@@ -256,17 +256,17 @@ def dpmpp_2m_sde(grid: Grid, eta: float = 1.0) -> SamplerTable:
     return _table(grid, rows)
 
 
-# Third order ------------------------------------------------------------------------------------
+# With a parabola through the last three: DPM-Solver++(3M), and DEIS for x0_hat -------------------
 
 
 def dpmpp_3m(grid: Grid) -> SamplerTable:
-    """DPM-Solver++(3M) as its authors' code and its ports have it. The term in the second
-    derivative carries half the weight that the integral gives it (compare `deis`): the order is 2,
-    with an error constant a quarter of 2M's and less overshoot on coarse grids than at order 3."""
+    """DPM-Solver++(3M) as its authors' code and the ports of it have it. There the bend of the
+    parabola has half the weight that the integral gives it (compare `deis`): the order is 2, with a
+    quarter of 2M's error, and coarse grids overshoot less than with the whole weight."""
     rows = []
     for i in range(len(grid)):
         x0 = _midpoint(grid, i)
-        if i > 1 and grid.sigma[i + 1] > 0.0:
+        if _parabola_holds(grid, i):
             slope, bend = _parabola(grid, i)
             mean, mean_square = _exponential_means(_log_snr_step(grid, i))
             x0 = X0 + mean * slope + 0.5 * mean_square * bend
@@ -278,9 +278,9 @@ def deis(grid: Grid) -> SamplerTable:
     """Zhang & Chen 2023 in ln(sigma / alpha), order 3: the ODE with its linear part solved exactly
     and the network's answer replaced by the parabola through the last three.
 
-    Theirs extrapolates eps. An earlier eps is x0_hat and x of an earlier row, and that x depends on
-    all x0_hat before it, so it does not close in two columns of history. This is the same method
-    for x0_hat, which does.
+    Theirs extrapolates eps. The eps of an earlier row needs that row's x, which depends on x0_hat
+    of every row before it, so no fixed number of columns holds it. This is the same method for
+    x0_hat, which two columns of history hold.
     """
     rows = []
     for i in range(len(grid)):
@@ -435,13 +435,24 @@ def _midpoint(grid: Grid, i: int) -> Combination:
     return X0 + (X0 - X0_PREV) / (2.0 * r)
 
 
+def _parabola_holds(grid: Grid, i: int) -> bool:
+    """Whether step i may follow a parabola: there are three points, the step does not end clean,
+    and it is no longer in log-SNR than the two before it together. `leading` and `linspace` end
+    with one that is, over which a parabola would be extrapolated with weights of 10 to 30."""
+    return (
+        i > 1
+        and bool(grid.sigma[i + 1] > 0.0)
+        and _log_snr_step(grid, i) <= _log_snr_step(grid, i - 1) + _log_snr_step(grid, i - 2)
+    )
+
+
 def _parabola(grid: Grid, i: int) -> tuple[Combination, Combination]:
     """x0_hat over step i >= 1, extrapolated in log-SNR through the last three: X0 + u slope
-    + u^2 bend for u in 0..1. A straight line for i = 1."""
+    + u^2 bend for u in 0..1; through the last two where `_parabola_holds` does not."""
     h = _log_snr_step(grid, i)
     r = _log_snr_step(grid, i - 1) / h
     secant = (X0 - X0_PREV) / r
-    if i == 1:
+    if not _parabola_holds(grid, i):
         return secant, Combination()
     r_prev = _log_snr_step(grid, i - 2) / h
     bend = (secant - (X0_PREV - X0_PREV2) / r_prev) / (r + r_prev)
@@ -482,23 +493,21 @@ def _needs_signal(name: str, grid: Grid) -> None:
     if grid.alpha[0] == 0.0:
         raise ValueError(
             f"sampler {name!r} cannot start where no signal is left (alpha = 0); "
-            "use 'ddim', 'dpmpp_2m' or another"
+            "every sampler but 'heun' and 'unipc' can"
         )
 
 
 def _spread(schedule: NoiseSchedule, n: int, spacing: Literal["karras", "logsnr"]) -> Grid:
-    """n levels from T exactly to t = 1, even in a function of sigma / alpha. Where no signal is
-    left at T, the spread begins at T - 1 and its first level gives way to T."""
+    """n >= 2 levels from T exactly to t = 1, even in a function of sigma / alpha. Where no signal
+    is left at T, the spread begins at T - 1 and its first level gives way to T."""
     last = np.array([schedule.num_train_timesteps])
-    rest = np.empty(0)
-    if n > 1:
-        noisiest = last - (schedule.alpha[last] == 0.0)
-        high, low = (float(schedule.sigma[t] / schedule.alpha[t]) for t in (noisiest[0], 1))
-        if spacing == "karras":
-            rest = karras_sigmas(high, low, schedule.config.rho, n)[1:]
-        else:
-            rest = np.geomspace(high, low, n)[1:]
-    alpha, sigma, c_noise, t = schedule.between(rest)
+    noisiest = last[0] if schedule.alpha[last[0]] > 0.0 else last[0] - 1
+    high, low = (float(schedule.sigma[t] / schedule.alpha[t]) for t in (noisiest, 1))
+    if spacing == "karras":
+        ratio = karras_sigmas(high, low, schedule.config.rho, n)
+    else:
+        ratio = np.geomspace(high, low, n)
+    alpha, sigma, c_noise, t = schedule.between(ratio[1:])
     return _with_clean_end(
         np.append(schedule.alpha[last], alpha),
         np.append(schedule.sigma[last], sigma),
