@@ -20,7 +20,17 @@ from app.docs_pages import STATIC
 from app.errors import install_error_handlers
 from app.logs import RequestLog
 from app.problems import ANY_PROBLEM, FieldError, Problem
-from app.routes import datasets, docs, health, models, noise, sample, schedules, train_jobs
+from app.routes import (
+    datasets,
+    docs,
+    health,
+    models,
+    noise,
+    sample,
+    sample_jobs,
+    schedules,
+    train_jobs,
+)
 from app.services import Services
 from app.settings import Settings
 from store.nodes import heartbeat, leave
@@ -33,6 +43,7 @@ Train diffusion models on your own images and serve new ones.
 Errors are `application/problem+json` (RFC 9457); every answer has an `X-Request-ID`. Where an image
 can be answered in several ways, `Accept` decides.
 """
+ROUTES = (noise, schedules, datasets, train_jobs, models, sample, sample_jobs, health, docs)
 TAGS = [
     {"name": "noise", "description": "The forward process on an image of yours."},
     {"name": "schedules", "description": "Noise schedules as numbers and as plots."},
@@ -54,7 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         lifespan=partial(_lifespan, settings),
     )
-    for routes in (noise, schedules, datasets, train_jobs, models, sample, health, docs):
+    for routes in ROUTES:
         app.include_router(routes.router)
     app.mount("/static", docs.CachedFiles(directory=STATIC), name="static")
     install_error_handlers(app)

@@ -51,14 +51,14 @@ class Service:
         found = {}
         for pid in _children_of(self.process.pid):
             command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-            for name in ("app.api", "worker.main", "valkey-server"):
+            for name in ("app.api", "worker.main train", "worker.main sample", "valkey-server"):
                 if name in command:
                     found[name] = pid
         return found
 
     def descendants(self) -> list[int]:
         """Every process below it, once all are there: the API has some of its own."""
-        self.wait_for(lambda: len(self.children()) == 3)
+        self.wait_for(lambda: len(self.children()) == 4)
         self.wait_for(lambda: len(_descendants_of(self.children()["app.api"])) >= 2)
         return _descendants_of(self.process.pid)
 
@@ -139,11 +139,12 @@ def test_a_child_that_dies_is_started_again(up) -> None:
     os.kill(before["valkey-server"], signal.SIGKILL)
     # The socket is still open, so that the request waits for the next API.
     assert httpx.get(f"{address}/healthz", timeout=START_SECONDS).status_code == 200
-    service.wait_for(lambda: len(service.children()) == 3)
+    service.wait_for(lambda: len(service.children()) == 4)
     after = service.children()
     assert after["app.api"] != before["app.api"]
     assert after["valkey-server"] != before["valkey-server"]
-    assert after["worker.main"] == before["worker.main"]
+    for worker in ("worker.main train", "worker.main sample"):
+        assert after[worker] == before[worker]
 
 
 def test_nothing_outlives_it_even_when_it_is_killed(up) -> None:
