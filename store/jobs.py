@@ -114,6 +114,13 @@ def list_jobs(
     return jobs[:limit], len(jobs) > limit
 
 
+def count_jobs(database: Database) -> dict[tuple[str, str], int]:
+    """By kind and status."""
+    query = sa.select(Job.kind, Job.status, sa.func.count()).group_by(Job.kind, Job.status)
+    with database.session() as session:
+        return {(kind, status): count for kind, status, count in session.execute(query)}
+
+
 # What workers do ----------------------------------------------------------------------------------
 
 
