@@ -87,7 +87,7 @@ def _engine_metrics(engine: Mapping[str, Any] | None) -> Iterable[Metric]:
         "How long all of them will take the device",
         engine["backlog_seconds"],
     )
-    labels = ("model", "precision", "deterministic")
+    yield _by_group(GaugeMetricFamily, engine, "slots", "slots", "Images under way")
     for name, key, text in (
         ("steps", "steps", "Network calls"),
         ("rows", "rows", "Rows in them: an image one step further"),
@@ -95,11 +95,22 @@ def _engine_metrics(engine: Mapping[str, Any] | None) -> Iterable[Metric]:
         ("padding", "padding", "Places in them without use"),
         ("step_seconds", "seconds", "Time of them, with what belongs to each"),
     ):
-        family = CounterMetricFamily(f"diffusion_engine_{name}", text, labels=labels)
-        for group in engine["groups"]:
-            values = [group["model"], group["precision"], str(group["deterministic"]).lower()]
-            family.add_metric(values, group[key])
-        yield family
+        yield _by_group(CounterMetricFamily, engine, name, key, text)
+
+
+def _by_group(
+    kind: type[GaugeMetricFamily] | type[CounterMetricFamily],
+    engine: Mapping[str, Any],
+    name: str,
+    key: str,
+    text: str,
+) -> Metric:
+    labels = ("model", "precision", "deterministic")
+    family = kind(f"diffusion_engine_{name}", text, labels=labels)
+    for group in engine["groups"]:
+        values = [group["model"], group["precision"], str(group["deterministic"]).lower()]
+        family.add_metric(values, group[key])
+    return family
 
 
 def _job_metric(jobs: Mapping[tuple[str, str], int]) -> Metric:

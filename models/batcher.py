@@ -150,6 +150,10 @@ class Group:
     def num_free_slots(self) -> int:
         return len(self._free)
 
+    @property
+    def num_taken_slots(self) -> int:
+        return self.slots - len(self._free)
+
     def bucket(self, width: int) -> int:
         return next(b for b in self.buckets if b >= width)
 

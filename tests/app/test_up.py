@@ -14,11 +14,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from models.folder import save_model, write_model_archive
-from models.model import DiffusionModel, ModelConfig
-from models.schedule import ScheduleConfig
-from models.unet import UNet, UNetConfig
-
 START_SECONDS = 60.0
 
 
@@ -186,11 +181,11 @@ def test_a_redis_of_one_s_own_replaces_the_embedded_one(up) -> None:
     assert "valkey-server" not in service.children()
 
 
-def test_a_request_that_would_outlast_it_is_answered_503(up, tmp_path) -> None:
+def test_a_request_that_would_outlast_it_is_answered_503(up, model_archive) -> None:
     service = up()
     request = {"model": "slow", "num_images": 64, "num_inference_steps": 1000}
     with httpx.Client(base_url=service.address(), timeout=60) as client:
-        archive = a_model(tmp_path, image_size=(64, 64))
+        archive = model_archive(image_size=(64, 64))
         assert client.put("/models/slow", content=archive).status_code == 201
         with ThreadPoolExecutor() as executor:
             waiting = executor.submit(client.post, "/sample", json=request)
@@ -201,12 +196,3 @@ def test_a_request_that_would_outlast_it_is_answered_503(up, tmp_path) -> None:
     assert answer.headers["Retry-After"] == "5"
     assert answer.json()["detail"] == "the service is stopping"
     assert "Traceback" not in "".join(service.lines)
-
-
-def a_model(folder: Path, image_size: tuple[int, int]) -> bytes:
-    """A zip of one with random weights."""
-    net = UNetConfig(1, 1, block_out_channels=(8, 8), norm_num_groups=4, attention_head_dim=4)
-    config = ModelConfig(net, ScheduleConfig("linear"), "epsilon", 0.5, image_size, ())
-    save_model(DiffusionModel(config, UNet(net)), folder / "model", {})
-    write_model_archive(folder / "model", folder / "model.zip")
-    return (folder / "model.zip").read_bytes()
