@@ -118,12 +118,12 @@ def normal(
     pairs = -(-size // 2)
     words = _by_row(_words(seed, index, step, -(-pairs // 2), stream), rows)
     word, turn = words[:, :pairs].reshape(-1), words[:, pairs : 2 * pairs].reshape(-1)
-    both = (
-        torch.stack(box_muller(word, turn))
-        if isinstance(word, Tensor)
-        else _normals_on_cpu(word, turn)
-    )
-    return _by_row(both, rows)[:, :size].reshape(-1, *shape)
+    if isinstance(word, Tensor):
+        both: Any = torch.stack(box_muller(word, turn))
+    else:
+        both = _normals_on_cpu(word, turn)
+    noise = _by_row(both, rows)[:, :size].reshape(-1, *shape)
+    return noise if isinstance(noise, Tensor) else torch.from_numpy(noise)
 
 
 def _by_row(parts: Array, rows: int) -> Array:
@@ -168,12 +168,12 @@ def _words_on_cpu(
     return words
 
 
-def _normals_on_cpu(word: NDArray[np.uint32], turn: NDArray[np.uint32]) -> Tensor:
+def _normals_on_cpu(word: NDArray[np.uint32], turn: NDArray[np.uint32]) -> NDArray[np.float32]:
     normals = np.empty((2, len(word)), np.float32)
     for i in range(0, len(word), 2 * _PIECE):
         piece = slice(i, i + 2 * _PIECE)  # of numbers half as wide
         normals[0, piece], normals[1, piece] = box_muller(word[piece], turn[piece])
-    return torch.from_numpy(normals)
+    return normals
 
 
 def _library(array: Tensor | NDArray[Any]) -> Any:
