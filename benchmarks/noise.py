@@ -86,7 +86,7 @@ def main() -> None:
             image = photograph(size)
             addresses = urls(ours.base, peer.base)
             check(image, addresses)
-            spent = {name: peer.cpu_seconds for name in (PLAIN, TUNED)}
+            spent = dict.fromkeys((PLAIN, TUNED), peer.cpu_seconds)
             spent |= {OURS: ours.cpu_seconds, BARE: bare.cpu_seconds}
             rates: dict[str, Callable[[], float]] = {
                 name: partial(serve, url, image) for name, url in addresses.items()
