@@ -23,6 +23,7 @@ from app.logs import configure_logs, log
 from app.model_cache import ModelCache
 from app.settings import Settings
 from models.batcher import Policy
+from models.compiler import Compiler
 from models.engine import Engine, Event, Made, NotMade, Order, Seen
 from store.artifacts import ArtifactStore
 from store.errors import ArtifactNotFound
@@ -42,7 +43,10 @@ class EngineServer:
     def __init__(self, settings: Settings) -> None:
         locations = settings.locations
         policy = Policy(max_waiting=settings.max_waiting, batching=settings.engine_batching)
-        self._engine = Engine(policy)
+        compiler = None
+        if settings.engine_compile == "auto":
+            compiler = Compiler(locations.data_dir / "cache" / "compiled")
+        self._engine = Engine(policy, compiler=compiler)
         self._models = ModelCache(
             ArtifactStore(locations.artifacts_url),
             locations.data_dir / "cache" / "models",
