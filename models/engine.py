@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.batcher import Batch, Batcher, Group, Policy, Refused, Row, Ticket
-from models.compiler import Compiler
 from models.generate import Prepared, to_uint8
-from models.lanes import LaneRow, Lanes, Precision, StepResult
+from models.lanes import LaneRow, Lanes, NetCompiler, Precision, StepResult
 from models.model import DiffusionModel
 from models.plan import SampleRequest
 
@@ -139,7 +138,7 @@ class Engine:
         policy: Policy | None = None,
         buckets: Sequence[int] = BUCKETS,
         clock: Callable[[], float] = time.monotonic,
-        compiler: Compiler | None = None,
+        compiler: NetCompiler | None = None,
     ) -> None:
         self.batcher = Batcher(policy)
         self.stats: dict[GroupKey, GroupStats] = {}

@@ -8,7 +8,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from torch import Tensor
 
 from models.batcher import Row
 from models.compiled import Variant
-from models.compiler import Compiler
 from models.generate import Prepared, first_x
 from models.model import DiffusionModel
 from models.noise import Stream, normal
@@ -41,6 +40,14 @@ from models.unet import UNet
 
 Precision = Literal["float32", "bfloat16"]
 Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+class NetCompiler(Protocol):
+    """models.compiler.Compiler on a CPU, models.cuda_graphs.GraphMaker on a GPU."""
+
+    def call(self, variant: Variant, net: UNet) -> Network | None:
+        """Asked before each call of a width until there is a faster form of the network for it."""
+
 
 MAX_LANES = 256
 MAX_STATE_BYTES = 256 * 2**20
@@ -83,7 +90,7 @@ class Lanes:
     """
 
     def __init__(
-        self, model: DiffusionModel, precision: Precision, compiler: Compiler | None = None
+        self, model: DiffusionModel, precision: Precision, compiler: NetCompiler | None = None
     ) -> None:
         """With a compiler, calls of a width are compiled as soon as that is done."""
         config = model.config
@@ -94,7 +101,7 @@ class Lanes:
         self._net = _in_precision(model.net, precision)
         self._precision = precision
         self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        self._compiler = compiler if _can_be_compiled(model) else None
+        self._compiler = compiler if isinstance(model.net, UNet) else None
         self._compiled: dict[int, Network] = {}
         self._warm: dict[int, int] = {}
         device = model.device
@@ -204,7 +211,3 @@ def _in_precision(net: UNet, precision: Precision) -> UNet:
         net = copy.deepcopy(net).to(torch.bfloat16)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net
-
-
-def _can_be_compiled(model: DiffusionModel) -> bool:
-    return model.device.type == "cpu" and isinstance(model.net, UNet)
