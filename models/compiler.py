@@ -69,6 +69,9 @@ class Compiler:
 
     def _load(self, file: Path, variant: Variant, net: UNet) -> CompiledNet | None:
         try:
+            if not file.stat().st_size:  # as models.compile_process says
+                self._given_up.add(variant)
+                return None
             compiled = CompiledNet(file, net)
             os.utime(file)  # the last use, for `_make_room`
         except (RuntimeError, OSError) as error:
@@ -102,7 +105,7 @@ class Compiler:
                 self._give_up(variant, error)
         else:
             seconds = time.monotonic() - started
-            log.info("a network is compiled for calls of %d: %.0f s", variant.width, seconds)
+            log.info("calls of %d are compiled: %.0f s", variant.width, seconds)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 

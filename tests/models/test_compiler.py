@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+from models.compile_process import is_worth_it
 from models.compiled import CompiledNet, Variant
 from models.compiler import Compiler, cpp_compiler
 from models.engine import Engine, Made, Order
@@ -148,6 +150,29 @@ def test_a_file_that_is_no_library_is_removed_and_not_used(tmp_path, caplog):
     assert compiler.call(VARIANT, net_of(0)) is None
     assert not file.exists()
     assert len(caplog.records) == 1
+
+
+def test_a_network_that_is_no_faster_compiled_stays_eager(tmp_path, caplog):
+    (tmp_path / VARIANT.name).touch()
+    compiler = Compiler(tmp_path, min_calls=1)
+    assert [compiler.call(VARIANT, net_of(0)) for _ in range(3)] == [None] * 3
+    assert compiler._thread is None
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("gain", "worth_it"), [(0.0, False), (1e6, True)])
+def test_only_what_gains_is_worth_it(gain, worth_it, folder, monkeypatch):
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    monkeypatch.setattr("models.compile_process.MIN_GAIN", gain)
+    assert is_worth_it(VARIANT, net_of(1), folder / VARIANT.name) == worth_it
+
+
+def test_a_library_that_says_something_else_is_not_used(folder, monkeypatch):
+    monkeypatch.setattr(torch, "set_num_threads", lambda threads: None)
+    other = UNet(replace(CONFIG, flip_sin_to_cos=False)).eval()
+    other.load_state_dict(net_of(1).state_dict())
+    with pytest.raises(RuntimeError, match="is off by"):
+        is_worth_it(VARIANT, other, folder / VARIANT.name)
 
 
 def test_a_library_of_another_architecture_is_not_loaded(folder):
