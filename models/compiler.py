@@ -98,6 +98,7 @@ class Compiler:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._make_room()
+            shutil.rmtree(scratch, ignore_errors=True)  # a container's processes have old numbers
             scratch.mkdir()
             self._run(variant, scratch)
         except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
