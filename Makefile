@@ -21,7 +21,7 @@ check: .venv/check.stamp  ## style, types, import rules
 demo: .venv/demo.stamp  ## the whole loop on the digits, results in demo/
 	$(BIN)/python examples/demo.py
 
-bench: bench-noise bench-sample bench-serve  ## beside peers, results in benchmarks/results
+bench: bench-noise bench-denoise bench-sample bench-serve  ## beside peers, results in benchmarks/results
 
 bench-%: .venv/run.stamp benchmarks/.venv/stamp
 	$(BIN)/python -m benchmarks.$*

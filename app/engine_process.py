@@ -23,7 +23,10 @@ from app.logs import configure_logs, log
 from app.model_cache import ModelCache
 from app.settings import Settings
 from models.batcher import Policy
+from models.compiler import Compiler
+from models.cuda_graphs import GraphMaker
 from models.engine import Engine, Event, Made, NotMade, Order, Seen
+from models.lanes import NetCompiler
 from store.artifacts import ArtifactStore
 from store.errors import ArtifactNotFound
 
@@ -42,11 +45,12 @@ class EngineServer:
     def __init__(self, settings: Settings) -> None:
         locations = settings.locations
         policy = Policy(max_waiting=settings.max_waiting, batching=settings.engine_batching)
-        self._engine = Engine(policy)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._engine = Engine(policy, compiler=_compiler(settings, device))
         self._models = ModelCache(
             ArtifactStore(locations.artifacts_url),
             locations.data_dir / "cache" / "models",
-            "cuda" if torch.cuda.is_available() else "cpu",
+            device,
             settings.engine_model_bytes,
             self._engine.release,
         )
@@ -158,6 +162,14 @@ class Caller:
         self._writer.write(packed(*event_message(event)))
         if isinstance(event, NotMade) or (isinstance(event, Made) and event.last):
             self.ended.set()
+
+
+def _compiler(settings: Settings, device: str) -> NetCompiler | None:
+    if settings.engine_compile == "off":
+        return None
+    if device == "cuda":
+        return GraphMaker()
+    return Compiler(settings.locations.data_dir / "cache" / "compiled")
 
 
 def _leave_with_parent() -> None:

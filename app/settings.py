@@ -49,6 +49,7 @@ class Settings(BaseSettings):
     # The sampling engine.
     engine_batching: Batching = "step"
     engine_precision: Precision = "float32"  # where a request does not say
+    engine_compile: Literal["auto", "off"] = "auto"  # networks, where there is a C++ compiler
     engine_model_bytes: int = Field(default=4096 * MEBIBYTE, ge=1)  # of models kept at hand
 
     @property

@@ -23,6 +23,7 @@ Batching = Literal["step", "request", "off"]
 
 FORGET = 0.98  # weight of older measurements at each new one
 PRIOR_WEIGHT = 1e-3
+FORGOTTEN = 0.001  # what is left of the weight of all that was measured before a change
 
 
 class Refused(Exception):
@@ -114,6 +115,11 @@ class CallCost:
             self.beta = 0.5 * mean_seconds / mean_width
         self.beta = min(self.beta, mean_seconds / mean_width)
         self.alpha = max(1e-6, mean_seconds - self.beta * mean_width)
+
+    def forget(self) -> None:
+        """Calls have become cheaper: what comes next outweighs what was."""
+        self._n, self._w, self._ww = (FORGOTTEN * sum_ for sum_ in (self._n, self._w, self._ww))
+        self._s, self._ws = FORGOTTEN * self._s, FORGOTTEN * self._ws
 
     def seconds(self, width: int) -> float:
         return self.alpha + self.beta * width

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from models.batcher import Batch, Batcher, Group, Policy, Refused, Row, Ticket
 from models.generate import Prepared, to_uint8
-from models.lanes import LaneRow, Lanes, Precision, StepResult
+from models.lanes import LaneRow, Lanes, NetCompiler, Precision, StepResult
 from models.model import DiffusionModel
 from models.plan import SampleRequest
 
@@ -131,18 +131,21 @@ class _Release:
 
 
 class Engine:
-    """`clock` gives seconds. Orders of one model, precision and mode form a group."""
+    """`clock` gives seconds. Orders of one model, precision and mode form a group. With `compiler`
+    their calls are compiled in time."""
 
     def __init__(
         self,
         policy: Policy | None = None,
         buckets: Sequence[int] = BUCKETS,
         clock: Callable[[], float] = time.monotonic,
+        compiler: NetCompiler | None = None,
     ) -> None:
         self.batcher = Batcher(policy)
         self.stats: dict[GroupKey, GroupStats] = {}
         self._buckets = tuple(buckets)
         self._clock = clock
+        self._compiler = compiler
         self._inbox: SimpleQueue[_Submit | _Cancel | _Release | None] = SimpleQueue()
         self._lanes: dict[GroupKey, Lanes] = {}
         self._orders: dict[Hashable, tuple[Order, Prepared]] = {}
@@ -225,7 +228,9 @@ class Engine:
         key = GroupKey(order.model_key, order.precision, order.deterministic)
         self._released.discard(order.model_key)
         if key not in self._lanes:
-            lanes = Lanes(order.model, order.precision)
+            # A compiled call differs in its last bits, and when it is ready is chance.
+            compiler = None if order.deterministic else self._compiler
+            lanes = Lanes(order.model, order.precision, compiler)
             buckets = (DETERMINISTIC_WIDTH,) if order.deterministic else self._buckets
             self.batcher.add_group(Group(key, buckets, lanes.slots))
             self._lanes[key] = lanes
@@ -259,6 +264,8 @@ class Engine:
             for row in batch.rows
             if row.at == 0 and row.image == row.ticket.first_image
         ]
+        if lanes.prepare(batch.width):
+            self.batcher.groups[key].cost.forget()
         started = self._clock()
         try:
             result = lanes.step(rows, batch.width)

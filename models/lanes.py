@@ -6,9 +6,9 @@ plan, through one network call and one update; nothing here branches on a sample
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.batcher import Row
+from models.compiled import Variant
 from models.generate import Prepared, first_x
 from models.model import DiffusionModel
 from models.noise import Stream, normal
@@ -38,6 +39,15 @@ from models.plan import (
 from models.unet import UNet
 
 Precision = Literal["float32", "bfloat16"]
+Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+
+class NetCompiler(Protocol):
+    """models.compiler.Compiler on a CPU, models.cuda_graphs.GraphMaker on a GPU."""
+
+    def call(self, variant: Variant, net: UNet) -> Network | None:
+        """Asked before each call of a width until there is a faster form of the network for it."""
+
 
 MAX_LANES = 256
 MAX_STATE_BYTES = 256 * 2**20
@@ -79,19 +89,40 @@ class Lanes:
     saw in it one and two rows earlier.
     """
 
-    def __init__(self, model: DiffusionModel, precision: Precision) -> None:
+    def __init__(
+        self, model: DiffusionModel, precision: Precision, compiler: NetCompiler | None = None
+    ) -> None:
+        """With a compiler, calls of a width are compiled as soon as that is done."""
         config = model.config
         self.model = model
         self._shape = (config.net.out_channels, *config.image_size)
         row_bytes = 3 * 4 * math.prod(self._shape)
         self.slots = max(8, min(MAX_LANES, MAX_STATE_BYTES // row_bytes))
         self._net = _in_precision(model.net, precision)
+        self._precision = precision
         self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+        self._compiler = compiler if isinstance(model.net, UNet) else None
+        self._compiled: dict[int, Network] = {}
         self._warm: dict[int, int] = {}
         device = model.device
         self._x, self._prev, self._prev2 = (
             torch.zeros((self.slots, *self._shape), device=device) for _ in range(3)
         )
+
+    def prepare(self, width: int) -> bool:
+        """Before a call: whether such calls go another way from now on."""
+        if self._compiler is None or width in self._compiled:
+            return False
+        config = self.model.config
+        variant = Variant(
+            config.net, config.image_size, width, self._precision, torch.get_num_threads()
+        )
+        compiled = self._compiler.call(variant, self._net)
+        if compiled is None:
+            return False
+        self._compiled[width] = compiled
+        self._warm.pop(width, None)
+        return True
 
     def is_warm(self, width: int) -> bool:
         """The first call of a width prepares what the later ones use."""
@@ -131,7 +162,8 @@ class Lanes:
         asked = [*range(len(rows)), *guided]
         asked += [0] * (width - len(asked))
         labels = self._labels(rows, width)
-        y = self._call((k[C_IN] * x)[asked], k[C_NOISE].flatten()[asked], labels)
+        net = self._compiled.get(width, self._net)
+        y = self._call(net, (k[C_IN] * x)[asked], k[C_NOISE].flatten()[asked], labels)
         x0_hat = k[P_X] * x + k[P_F] * y[: len(rows)]
         if guided:
             open_y = y[len(rows) : len(rows) + len(guided)]
@@ -139,10 +171,9 @@ class Lanes:
             x0_hat[guided] = open_x0 + k[GUIDANCE][guided] * (x0_hat[guided] - open_x0)
         return x0_hat
 
-    def _call(self, x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
+    def _call(self, net: Network, x: Tensor, c_noise: Tensor, label: Tensor | None) -> Tensor:
         x = x.to(self._dtype).contiguous(memory_format=torch.channels_last)
-        y: Tensor = self._net(x, c_noise, label)
-        return y.float()
+        return net(x, c_noise, label).float()
 
     def _labels(self, rows: Sequence[LaneRow], width: int) -> Tensor | None:
         if not self.model.config.class_names:

@@ -236,3 +236,14 @@ def test_after_too_little_memory_calls_are_narrower():
     run = Run(batcher, []).to_the_end()
     assert max(batch.width for batch in run.batches) == 4
     assert len(run.finished) == 20
+
+
+def test_when_calls_become_cheaper_a_few_of_them_outweigh_all_that_was_measured():
+    cost = CallCost()
+    for width in (1, 2, 4) * 100:
+        cost.measured(width, 0.01 + 0.01 * width)
+    cost.forget()
+    for width in (1, 2, 4) * 2:
+        cost.measured(width, 0.001 + 0.002 * width)
+    for width in (1, 2, 4):
+        assert cost.seconds(width) == pytest.approx(0.001 + 0.002 * width, rel=0.1)

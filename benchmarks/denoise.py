@@ -1,0 +1,233 @@
+"""Seconds of one call of the network, beside diffusers' UNet2DModel with the same weights.
+
+Both eager and compiled; and what share that is of the speed of the machine's matrix products. Ours
+is compiled as the engine has it done (models.compiler), which takes the least share of the machine,
+so most of the time of this benchmark is waiting for compilers. bfloat16 is measured only where the
+machine multiplies faster in it. `--quick` takes the small net, two widths and fewer rounds and
+leaves files of its own.
+"""
+
+import argparse
+import copy
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.common import HERE, PEER_PYTHON, RESULTS, in_turn, ratio, save, seconds, table
+from benchmarks.sampling import CONFIGS, Net, random_net
+from models.compiled import Variant
+from models.compiler import Compiler
+from models.unet import UNet
+
+WIDTHS = (1, 4, 16, 64)
+MIN_SECONDS = 0.3  # of one turn: short calls are repeated
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # of the largest output
+OURS, OURS_EAGER = "this service", "ours, eager"
+DIFFUSERS, DIFFUSERS_COMPILED = "diffusers", "diffusers, torch.compile"
+COLUMNS = (OURS, OURS_EAGER, DIFFUSERS, DIFFUSERS_COMPILED)
+PRODUCT = 2048  # rows and columns of the matrices whose product is the machine's speed
+
+Network = Callable[..., Tensor]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    rounds, widths = (3, (1, 4)) if quick else (5, WIDTHS)
+    peaks = {dtype: peak(dtype) for dtype in ("float32", "bfloat16")}
+    print(f"matrix products, operations per second: {peaks}", file=sys.stderr)
+    dtypes = [dtype for dtype in peaks if peaks[dtype] >= peaks["float32"]]
+    cases = []
+    for name in ["8 px"] if quick else list(CONFIGS):
+        with random_net(name) as net, Peer(net) as peer, compiler() as ours:
+            for dtype in dtypes:
+                for width in widths:
+                    cases.append(measure(net, width, dtype, peer, ours, rounds, peaks[dtype]))
+    report("denoise-part" if quick else "denoise", cases, rounds, peaks)
+
+
+def peak(dtype: str) -> float:
+    """Operations per second of the fastest of a few products of matrices."""
+    a = torch.randn(PRODUCT, PRODUCT).to(getattr(torch, dtype))
+    return 2 * PRODUCT**3 / min(seconds(partial(torch.mm, a, a)) for _ in range(12))
+
+
+@torch.inference_mode()
+def measure(
+    net: Net, width: int, dtype: str, peer: "Peer", ours: Compiler, rounds: int, peak_speed: float
+) -> dict[str, Any]:
+    config, eager = net.load().config, eager_net(net, dtype)
+    variant = Variant(config.net, config.image_size, width, dtype, torch.get_num_threads())
+    x, c_noise = variant.inputs()
+    compiled = wait_for(ours, variant, eager)
+    nets: dict[str, Network] = {OURS: compiled, OURS_EAGER: eager}
+    with tempfile.NamedTemporaryFile(suffix=".npz") as file:
+        np.savez(file, x=x.float().numpy(), c_noise=c_noise.numpy())
+        file.flush()
+        expected = peer.output("float32", False, file.name)
+        for column, network in nets.items():
+            compare(column, network(x, c_noise).float().numpy(), expected, dtype)
+        compare(DIFFUSERS_COMPILED, peer.output(dtype, True, file.name), expected, dtype)
+        contenders = {column: partial(turn, nets[column], x, c_noise) for column in nets}
+        for column, is_compiled in ((DIFFUSERS, False), (DIFFUSERS_COMPILED, True)):
+            contenders[column] = partial(peer.seconds, dtype, is_compiled, file.name)
+        figures = in_turn(contenders, rounds)
+    operations = count_operations(eager, x, c_noise)
+    entry = {
+        "net": str(net),
+        "width": width,
+        "dtype": dtype,
+        "seconds": figures,
+        "operations": operations,
+        "share_of_peak": operations / median(figures[OURS]) / peak_speed,
+        "speed_up_over_diffusers": ratio(figures, DIFFUSERS, OURS),
+        "speed_up_over_compiled_diffusers": ratio(figures, DIFFUSERS_COMPILED, OURS),
+    }
+    print({key: value for key, value in entry.items() if key != "seconds"}, file=sys.stderr)
+    return entry
+
+
+def eager_net(net: Net, dtype: str) -> UNet:
+    """As the engine holds it."""
+    own = copy.deepcopy(net.load().net).to(getattr(torch, dtype))
+    own.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return own
+
+
+@contextmanager
+def compiler() -> Iterator[Compiler]:
+    with tempfile.TemporaryDirectory() as folder:
+        ours = Compiler(Path(folder), min_calls=1)
+        try:
+            yield ours
+        finally:
+            ours.close()
+
+
+def wait_for(ours: Compiler, variant: Variant, net: UNet) -> Network:
+    """The compiled network. RuntimeError where it is not there in ten minutes."""
+    deadline = time.monotonic() + 600.0
+    while time.monotonic() < deadline:
+        if compiled := ours.call(variant, net):
+            return compiled
+        time.sleep(0.1)
+    raise RuntimeError("the network is not compiled")
+
+
+def turn(net: Network, x: Tensor, c_noise: Tensor) -> float:
+    """The median of calls that fill MIN_SECONDS, after one that is not timed."""
+    net(x, c_noise)
+    times: list[float] = []
+    while sum(times) < MIN_SECONDS:
+        times.append(seconds(partial(net, x, c_noise)))
+    return median(times)
+
+
+def compare(what: str, found: np.ndarray, expected: np.ndarray, dtype: str) -> None:
+    """AssertionError where the same weights do not give the same output."""
+    error = float(np.abs(found - expected).max() / np.abs(expected).max())
+    if not error <= TOLERANCE[dtype]:
+        raise AssertionError(f"{what}: off by {error} of the largest output")
+
+
+def count_operations(net: UNet, x: Tensor, c_noise: Tensor) -> int:
+    """Of convolutions and matrix products, a multiplication and an addition being two."""
+    with FlopCounterMode(display=False) as counter:
+        net(x, c_noise)
+    return int(counter.get_total_flops())
+
+
+class Peer:
+    """diffusers in a process of its own, with the peers' packages."""
+
+    def __init__(self, net: Net) -> None:
+        self._process = subprocess.Popen(
+            [PEER_PYTHON, HERE / "peers" / "denoise_process.py"],
+            env={**os.environ, "MODEL_FOLDER": str(net.folder)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> "Peer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()  # it leaves when its input ends
+
+    def seconds(self, dtype: str, compiled: bool, inputs: str) -> float:
+        """Of a call, measured beside it."""
+        return self._ask(dtype=dtype, compiled=compiled, inputs=inputs, seconds=MIN_SECONDS)
+
+    def output(self, dtype: str, compiled: bool, inputs: str) -> np.ndarray:
+        with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+            self._ask(dtype=dtype, compiled=compiled, inputs=inputs, seconds=0, output=file.name)
+            return np.asarray(np.load(file.name))
+
+    def _ask(self, **request: object) -> float:
+        asking, answering = self._process.stdin, self._process.stdout
+        assert asking is not None
+        assert answering is not None
+        asking.write(json.dumps(request) + "\n")
+        asking.flush()
+        return float(json.loads(answering.readline())["seconds"])
+
+
+def report(result: str, cases: list[dict[str, Any]], rounds: int, peaks: dict[str, float]) -> None:
+    save(result, {"rounds": rounds, "matrix_products_per_second": peaks, "cases": cases})
+    rows = []
+    for entry in cases:
+        times = [f"{1e3 * median(entry['seconds'][column]):.2f}" for column in COLUMNS]
+        ratios = [entry["speed_up_over_diffusers"], entry["speed_up_over_compiled_diffusers"]]
+        share = f"{100 * entry['share_of_peak']:.0f}%"
+        rows.append([label(entry), *times, *(f"{value:.2f}" for value in ratios), share])
+    header = ["net, dtype x width", *(f"{column}, ms" for column in COLUMNS)]
+    header += ["speed-up over diffusers", "over its torch.compile", "share of peak"]
+    print(table(header, rows))
+    plot(cases, RESULTS / f"{result}.png")
+
+
+def label(entry: dict[str, Any]) -> str:
+    return f"{entry['net']}, {entry['dtype']} x {entry['width']}"
+
+
+def plot(cases: list[dict[str, Any]], path: Path) -> None:
+    """Milliseconds of one evaluation over the width of the call."""
+    matplotlib.use("Agg")
+    kinds = list(dict.fromkeys((entry["net"], entry["dtype"]) for entry in cases))
+    figure, panels = plt.subplots(
+        1, len(kinds), figsize=(1 + 4 * len(kinds), 4), layout="constrained", squeeze=False
+    )
+    for axes, kind in zip(panels[0], kinds, strict=True):
+        entries = [entry for entry in cases if (entry["net"], entry["dtype"]) == kind]
+        widths = [entry["width"] for entry in entries]
+        for column, marker in zip(COLUMNS, ("o-", "o:", "s-", "s:"), strict=True):
+            times = [1e3 * median(entry["seconds"][column]) / entry["width"] for entry in entries]
+            axes.loglog(widths, times, marker, label=column, alpha=0.8)
+        axes.set_xticks(widths, [str(width) for width in widths])
+        axes.minorticks_off()
+        axes.set(title=", ".join(kind), xlabel="width", ylabel="milliseconds / width")
+        axes.grid(alpha=0.3)
+    panels[0][0].legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
