@@ -101,8 +101,8 @@ def upload(client: httpx.Client) -> None:
     print(f"dataset digits: {dataset['num_images']} images, {len(dataset['classes'])} classes")
 
 
-def train(client: httpx.Client) -> dict[str, str]:
-    request = {"dataset": "digits", "preset": "edm", "minutes": MINUTES}
+def train(client: httpx.Client, preset: str = "edm") -> dict[str, str]:
+    request = {"dataset": "digits", "preset": preset, "minutes": MINUTES}
     job = client.post("/train-jobs", json=request).raise_for_status().json()
     print(f"job {job['id']} trains for {MINUTES:g} minutes")
     while not job["done"]:
