@@ -101,10 +101,11 @@ def get_job(database: Database, job_id: str) -> Job:
 def list_jobs(
     database: Database, *, limit: int, after: str | None = None, status: str | None = None
 ) -> tuple[list[Job], bool]:
-    """Newest first, those that follow `after` in that order; and whether there are more."""
+    """Newest first, those that follow the job `after` in that order; and whether there are more.
+    Raises JobNotFound where there is no such job."""
     query = sa.select(Job).order_by(Job.id.desc()).limit(limit + 1)
     if after is not None:
-        query = query.where(Job.id < after)
+        query = query.where(Job.id < get_job(database, after).id)
     if status is not None:
         query = query.where(Job.status == status)
     with database.session() as session:

@@ -39,7 +39,11 @@ _BODY = {
     responses={
         200: {"description": "The same content is there already.", "model": DatasetAnswer},
         **problems.declare(
-            problems.CONFLICT, problems.TOO_LARGE, problems.INVALID, problems.NO_SPACE
+            problems.CONFLICT,
+            problems.TOO_LARGE,
+            problems.UNSUPPORTED,
+            problems.INVALID,
+            problems.NO_SPACE,
         ),
     },
     openapi_extra=_BODY,

@@ -81,7 +81,11 @@ def download_model(name: str, services: ServicesDep) -> Response:
     responses={
         200: {"description": "The same weights are there already.", "model": ModelAnswer},
         **problems.declare(
-            problems.CONFLICT, problems.TOO_LARGE, problems.INVALID, problems.NO_SPACE
+            problems.CONFLICT,
+            problems.TOO_LARGE,
+            problems.UNSUPPORTED,
+            problems.INVALID,
+            problems.NO_SPACE,
         ),
     },
     openapi_extra=_BODY,

@@ -40,7 +40,11 @@ Result = TypeVar("Result")
             "content": {name: {} for name in OFFERED if name != "application/json"},
         },
         **problems.declare(
-            problems.NOT_FOUND, problems.NOT_ACCEPTABLE, problems.INVALID, problems.UNAVAILABLE
+            problems.NOT_FOUND,
+            problems.NOT_ACCEPTABLE,
+            problems.UNSUPPORTED,
+            problems.INVALID,
+            problems.UNAVAILABLE,
         ),
     },
 )

@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from app import problems
 from app.conditional import conditional
-from app.errors import blame
+from app.errors import blame_field
 from app.schemas.records import (
     JobAnswer,
     JobMetrics,
@@ -25,7 +25,7 @@ from app.services import Services, ServicesDep
 from models.recipe import DatasetFacts, TrainConfig, resolve_config
 from store import jobs
 from store.datasets import DatasetRecord, get_dataset
-from store.errors import ArtifactNotFound
+from store.errors import ArtifactNotFound, NotFound
 from store.jobs import Job, Status
 from worker.queue import submit
 
@@ -39,13 +39,15 @@ POLL_SECONDS = 0.25
     "",
     summary="Start a training job",
     status_code=202,
-    responses=problems.declare(problems.NOT_FOUND, problems.CONFLICT, problems.INVALID),
+    responses=problems.declare(
+        problems.NOT_FOUND, problems.CONFLICT, problems.UNSUPPORTED, problems.INVALID
+    ),
 )
 def create_train_job(body: TrainRequest, response: Response, services: ServicesDep) -> JobAnswer:
     """Accepted as soon as the record is written, even while the queue cannot be reached; the job
     then starts when it is back. Poll `Location`; `?wait=30` answers at the next change."""
     dataset = get_dataset(services.database, body.dataset)
-    with blame(""):
+    with blame_field(TrainRequest):
         config = _resolve(body, dataset)
     job = jobs.create_job(
         services.database,
@@ -156,7 +158,10 @@ def list_samples(job_id: str, services: ServicesDep) -> SampleList:
 )
 def get_samples(job_id: str, step: int, request: Request, services: ServicesDep) -> Response:
     job = jobs.get_job(services.database, job_id)
-    content = services.artifacts.get_bytes(f"jobs/{job.id}/samples/{step:08}.png")
+    try:
+        content = services.artifacts.get_bytes(f"jobs/{job.id}/samples/{step:08}.png")
+    except ArtifactNotFound:
+        raise NotFound(f"job {job.id!r} has no samples of step {step}") from None
     return conditional(request, content, "image/png", {})
 
 
@@ -170,8 +175,6 @@ def _resolve(body: TrainRequest, dataset: DatasetRecord) -> TrainConfig:
         class_names=tuple(dataset.classes),
     )
     given = body.model_dump(exclude_none=True, exclude={"dataset", "model_name"})
-    if isinstance(body.image_size, int):
-        given["image_size"] = (body.image_size, body.image_size)
     if "net" in given:
         given["net"] = {
             name: tuple(value) if isinstance(value, list) else value

@@ -13,6 +13,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.schemas.refusal import refused_with
 from models.noise import MAX_SEED
 from models.schedule import MAX_TRAIN_TIMESTEPS, ScheduleName
 
@@ -45,6 +46,7 @@ ImageSize = Annotated[
     BeforeValidator(
         _height_and_width, json_schema_input_type=Annotated[str, Field(pattern=r"^\d+(x\d+)?$")]
     ),
+    refused_with("it must be a side, as 64, or height x width, as 48x64, each in 1..16384"),
 ]
 
 

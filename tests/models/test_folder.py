@@ -335,9 +335,13 @@ def test_half_precision_weights_become_single(foreign: Path) -> None:
         ("out_channels", 2, "out_channels is 2; it must equal in_channels, 1"),
         ("sample_size", 9, "image_size is 9 x 9"),
         ("layers_per_block", 100, r"layers_per_block is 100; it must lie in 1\.\.8"),
-        ("layers_per_block", "two", "malformed"),
-        ("norm_num_groups", None, "malformed"),
-        ("norm_num_groups", 0, "malformed"),
+        ("layers_per_block", "two", "layers_per_block is 'two'; it must be a whole number"),
+        ("norm_num_groups", None, "norm_num_groups is None; it must be a whole number"),
+        ("norm_num_groups", 0, "norm_num_groups is 0; it must lie in"),
+        ("block_out_channels", None, "malformed"),
+        ("sample_size", -8, "image_size is -8; it must lie in 1..1024"),
+        ("sample_size", [8.0, 8.0], "image_size is 8.0; it must be a whole number"),
+        ("sample_size", [8, 8, 8], "image_size has 3 entries"),
     ],
 )
 def test_an_unsupported_net_is_refused_by_name(
