@@ -1,4 +1,4 @@
-"""Checks of single numbers that callers and files give; ValueError names the field and its bound."""
+"""Checks of numbers that callers and files give; ValueError names the field and its bound."""
 
 
 def check_whole(field: str, value: object, low: int, high: int) -> None:

@@ -47,7 +47,7 @@ class Supervisor:
         try:
             cancelled = self._watch(trainer, job_id, fence)
         except LostLease:
-            say.warning("another worker holds this job by now")
+            say.info("the job is not held here any more")  # done this moment, or another's by now
             self._stop(trainer, grace=0.0)
             return False
         finally:

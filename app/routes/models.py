@@ -1,8 +1,9 @@
 """/models: the registry of what was trained here or uploaded."""
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from starlette.background import BackgroundTask
@@ -16,6 +17,8 @@ from app.schemas.records import ModelAnswer, Page
 from app.services import Services, ServicesDep
 from app.uploads import uploaded_file
 from models.folder import extract_model_archive, load_model, weights_digest, write_model_archive
+from models.generate import sample_images
+from models.model import DiffusionModel
 from store import models
 from store.errors import ModelConflict, ModelNotFound
 from store.jobs import model_names
@@ -120,28 +123,25 @@ def _keep(services: Services, name: str, archive: Path) -> tuple[models.ModelRec
         with blame(""):
             extract_model_archive(archive, folder, max_bytes=services.settings.max_model_bytes)
             model = load_model(folder)
+            _try(model)
+        details = _details(model)
         digest = weights_digest(folder)
         try:
             known = models.get_model(services.database, name)
         except ModelNotFound:
             pass
         else:
-            if known.digest == digest:
-                return known, False
-            raise ModelConflict(f"there is a model {name!r} with other weights")
+            if known.digest != digest:
+                raise ModelConflict(f"there is a model {name!r} with other weights")
+            if differing := [key for key in details if known.details.get(key) != details[key]]:
+                raise ModelConflict(
+                    f"there is a model {name!r} with these weights, but another {differing[0]}"
+                )
+            return known, False
         if name in model_names(services.database):
             raise ModelConflict(f"a job is about to make a model {name!r}")
         prefix = f"models/{name}/{digest[:16]}"
         services.artifacts.upload_folder(folder, prefix)
-        config = model.config
-        details = {
-            "image_size": list(config.image_size),
-            "channels": config.net.in_channels,
-            "class_names": list(config.class_names),
-            "schedule": vars(config.schedule),
-            "prediction_type": config.prediction_type,
-            "num_parameters": sum(p.numel() for p in model.net.parameters()),
-        }
         record = models.ModelRecord(
             name=name,
             digest=digest,
@@ -150,3 +150,23 @@ def _keep(services: Services, name: str, archive: Path) -> tuple[models.ModelRec
             num_bytes=sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
         )
         return models.create_model(services.database, record), True
+
+
+def _details(model: DiffusionModel) -> dict[str, Any]:
+    config = model.config
+    return {
+        "image_size": list(config.image_size),
+        "channels": config.net.in_channels,
+        "class_names": list(config.class_names),
+        "schedule": asdict(config.schedule),
+        "prediction_type": config.prediction_type,
+        "num_parameters": sum(p.numel() for p in model.net.parameters()),
+    }
+
+
+def _try(model: DiffusionModel) -> None:
+    """One image in one step; ValueError where the network cannot even do that."""
+    try:
+        sample_images(model, num_images=1, num_inference_steps=1, seed=0)
+    except (RuntimeError, ArithmeticError, TypeError) as error:
+        raise ValueError(f"the model makes no image: {str(error)[:200]}") from error
