@@ -210,7 +210,7 @@ def _zip_entries(
 ) -> Iterator[Entry]:
     with zipfile.ZipFile(path) as archive:
         for info in sorted(archive.infolist(), key=lambda i: i.filename):
-            if info.is_dir() or _is_clutter(info.filename):
+            if info.filename.endswith("/") or _is_clutter(info.filename):
                 continue
             if only is not None and info.filename not in only:
                 continue

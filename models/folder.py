@@ -143,7 +143,7 @@ def extract_model_archive(archive: Path, folder: Path, *, max_bytes: int = 8 * 2
     what was unpacked until then stays for the caller to remove."""
     try:
         with zipfile.ZipFile(archive) as file:
-            infos = [info for info in file.infolist() if not info.is_dir()]
+            infos = [info for info in file.infolist() if not info.filename.endswith("/")]
             names = _checked_names(infos, max_bytes)
             left = max_bytes
             for info, name in zip(infos, names, strict=True):

@@ -10,7 +10,7 @@ from models.prediction import Prediction, PredictionType
 from models.schedule import NoiseSchedule, ScheduleConfig
 from models.unet import UNet, UNetConfig
 
-MAX_SIDE = 1024  # of an image that a model makes, in pixels
+MAX_SIDE = 512  # of an image that a model makes, in pixels
 
 
 @dataclass(frozen=True)
