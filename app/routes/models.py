@@ -37,8 +37,10 @@ _BODY = {
 @router.get("", summary="List the models, newest first")
 def list_models(
     services: ServicesDep,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="how many at most")] = 20,
+    after: Annotated[
+        str | None, Query(description="the name of the last one of the page before")
+    ] = None,
 ) -> Page[ModelAnswer]:
     records, has_more = models.list_models(services.database, limit=limit, after=after)
     return Page(items=[ModelAnswer.of(record) for record in records], has_more=has_more)

@@ -64,9 +64,11 @@ def create_train_job(body: TrainRequest, response: Response, services: ServicesD
 @router.get("", summary="List the jobs, newest first")
 def list_train_jobs(
     services: ServicesDep,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    after: str | None = None,
-    status: Status | None = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="how many at most")] = 20,
+    after: Annotated[
+        str | None, Query(description="the id of the last one of the page before")
+    ] = None,
+    status: Annotated[Status | None, Query(description="only those in this state")] = None,
 ) -> Page[JobAnswer]:
     found, has_more = jobs.list_jobs(services.database, limit=limit, after=after, status=status)
     return Page(items=[JobAnswer.of(job) for job in found], has_more=has_more)

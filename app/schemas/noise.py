@@ -64,8 +64,15 @@ class NoiseForm(BaseModel):
         examples=[[0, 250, 500, 1000]],
         json_schema_extra={"items": {"type": "integer", "minimum": 0}},
     )
-    schedule: ScheduleName = "linear"
-    num_train_timesteps: int = Field(default=1000, ge=1, le=MAX_TRAIN_TIMESTEPS)
+    schedule: ScheduleName = Field(
+        default="linear", description="How fast signal gives way to noise; see GET /schedules."
+    )
+    num_train_timesteps: int = Field(
+        default=1000,
+        ge=1,
+        le=MAX_TRAIN_TIMESTEPS,
+        description="T, the number of steps from the clean image to noise.",
+    )
     rescale_zero_terminal_snr: bool = Field(
         default=False, description="Rescale the schedule so that no signal is left at the end."
     )

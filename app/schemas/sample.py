@@ -24,7 +24,13 @@ class DisturbanceOptions(BaseModel):
 
 
 class SampleBody(BaseModel):
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    """`model` is enough."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        protected_namespaces=(),
+        json_schema_extra={"examples": [{"model": "digits-1", "num_images": 4, "seed": 7}]},
+    )
 
     model: Name = Field(description="GET /models lists them")
     num_images: int = Field(
