@@ -261,6 +261,7 @@ def unclaimed_jobs(database: Database, announced_before_seconds: float) -> list[
 def request_cancel(database: Database, job_id: str) -> Job:
     """A queued job is cancelled at once, a running one soon. Raises IllegalTransition if it is
     done."""
+    get_job(database, job_id)
     with database.session() as session:
         cancelled = _update(
             session,

@@ -169,6 +169,15 @@ def test_jobs_come_in_pages_newest_first(database):
     assert seen == ids[::-1]
 
 
+def test_nothing_has_a_name_with_a_nul_in_it(database):
+    with pytest.raises(JobNotFound):
+        jobs.get_job(database, "a\0b")
+    with pytest.raises(JobNotFound):
+        jobs.request_cancel(database, "a\0b")
+    with pytest.raises(JobNotFound):
+        jobs.list_jobs(database, limit=1, after="a\0b")
+
+
 def test_what_follows_no_job_is_not_found(database):
     a_job(database)
     with pytest.raises(JobNotFound, match="'nobody'"):
