@@ -10,6 +10,7 @@ from typing import Any
 
 from app.engine_wire import ImageOrder, event_of, receive, send
 from app.errors import Busy, InvalidInput
+from app.metrics import Metrics
 from app.settings import Settings
 from app.supervision import Child
 from models.engine import Event, Made, NotMade
@@ -25,7 +26,8 @@ class EngineFailed(Exception):
 
 
 class EngineClient:
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._metrics = metrics
         locations = settings.locations
         self._socket = socket_path(locations.data_dir, "engine")
         self._environment = locations.to_environment()
@@ -54,11 +56,14 @@ class EngineClient:
         if self._pending >= self._capacity:
             raise Busy(f"{self._pending} requests for images are waiting already", 5.0)
         self._pending += 1
+        started = monotonic()
         try:
             for _ in range(ATTEMPTS):
                 try:
                     async for event in self._ask(order):
                         yield event
+                    steps = order.request.num_inference_steps
+                    self._metrics.sampled(order.model, steps, monotonic() - started)
                     return
                 except (ConnectionError, asyncio.IncompleteReadError):
                     continue

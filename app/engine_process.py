@@ -127,16 +127,17 @@ class EngineServer:
                 self._engine.cancel(number)
 
     def _statistics(self) -> dict[str, Any]:
+        batcher = self._engine.batcher
         groups = [
             {
                 **vars(stats),
                 "model": self._names.get(key.model_key, ""),
                 "precision": key.precision,
                 "deterministic": key.deterministic,
+                "slots": batcher.groups[key].num_taken_slots if key in batcher.groups else 0,
             }
             for key, stats in list(self._engine.stats.items())
         ]
-        batcher = self._engine.batcher
         return {
             "groups": groups,
             "waiting": len(batcher),

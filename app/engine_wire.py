@@ -11,7 +11,7 @@ message each.
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgpack
 import numpy as np
@@ -81,6 +81,32 @@ def packed(header: dict[str, Any], payload: bytes = b"") -> bytes:
     return b"".join((len(head).to_bytes(4, "big"), head, len(payload).to_bytes(8, "big"), payload))
 
 
+def unpacked(message: bytes | bytearray) -> tuple[dict[str, Any], bytes] | None:
+    """The header and payload of a message, None where its end is missing. Raises ConnectionError
+    for what no message begins with."""
+    head = 4 + _header_length(message[:4])
+    start = head + 8
+    if len(message) < start:
+        return None
+    end = start + int.from_bytes(message[head:start], "big")
+    if len(message) < end:
+        return None
+    return msgpack.unpackb(message[4:head]), bytes(memoryview(message)[start:end])
+
+
+def read(stream: BinaryIO) -> tuple[dict[str, Any], bytes]:
+    """As `receive`, of a stream that blocks. Raises EOFError where the other side has gone."""
+
+    def exactly(size: int) -> bytes:
+        found = stream.read(size)
+        if len(found) < size:
+            raise EOFError("the other side has gone")
+        return found
+
+    header: dict[str, Any] = msgpack.unpackb(exactly(_header_length(exactly(4))))
+    return header, exactly(int.from_bytes(exactly(8), "big"))
+
+
 async def send(writer: asyncio.StreamWriter, header: dict[str, Any], payload: bytes = b"") -> None:
     writer.write(packed(header, payload))
     await writer.drain()
@@ -88,12 +114,17 @@ async def send(writer: asyncio.StreamWriter, header: dict[str, Any], payload: by
 
 async def receive(reader: asyncio.StreamReader) -> tuple[dict[str, Any], bytes]:
     """Raises IncompleteReadError where the other side has gone."""
-    length = int.from_bytes(await reader.readexactly(4), "big")
-    if length > MAX_HEADER:
-        raise ConnectionError(f"a header of {length} bytes; at most {MAX_HEADER} are allowed")
+    length = _header_length(await reader.readexactly(4))
     header: dict[str, Any] = msgpack.unpackb(await reader.readexactly(length))
     size = int.from_bytes(await reader.readexactly(8), "big")
     return header, await reader.readexactly(size)
+
+
+def _header_length(field: bytes | bytearray) -> int:
+    length = int.from_bytes(field, "big")
+    if length > MAX_HEADER:
+        raise ConnectionError(f"a header of {length} bytes; at most {MAX_HEADER} are allowed")
+    return length
 
 
 def _pixels(payload: bytes, shape: list[int]) -> NDArray[np.uint8]:

@@ -13,15 +13,19 @@ from time import perf_counter
 from typing import TextIO
 
 import structlog
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.metrics import Metrics
 from app.problems import stopping_problem, unexpected_problem
 
 log = structlog.stdlib.get_logger("app")
 
 _PLAIN_WORD = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_QUIET = ("/healthz", "/readyz")  # asked every few seconds by whatever watches the service
+_QUIET = (
+    "/healthz",
+    "/readyz",
+    "/metrics",
+)  # asked every few seconds by whatever watches the service
 
 
 def configure_logs(level: str = "info", format: str = "auto", stream: TextIO = sys.stderr) -> None:  # noqa: A002
@@ -56,10 +60,12 @@ def configure_logs(level: str = "info", format: str = "auto", stream: TextIO = s
 
 
 class RequestLog:
-    """ASGI middleware. The outermost, so that it also answers for what nobody else caught."""
+    """ASGI middleware, which also counts. The outermost, so that it also answers for what nobody
+    else caught."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
+        self.metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,7 +80,7 @@ class RequestLog:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).append("X-Request-ID", request_id)
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -90,7 +96,9 @@ class RequestLog:
                     raise
                 await unexpected_problem(error, scope)(scope, receive, send_with_id)
             finally:
-                _log_request(scope, status, perf_counter() - started)
+                seconds = perf_counter() - started
+                self.metrics.answered(scope, status, seconds)
+                _log_request(scope, status, seconds)
 
 
 def _request_id(scope: Scope) -> str:

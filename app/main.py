@@ -19,8 +19,21 @@ from app.body_limit import BodyLimit
 from app.docs_pages import STATIC
 from app.errors import install_error_handlers
 from app.logs import RequestLog
+from app.metrics import Metrics
 from app.problems import ANY_PROBLEM, FieldError, Problem
-from app.routes import datasets, docs, health, models, noise, sample, schedules, train_jobs
+from app.routes import (
+    datasets,
+    docs,
+    health,
+    metrics,
+    models,
+    noise,
+    sample,
+    sample_jobs,
+    samplers,
+    schedules,
+    train_jobs,
+)
 from app.services import Services
 from app.settings import Settings
 from store.nodes import heartbeat, leave
@@ -33,6 +46,19 @@ Train diffusion models on your own images and serve new ones.
 Errors are `application/problem+json` (RFC 9457); every answer has an `X-Request-ID`. Where an image
 can be answered in several ways, `Accept` decides.
 """
+ROUTES = (
+    noise,
+    schedules,
+    datasets,
+    train_jobs,
+    models,
+    sample,
+    sample_jobs,
+    samplers,
+    health,
+    metrics,
+    docs,
+)
 TAGS = [
     {"name": "noise", "description": "The forward process on an image of yours."},
     {"name": "schedules", "description": "Noise schedules as numbers and as plots."},
@@ -45,6 +71,7 @@ TAGS = [
 
 
 def create_app(settings: Settings) -> FastAPI:
+    counted = Metrics()
     app = FastAPI(
         title=TITLE,
         description=DESCRIPTION,
@@ -52,9 +79,9 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_tags=TAGS,
         docs_url=None,
         redoc_url=None,
-        lifespan=partial(_lifespan, settings),
+        lifespan=partial(_lifespan, settings, counted),
     )
-    for routes in (noise, schedules, datasets, train_jobs, models, sample, health, docs):
+    for routes in ROUTES:
         app.include_router(routes.router)
     app.mount("/static", docs.CachedFiles(directory=STATIC), name="static")
     install_error_handlers(app)
@@ -63,15 +90,15 @@ def create_app(settings: Settings) -> FastAPI:
         limit=settings.max_upload_bytes,
         exceptions={"/datasets": settings.max_dataset_bytes, "/models": settings.max_model_bytes},
     )
-    app.add_middleware(RequestLog)  # added last, so outermost
+    app.add_middleware(RequestLog, metrics=counted)  # added last, so outermost
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
     return app
 
 
 @asynccontextmanager
-async def _lifespan(settings: Settings, app: FastAPI) -> AsyncIterator[None]:
+async def _lifespan(settings: Settings, counted: Metrics, app: FastAPI) -> AsyncIterator[None]:
     torch.set_num_threads(1)  # requests are what runs in parallel
-    app.state.services = services = Services.start(settings)
+    app.state.services = services = Services.start(settings, counted)
     restore = _on_sigterm(services.stopping.set)
     await asyncio.to_thread(heartbeat, services.database, "api")  # refuses a second host on SQLite
     reaper = Reaper(services.database, services.queue, "api")

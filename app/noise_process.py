@@ -4,43 +4,40 @@ Its standard input is a socket (app.processes). First come the settings, then re
 with the form and a payload with the image. It leaves when the socket closes.
 """
 
-import asyncio
 import socket
 import sys
+from contextlib import suppress
 from typing import Any
 
 import torch
-import uvloop
 from starlette.responses import Response
 
-from app.engine_wire import receive, send
+from app.engine_wire import packed, read
 from app.errors import RequestError
 from app.logs import configure_logs, log
 from app.noise_answer import answer
 from app.problems import problem_response, unexpected_problem
-from app.processes import BUFFER_BYTES
 from app.schemas.noise import NoiseForm
 from app.settings import Settings
 
 
 def main() -> None:
     torch.set_num_threads(1)  # there is one of these processes for each core
-    uvloop.run(_serve(socket.socket(fileno=sys.stdin.fileno())))
+    connection = socket.socket(fileno=sys.stdin.fileno())
+    with connection, suppress(EOFError, ConnectionError):  # the API has gone
+        _serve(connection)
 
 
-async def _serve(connection: socket.socket) -> None:
-    reader, writer = await asyncio.open_connection(sock=connection, limit=BUFFER_BYTES)
-    try:
-        header, _ = await receive(reader)
-        settings = Settings.model_validate(header)
-        configure_logs(settings.log_level, settings.log_format)
-        while True:
-            header, image = await receive(reader)
-            response = _respond(header, image, settings)
-            described = {"status": response.status_code, "headers": response.raw_headers}
-            await send(writer, described, bytes(response.body))
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return  # the API has gone
+def _serve(connection: socket.socket) -> None:
+    stream = connection.makefile("rb")
+    header, _ = read(stream)
+    settings = Settings.model_validate(header)
+    configure_logs(settings.log_level, settings.log_format)
+    while True:
+        header, image = read(stream)
+        response = _respond(header, image, settings)
+        described = {"status": response.status_code, "headers": response.raw_headers}
+        connection.sendall(packed(described, bytes(response.body)))
 
 
 def _respond(header: dict[str, Any], image: bytes, settings: Settings) -> Response:

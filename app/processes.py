@@ -9,15 +9,14 @@ import asyncio
 import socket
 import subprocess
 import sys
-from contextlib import suppress
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
-from app.engine_wire import receive, send
+from app.engine_wire import packed, unpacked
 from app.errors import Busy
 from app.logs import log
 
-BUFFER_BYTES = 2**22
+BUFFER_BYTES = 2**20  # of the socket, or what the system allows
 
 Message = tuple[dict[str, Any], bytes]  # a header and a payload
 
@@ -30,35 +29,73 @@ class Process:
         self._module = module
         self._greeting = greeting
         self._popen: subprocess.Popen[bytes] | None = None
-        self._reader: asyncio.StreamReader
-        self._writer: asyncio.StreamWriter
+        self._channel: _Channel
 
     async def ask(self, message: Message) -> Message:
-        """Raises OSError or EOFError where the process is lost."""
+        """Raises OSError where the process is lost. Not to be asked again before it answered."""
         await self.start()
-        await send(self._writer, *message)
-        return await receive(self._reader)
+        return await self._channel.ask(message)
 
     async def start(self) -> None:
         """Does not wait until it is ready; `ask` calls it where nobody has."""
         if self._popen is not None:
             return
         ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
         with theirs:
             self._popen = subprocess.Popen(
                 [sys.executable, "-m", self._module], stdin=theirs.fileno(), start_new_session=True
             )
-        self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=BUFFER_BYTES)
-        await send(self._writer, self._greeting)
+        loop = asyncio.get_running_loop()
+        _, self._channel = await loop.create_connection(_Channel, sock=ours)
+        self._channel.tell((self._greeting, b""))
 
     async def end(self) -> None:
         if self._popen is None:
             return
         self._popen.kill()
         self._popen.wait()
-        self._writer.close()
-        with suppress(ConnectionError):
-            await self._writer.wait_closed()
+        self._channel.close()
+
+
+class _Channel(asyncio.Protocol):
+    """Our end of the socket. A stream's reader and writer would cost a small request as much as all
+    else that is done for it here."""
+
+    def __init__(self) -> None:
+        self._received = bytearray()
+        self._answer: asyncio.Future[Message] | None = None
+
+    def tell(self, message: Message) -> None:
+        self._transport.write(packed(*message))
+
+    def ask(self, message: Message) -> "asyncio.Future[Message]":
+        self._answer = asyncio.get_running_loop().create_future()
+        if self._transport.is_closing():
+            self.connection_lost(None)
+        else:
+            self.tell(message)
+        return self._answer
+
+    def close(self) -> None:
+        self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        message = unpacked(self._received)
+        if message is None:
+            return
+        self._received.clear()
+        if self._answer and not self._answer.done():
+            self._answer.set_result(message)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._answer and not self._answer.done():
+            self._answer.set_exception(error or ConnectionResetError("the process has gone"))
 
 
 class ProcessPool:
@@ -113,7 +150,7 @@ class ProcessPool:
             async with asyncio.timeout(self._limit_seconds):
                 answer = await process.ask(message)
             answered = True
-        except (OSError, EOFError) as error:  # a time-out is an OSError
+        except OSError as error:  # a time-out is one
             log.error("process lost", process=self._module, reason=type(error).__name__)
             raise Busy("the process at work on this was lost, or took too long", 1.0) from error
         finally:

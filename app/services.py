@@ -14,6 +14,7 @@ from starlette.requests import Request
 
 from app.engine_client import EngineClient
 from app.lane import Lane
+from app.metrics import Metrics
 from app.processes import ProcessPool
 from app.settings import Settings
 from store.artifacts import ArtifactStore
@@ -38,6 +39,7 @@ class Services:
     redis: redis.asyncio.Redis
     queue: Celery
     engine: EngineClient
+    metrics: Metrics
     quick: Lane  # CPU work of well under a second
     noising: ProcessPool
     walks: ProcessPool  # noising step by step, which takes seconds: one at a time beside the others
@@ -45,12 +47,12 @@ class Services:
     checks: dict[str, Check] = field(default_factory=dict)  # what /readyz asks, by component
 
     @classmethod
-    def start(cls, settings: Settings) -> "Services":
+    def start(cls, settings: Settings, metrics: Metrics) -> "Services":
         """Opens the database and brings its schema up to date."""
         locations = settings.locations
         database = open_database(locations.database_url)
         queue = make_queue(locations.redis_url)
-        engine = EngineClient(settings)
+        engine = EngineClient(settings, metrics)
         client = redis.asyncio.Redis.from_url(redis_client_url(locations.redis_url))
         return cls(
             settings=settings,
@@ -59,6 +61,7 @@ class Services:
             redis=client,
             queue=queue,
             engine=engine,
+            metrics=metrics,
             quick=Lane("images", available_cores(), settings.max_waiting),
             noising=_noise_processes(
                 settings, settings.noise_processes or available_cores(), settings.max_waiting

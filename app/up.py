@@ -1,7 +1,8 @@
-"""`python -m app.up`: the embedded Valkey, the API and one worker, until Ctrl-C or SIGTERM.
+"""`python -m app.up`: the embedded Valkey, the API and a worker for each kind of job, until Ctrl-C
+or SIGTERM.
 
 Each child has a session of its own, so that Ctrl-C reaches only this process, which then stops them
-in order. If this process is killed, the API and the worker see their standard input end, and the
+in order. If this process is killed, the API and the workers see their standard input end, and the
 kernel ends Valkey. The listening socket is opened here and inherited: an API that starts again
 loses no connection, and a port in use is known at once.
 """
@@ -26,7 +27,7 @@ from app.supervision import Child
 from store.locations import Locations, valkey_socket
 from store.valkey import start_valkey
 
-STOP_SECONDS = {"api": 15.0, "worker": 30.0, "valkey": 10.0}  # in this order
+STOP_SECONDS = {"api": 15.0, "trainer": 30.0, "sampler": 10.0, "valkey": 10.0}  # in this order
 POLL_SECONDS = 0.1
 
 
@@ -82,7 +83,8 @@ def _children(
         "api",
         lambda: _python(["app.api", "--fd", str(listener.fileno())], environment, listener),
     )
-    children["worker"] = Child("worker", lambda: _python(["worker.main"], environment))
+    children["trainer"] = Child("trainer", lambda: _python(["worker.main", "train"], environment))
+    children["sampler"] = Child("sampler", lambda: _python(["worker.main", "sample"], environment))
     return children
 
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from multiprocessing.connection import Connection
@@ -33,6 +33,7 @@ from benchmarks.common import (
     HERE,
     PEER_PYTHON,
     RESULTS,
+    cpu_seconds,
     free_port,
     in_turn,
     ratio,
@@ -45,8 +46,8 @@ from models.noise import normal
 
 SIZES = (32, 64, 128, 256, 512)
 CLIENTS = 16
-ROUNDS = 7
-SECONDS = 2.0
+ROUNDS = 5
+SECONDS = 1.5
 T = 500
 SEED = 1
 OURS, PLAIN, TUNED, BARE = "this service", "FastAPI + diffusers", "the same, tuned", "bare"
@@ -68,7 +69,7 @@ def main() -> None:
                 DIFFUSION_DATA_DIR=data_dir,
                 DIFFUSION_PORT=str(port),
             )
-        ).base
+        )
         command: list[str | Path] = [
             PEER_PYTHON,
             "-m",
@@ -78,20 +79,28 @@ def main() -> None:
             HERE / "peers",
         ]
         command += ["--port", str(peer_port), "--workers", str(cores), "--no-access-log"]
-        peer = stack.enter_context(server(command, peer_port, "/docs")).base
+        peer = stack.enter_context(server(command, peer_port, "/docs"))
         bare = stack.enter_context(Bare(cores))
         sizes = []
         for size in SIZES:
             image = photograph(size)
-            check(image, ours, peer)
-            contenders: dict[str, Callable[[], float]] = {
-                name: partial(serve, url, image) for name, url in urls(ours, peer).items()
+            addresses = urls(ours.base, peer.base)
+            check(image, addresses)
+            spent = dict.fromkeys((PLAIN, TUNED), peer.cpu_seconds)
+            spent |= {OURS: ours.cpu_seconds, BARE: bare.cpu_seconds}
+            rates: dict[str, Callable[[], float]] = {
+                name: partial(serve, url, image) for name, url in addresses.items()
             }
-            contenders[BARE] = partial(bare.per_second, image)
-            for contender in contenders.values():  # warm up
-                contender()
+            rates[BARE] = partial(bare.per_second, image)
+            for rate in rates.values():  # warm up
+                rate()
+            cpu: dict[str, list[float]] = {name: [] for name in rates}
+            contenders = {
+                name: partial(with_cpu, rate, spent[name], cpu[name])
+                for name, rate in rates.items()
+            }
             figures = in_turn(contenders, ROUNDS)
-            sizes.append({"size": size, "requests_per_second": figures})
+            sizes.append({"size": size, "requests_per_second": figures, "cpu_milliseconds": cpu})
             print(f"{size} px measured", file=sys.stderr)
     report(sizes)
 
@@ -130,6 +139,17 @@ def serve(url: str, image: bytes) -> float:
     return requests_per_second(url, form(image), content_type, CLIENTS, SECONDS)
 
 
+def with_cpu(
+    rate: Callable[[], float], cpu_seconds: Callable[[], float], milliseconds: list[float]
+) -> float:
+    """The rate of one turn; what the server computed for each request is added to the list."""
+    before = cpu_seconds()
+    requests_per_second = rate()
+    spent = cpu_seconds() - before
+    milliseconds.append(1000 * spent / (requests_per_second * SECONDS))
+    return requests_per_second
+
+
 def ask(url: str, image: bytes) -> bytes:
     headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
     with urllib.request.urlopen(
@@ -138,10 +158,10 @@ def ask(url: str, image: bytes) -> bytes:
         return bytes(response.read())
 
 
-def check(image: bytes, ours: str, peer: str) -> None:
+def check(image: bytes, addresses: Mapping[str, str]) -> None:
     """The gate: ours is exactly alpha x_0 + sigma noise with the noise of its seed, and the peer's
     pictures have the same mean, spread and share of the clean image."""
-    x_0, x_t = pixels(image), pixels(ask(urls(ours, peer)[OURS], image))
+    x_0, x_t = pixels(image), pixels(ask(addresses[OURS], image))
     abar = np.prod(1 - np.linspace(1e-4, 0.02, 1000)[:T])
     shape = (3, *x_0.shape[:2])
     noise = normal(SEED, torch.zeros(1, dtype=torch.int64), 0, shape)[0].permute(1, 2, 0).numpy()
@@ -150,7 +170,7 @@ def check(image: bytes, ours: str, peer: str) -> None:
     if off > 0.51:
         raise AssertionError(f"POST /noise is {off} grey levels off")
     for name in (PLAIN, TUNED):
-        theirs = pixels(ask(urls(ours, peer)[name], image))
+        theirs = pixels(ask(addresses[name], image))
         for what, figure in (("mean", np.mean), ("spread", np.std), ("share", partial(share, x_0))):
             if not np.isclose(figure(theirs), figure(x_t), rtol=0.1, atol=0.05):
                 raise AssertionError(f"{name}: {what} {figure(theirs)}, ours {figure(x_t)}")
@@ -187,6 +207,9 @@ class Bare:
             process.terminate()
             process.join()
 
+    def cpu_seconds(self) -> float:
+        return cpu_seconds([int(process.pid or 0) for process in self._processes])
+
     def per_second(self, image: bytes) -> float:
         for pipe in self._pipes:
             pipe.send(image)
@@ -207,17 +230,22 @@ def _repeat(pipe: Connection) -> None:
 
 
 def report(sizes: list[dict[str, Any]]) -> None:
-    rows = []
+    names = (OURS, PLAIN, TUNED, BARE)
+    rates, costs = [], []
     for entry in sizes:
-        figures = entry["requests_per_second"]
-        best = max((PLAIN, TUNED), key=lambda name: median(figures[name]))
-        entry["ratio_to_best_peer"] = ratio(figures, OURS, best)
-        entry["ratio_to_bare"] = ratio(figures, OURS, BARE)
-        rates = [f"{median(figures[name]):.0f}" for name in (OURS, PLAIN, TUNED, BARE)]
-        ratios = [f"{entry['ratio_to_best_peer']:.2f}", f"{entry['ratio_to_bare']:.2f}"]
-        rows.append([f"{entry['size']} px", *rates, *ratios])
+        size = f"{entry['size']} px"
+        figures, cpu = entry["requests_per_second"], entry["cpu_milliseconds"]
+        entry["ratio_to"] = {name: ratio(figures, OURS, name) for name in names[1:]}
+        ratios = [f"{value:.2f}" for value in entry["ratio_to"].values()]
+        rates.append([size, *(f"{median(figures[name]):.0f}" for name in names), *ratios])
+        entry["cpu_ratio_of"] = {name: ratio(cpu, name, OURS) for name in names[1:]}
+        ratios = [f"{value:.2f}" for value in entry["cpu_ratio_of"].values()]
+        costs.append([size, *(f"{median(cpu[name]):.2f}" for name in names), *ratios])
     save("noise", {"clients": CLIENTS, "rounds": ROUNDS, "seconds": SECONDS, "sizes": sizes})
-    print(table(["requests / s", OURS, PLAIN, TUNED, BARE, "to best peer", "to bare"], rows))
+    header = ["requests / s", *names, "ours to plain", "to tuned", "to bare"]
+    print(table(header, rates), end="\n\n")
+    header = ["CPU ms / request", *names, "plain to ours", "tuned to ours", "bare to ours"]
+    print(table(header, costs))
     plot(sizes, RESULTS / "noise.png")
 
 

@@ -64,7 +64,8 @@ class Row:
 
 @dataclass(eq=False)
 class Ticket:
-    """`evaluations` of each row of the plan; `deadline` in the caller's time."""
+    """`evaluations` of each row of the plan; images from `first_image` on; `deadline` in the
+    caller's time."""
 
     id: Hashable
     group: Hashable
@@ -72,11 +73,13 @@ class Ticket:
     num_images: int
     arrived: float
     deadline: float | None = None
+    first_image: int = 0
     rows: list[Row] = field(init=False)
     remaining: int = field(init=False)  # evaluations, over all images
 
     def __post_init__(self) -> None:
-        self.rows = [Row(self, image) for image in range(self.num_images)]
+        images = range(self.first_image, self.first_image + self.num_images)
+        self.rows = [Row(self, image) for image in images]
         self.remaining = sum(self.evaluations) * self.num_images
 
 
@@ -146,6 +149,10 @@ class Group:
     @property
     def num_free_slots(self) -> int:
         return len(self._free)
+
+    @property
+    def num_taken_slots(self) -> int:
+        return self.slots - len(self._free)
 
     def bucket(self, width: int) -> int:
         return next(b for b in self.buckets if b >= width)

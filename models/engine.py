@@ -38,7 +38,7 @@ DETERMINISTIC_WIDTH = 4
 @dataclass(frozen=True)
 class Order:
     """What is submitted. `model_key` names the model's weights; `watched` asks for a Seen after
-    every row; `deadline` is in the clock's time."""
+    every row; `deadline` is in the clock's time; images before `first_image` are there already."""
 
     id: Hashable
     model_key: Hashable
@@ -48,6 +48,7 @@ class Order:
     precision: Precision = "float32"
     watched: bool = False
     deadline: float | None = None
+    first_image: int = 0
 
 
 # What a step tells, by the id of the order -------------------------------------------------------
@@ -203,8 +204,15 @@ class Engine:
         try:
             prepared = Prepared.of(order.model, request)
             key = self._group_for(order)
-            evaluations = prepared.plan.evaluations
-            ticket = Ticket(order.id, key, evaluations, request.num_images, now, order.deadline)
+            ticket = Ticket(
+                order.id,
+                key,
+                prepared.plan.evaluations,
+                request.num_images - order.first_image,
+                now,
+                order.deadline,
+                order.first_image,
+            )
             self.batcher.add(ticket, now)
         except Refused as error:
             return [NotMade(order.id, "busy", str(error), error.retry_after)]
@@ -250,7 +258,9 @@ class Engine:
             LaneRow(row, prepared) for row, (_, prepared) in zip(batch.rows, orders, strict=True)
         ]
         events: list[Event] = [
-            Started(row.ticket.id) for row in batch.rows if row.image == 0 and row.at == 0
+            Started(row.ticket.id)
+            for row in batch.rows
+            if row.at == 0 and row.image == row.ticket.first_image
         ]
         started = self._clock()
         try:

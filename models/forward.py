@@ -10,12 +10,13 @@ import math
 import torch
 from torch import Tensor
 
-from models.noise import normal
+from models.noise import Array, normal
 from models.schedule import NoiseSchedule, transition
 
 
-def diffuse(schedule: NoiseSchedule, x_s: Tensor, s: int, t: int, noise: Tensor) -> Tensor:
-    """x_t from x_s and standard normal noise of the same shape, in float32; t = s is x_s itself.
+def diffuse(schedule: NoiseSchedule, x_s: Array, s: int, t: int, noise: Array) -> Array:
+    """x_t from x_s and standard normal noise of the same shape, float32 of torch or numpy; t = s is
+    x_s itself.
 
     Raises ValueError unless 0 <= s <= t <= num_train_timesteps.
     """

@@ -13,7 +13,7 @@ it, in pieces that stay in the cache: several times as fast there as torch.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, TypeVar
 
@@ -29,7 +29,8 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 _SQRT_HALF = 0x3F3504F3  # the bits of sqrt 1/2 in float32
-_PIECE = 8192  # elements: some ten arrays of them fit a second-level cache
+_SIGN = -(2**31)  # its bit in float32, as an int32
+_PIECE = 4096  # elements: some ten arrays of them fit a second-level cache
 
 MAX_SEED = 2**63 - 1
 
@@ -48,11 +49,9 @@ class Stream(IntEnum):
     DISTURBANCE = 8
 
 
-def philox(
-    counter: tuple[Array, Array, Array, Array], key: tuple[int, int] | tuple[Array, Array]
-) -> tuple[Array, Array, Array, Array]:
-    """Philox 4x32-10 of four int64 arrays of one shape that hold 32-bit words. The key is two such
-    words, or two arrays of them."""
+def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[Any, Any, Any, Any]:
+    """Philox 4x32-10 of 32-bit words in arrays of one shape, int64 or, of numpy, uint64. Of those
+    of uint64 all but the first may be numbers, the keys always."""
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(_ROUNDS):
@@ -73,12 +72,15 @@ def philox(
 
 
 def box_muller(word: Array, turn: Array) -> tuple[Array, Array]:
-    """Two independent standard normal float32 arrays from two int64 arrays of 32-bit words."""
+    """Two independent standard normal float32 arrays from two arrays of 32-bit words, in int64 or,
+    of numpy, uint32."""
     radius = _log_uniform(word)
     radius *= -2.0
     radius = _sqrt(radius)
     cosine, sine = _unit_circle(turn)
-    return radius * cosine, radius * sine
+    cosine *= radius
+    sine *= radius
+    return cosine, sine
 
 
 def bits(
@@ -93,21 +95,10 @@ def bits(
 
     Raises ValueError for a seed outside 0..2^63 - 1.
     """
-    rows, blocks = len(index), -(-size // 4)
-    element = torch.arange(blocks, device=index.device)
-    steps = torch.as_tensor(step, device=index.device).expand(rows)
-    counter = [element, index[:, None], steps[:, None]]
-    if isinstance(seed, Tensor):
-        counter += [(seed & _MASK)[:, None], (seed >> 32)[:, None]]
-    elif not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"seed is {seed}; it must lie in 0..{MAX_SEED}")
-
-    def words_of(element: Any, index: Any, step: Any, *keys: Any) -> tuple[Any, ...]:
-        key = keys or (seed & _MASK, seed >> 32)
-        return philox((element, index, step, _library(step).full_like(step, int(stream))), key)
-
-    words = _in_pieces(words_of, *(word.expand(rows, blocks).reshape(-1) for word in counter))
-    return torch.stack([word.view(rows, blocks) for word in words], 1).view(rows, -1)[:, :size]
+    words = _words(seed, index, step, -(-size // 4), stream)
+    if not isinstance(words, Tensor):
+        words = torch.from_numpy(words.astype(np.int64))
+    return _by_row(words, len(index))[:, :size]
 
 
 def uniform(seed: int, index: Tensor, step: Tensor | int, stream: Stream, size: int = 1) -> Tensor:
@@ -123,26 +114,66 @@ def normal(
     stream: Stream = Stream.IMAGE,
 ) -> Tensor:
     """Standard normal float32 (B, *shape); row b is a function of (seed[b], index[b], step[b])."""
-    size = math.prod(shape)
+    rows, size = len(index), math.prod(shape)
     pairs = -(-size // 2)
-    words = bits(seed, index, step, 2 * pairs, stream)
-    x, y = _in_pieces(box_muller, words[:, :pairs].reshape(-1), words[:, pairs:].reshape(-1))
-    both = torch.cat([x.view(-1, pairs), y.view(-1, pairs)], dim=1)
-    return both[:, :size].reshape(-1, *shape)
+    words = _by_row(_words(seed, index, step, -(-pairs // 2), stream), rows)
+    word, turn = words[:, :pairs].reshape(-1), words[:, pairs : 2 * pairs].reshape(-1)
+    if isinstance(word, Tensor):
+        both: Any = torch.stack(box_muller(word, turn))
+    else:
+        both = _normals_on_cpu(word, turn)
+    noise = _by_row(both, rows)[:, :size].reshape(-1, *shape)
+    return noise if isinstance(noise, Tensor) else torch.from_numpy(noise)
 
 
-def _in_pieces(function: Callable[..., tuple[Any, ...]], *inputs: Tensor) -> tuple[Tensor, ...]:
-    """An elementwise function of 1-D tensors, by numpy where they lie on the CPU."""
-    if inputs[0].device.type != "cpu":
-        return function(*inputs)
-    arrays = [tensor.numpy() for tensor in inputs]
-    outputs = function(*(array[:_PIECE] for array in arrays))
-    if len(arrays[0]) > _PIECE:
-        pieces = [outputs]
-        for i in range(_PIECE, len(arrays[0]), _PIECE):
-            pieces.append(function(*(array[i : i + _PIECE] for array in arrays)))
-        outputs = tuple(np.concatenate(parts) for parts in zip(*pieces, strict=True))
-    return tuple(torch.from_numpy(output) for output in outputs)
+def _by_row(parts: Array, rows: int) -> Array:
+    """What lies as (parts, B, ...) as (B, parts ...): what belongs to a row side by side."""
+    return parts.reshape(len(parts), rows, -1).swapaxes(0, 1).reshape(rows, -1)
+
+
+def _words(
+    seed: Tensor | int, index: Tensor, step: Tensor | int, blocks: int, stream: Stream
+) -> Any:
+    """The four words of each block of each row, (4, B blocks): uint32 of numpy on the CPU, else an
+    int64 tensor."""
+    if isinstance(seed, int) and not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed is {seed}; it must lie in 0..{MAX_SEED}")
+    rows, device = len(index), index.device
+    given = (index, step, stream, seed & _MASK, seed >> 32)
+    if device.type == "cpu":
+        elements = np.tile(np.arange(blocks, dtype=np.uint64), rows)
+        return _words_on_cpu(elements, [_of_blocks(word, rows, blocks) for word in given])
+    element = torch.arange(blocks, device=device).repeat(rows)
+    of_rows = (torch.as_tensor(word, device=device).expand(rows) for word in given)
+    c1, c2, c3, k0, k1 = (word.repeat_interleave(blocks) for word in of_rows)
+    return torch.stack(philox((element, c1, c2, c3), (k0, k1)))
+
+
+def _of_blocks(word: Tensor | int, rows: int, blocks: int) -> NDArray[np.uint64] | int:
+    """A number where all blocks have the same: that makes the first rounds cheaper."""
+    if rows == 1 or not isinstance(word, Tensor):
+        return int(word) & _MASK
+    return np.repeat(word.expand(rows).numpy().astype(np.uint64), blocks)
+
+
+def _words_on_cpu(
+    element: NDArray[np.uint64], others: Sequence[NDArray[np.uint64] | int]
+) -> NDArray[np.uint32]:
+    words = np.empty((4, len(element)), np.uint32)
+    for i in range(0, len(element), _PIECE):
+        piece = slice(i, i + _PIECE)
+        c1, c2, c3, k0, k1 = (word if isinstance(word, int) else word[piece] for word in others)
+        for lane, word in zip(words, philox((element[piece], c1, c2, c3), (k0, k1)), strict=True):
+            lane[piece] = word
+    return words
+
+
+def _normals_on_cpu(word: NDArray[np.uint32], turn: NDArray[np.uint32]) -> NDArray[np.float32]:
+    normals = np.empty((2, len(word)), np.float32)
+    for i in range(0, len(word), 2 * _PIECE):
+        piece = slice(i, i + 2 * _PIECE)  # of numbers half as wide
+        normals[0, piece], normals[1, piece] = box_muller(word[piece], turn[piece])
+    return normals
 
 
 def _library(array: Tensor | NDArray[Any]) -> Any:
@@ -175,18 +206,33 @@ def _log_uniform(word: Array) -> Array:
 def _unit_circle(word: Array) -> tuple[Array, Array]:
     """(cos, sin) of 2 pi word / 2^32 - pi/4: two bits turn what a polynomial gives near 0."""
     xp = _library(word)
-    quadrant = word >> 30
-    centred = xp.asarray((word & 0x3FFFFFFF) - 0x20000000, dtype=xp.float32)
-    angle = centred * (math.pi / 2**31)
+    word = _as_int32(word)
+    angle = xp.asarray((word & 0x3FFFFFFF) - 0x20000000, dtype=xp.float32)
+    angle *= math.pi / 2**31
     square = angle * angle
-    cosine = _horner(square, (1 / 40320, -1 / 720, 1 / 24, -1 / 2, 1.0))
-    sine = angle * _horner(square, (1 / 362880, -1 / 5040, 1 / 120, -1 / 6, 1.0))
-    swap = (quadrant & 1) == 1
-    x: Array
-    y: Array
-    x, y = xp.where(swap, -sine, cosine), xp.where(swap, cosine, sine)
-    turn = xp.asarray(1 - (quadrant & 2), dtype=xp.float32)
-    return x * turn, y * turn
+    cosine = _horner(square, (1 / 40320, -1 / 720, 1 / 24, -1 / 2, 1.0)).view(xp.int32)
+    sine = _horner(square, (1 / 362880, -1 / 5040, 1 / 120, -1 / 6, 1.0))
+    sine *= angle
+    sine = sine.view(xp.int32)
+    # By bits: a quarter turn makes (cos, sin) into (-sin, cos), a half turn changes both signs.
+    quarter = word << 1
+    swap = cosine ^ sine
+    swap &= quarter >> 31
+    cosine ^= swap
+    sine ^= swap
+    quarter ^= word
+    quarter &= _SIGN
+    cosine ^= quarter
+    sine ^= word & _SIGN
+    return cosine.view(xp.float32), sine.view(xp.float32)
+
+
+def _as_int32(word: Array) -> Array:
+    """The same bits, signed."""
+    if isinstance(word, Tensor):
+        return word.to(torch.int32)
+    signed: NDArray[Any] = word.astype(np.uint32, copy=False).view(np.int32)
+    return signed
 
 
 def _horner(x: Array, coefficients: Sequence[float]) -> Array:

@@ -41,6 +41,8 @@ DISTURB = 12  # noise added to x_t before the network sees it
 SHOWN = 13  # what x_t is divided by to be shown
 COLUMNS = 14
 
+INVERTIBLE: tuple[SamplerName, ...] = ("ddim", "euler")  # with eta 0
+
 
 @dataclass(frozen=True)
 class Disturbance:
@@ -205,7 +207,7 @@ def _check_inversion(request: SampleRequest) -> None:
         raise ValueError("invert is true, but there is no init_image to invert")
     if request.mask is not None:
         raise ValueError("mask does not go with invert")
-    if request.sampler not in ("ddim", "euler") or request.eta:
+    if request.sampler not in INVERTIBLE or request.eta:
         raise ValueError(
             f"sampler is {request.sampler!r}, eta {request.eta:g}; invert goes with 'ddim' or "
             "'euler' and eta 0, which walk the same path back"

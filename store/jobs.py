@@ -5,12 +5,14 @@
 A worker claims a job by one compare-and-swap that raises its `fence`; every later write of that
 worker says `where fence = mine`, so that one which lost its lease can change nothing any more. A
 worker's loss returns the job to the next claim, with its checkpoint.
+
+A job of kind "train" makes a model from a data set, one of kind "sample" images from a model.
 """
 
 import secrets
 import time
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
@@ -20,6 +22,8 @@ from store.datasets import DatasetRecord
 from store.errors import DatasetNotFound, IllegalTransition, JobNotFound, LostLease, ModelConflict
 from store.models import ModelRecord
 
+Kind = Literal["train", "sample"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
 DONE: tuple[Status, ...] = ("succeeded", "failed", "cancelled")
 
@@ -30,10 +34,10 @@ class Job(Record):
     __tablename__ = "jobs"
 
     id: Mapped[str] = mapped_column(primary_key=True)
-    kind: Mapped[str]
+    kind: Mapped[Kind] = mapped_column(sa.String(16))
     status: Mapped[str]
-    dataset: Mapped[str]
-    model_name: Mapped[str]
+    dataset: Mapped[str | None]  # of "train"
+    model_name: Mapped[str]  # to be made, or to be sampled from
     config: Mapped[dict[str, Any]]
     progress: Mapped[dict[str, Any]]
     error_code: Mapped[str | None]
@@ -57,28 +61,12 @@ class Job(Record):
         return self.status in DONE
 
 
-def create_job(
-    database: Database, *, kind: str, dataset: str, model_name: str, config: dict[str, Any]
+def create_train_job(
+    database: Database, *, dataset: str, model_name: str, config: dict[str, Any]
 ) -> Job:
     """A queued job. Raises DatasetNotFound, or ModelConflict where a model of that name exists or
     another job is about to make it."""
-    at = now()
-    job = Job(
-        id=_new_id(),
-        kind=kind,
-        status="queued",
-        dataset=dataset,
-        model_name=model_name,
-        config=config,
-        progress={},
-        fence=0,
-        attempts=0,
-        cancel_requested=False,
-        created_at=at,
-        queued_at=at,
-        updated_at=at,
-        version=1,
-    )
+    job = _new_job("train", model_name, config, dataset)
     with database.session(names=True) as session:
         if session.get(DatasetRecord, dataset) is None:
             raise DatasetNotFound(dataset)
@@ -90,27 +78,48 @@ def create_job(
     return job
 
 
-def get_job(database: Database, job_id: str) -> Job:
+def create_sample_job(database: Database, *, model_name: str, config: dict[str, Any]) -> Job:
+    """A queued job. That its model stays is not ensured: without it the job will fail."""
+    job = _new_job("sample", model_name, config)
+    with database.session() as session:
+        session.add(job)
+    return job
+
+
+def get_job(database: Database, job_id: str, kind: Kind | None = None) -> Job:
+    """Raises JobNotFound, also where it is of another kind."""
     with database.session() as session:
         job = session.get(Job, job_id)
-    if job is None:
+    if job is None or kind not in (None, job.kind):
         raise JobNotFound(job_id)
     return job
 
 
 def list_jobs(
-    database: Database, *, limit: int, after: str | None = None, status: str | None = None
+    database: Database,
+    kind: Kind,
+    *,
+    limit: int,
+    after: str | None = None,
+    status: str | None = None,
 ) -> tuple[list[Job], bool]:
     """Newest first, those that follow the job `after` in that order; and whether there are more.
     Raises JobNotFound where there is no such job."""
-    query = sa.select(Job).order_by(Job.id.desc()).limit(limit + 1)
+    query = sa.select(Job).where(Job.kind == kind).order_by(Job.id.desc()).limit(limit + 1)
     if after is not None:
-        query = query.where(Job.id < get_job(database, after).id)
+        query = query.where(Job.id < get_job(database, after, kind).id)
     if status is not None:
         query = query.where(Job.status == status)
     with database.session() as session:
         jobs = list(session.scalars(query))
     return jobs[:limit], len(jobs) > limit
+
+
+def count_jobs(database: Database) -> dict[tuple[str, str], int]:
+    """By kind and status."""
+    query = sa.select(Job.kind, Job.status, sa.func.count()).group_by(Job.kind, Job.status)
+    with database.session() as session:
+        return {(kind, status): count for kind, status, count in session.execute(query)}
 
 
 # What workers do ----------------------------------------------------------------------------------
@@ -223,6 +232,20 @@ def succeed_with_model(
         session.add(model)
 
 
+def succeed(database: Database, job_id: str, fence: int, progress: dict[str, Any]) -> None:
+    """The job is done, and whatever it made is in the artefacts."""
+    _write(
+        database,
+        job_id,
+        fence,
+        status="succeeded",
+        progress=progress,
+        finished_at=now(),
+        owner=None,
+        lease_expires_at=None,
+    )
+
+
 def requeue(database: Database, job_id: str, fence: int, *, blameless: bool = False) -> None:
     """Give the job back. `blameless`: the worker was asked to leave, so no attempt is counted."""
     _write(
@@ -237,9 +260,9 @@ def requeue(database: Database, job_id: str, fence: int, *, blameless: bool = Fa
     )
 
 
-def unclaimed_jobs(database: Database, announced_before_seconds: float) -> list[str]:
-    """Jobs that no worker holds although they should run: queued and not announced for a while, or
-    with an expired lease. Marks them as announced now."""
+def unclaimed_jobs(database: Database, announced_before_seconds: float) -> list[tuple[str, Kind]]:
+    """Ids and kinds of jobs that no worker holds although one should: queued and not announced for
+    a while, or with an expired lease. Marks them as announced now."""
     at = now()
     waiting = sa.or_(
         sa.and_(
@@ -249,19 +272,20 @@ def unclaimed_jobs(database: Database, announced_before_seconds: float) -> list[
         sa.and_(Job.status == "running", Job.lease_expires_at < at),
     )
     with database.session() as session:
-        ids = list(session.scalars(sa.select(Job.id).where(waiting).order_by(Job.id)))
-        if ids:
+        found = session.execute(sa.select(Job.id, Job.kind).where(waiting).order_by(Job.id)).all()
+        if found:
+            ids = [job_id for job_id, _ in found]
             session.execute(sa.update(Job).where(Job.id.in_(ids)).values(queued_at=at))
-    return ids
+    return [(job_id, kind) for job_id, kind in found]
 
 
 # What callers do ----------------------------------------------------------------------------------
 
 
-def request_cancel(database: Database, job_id: str) -> Job:
-    """A queued job is cancelled at once, a running one soon. Raises IllegalTransition if it is
-    done."""
-    get_job(database, job_id)
+def request_cancel(database: Database, job_id: str, kind: Kind | None = None) -> Job:
+    """A queued job is cancelled at once, a running one soon. Raises JobNotFound, and
+    IllegalTransition if it is done."""
+    get_job(database, job_id, kind)
     with database.session() as session:
         cancelled = _update(
             session,
@@ -274,10 +298,20 @@ def request_cancel(database: Database, job_id: str) -> Job:
         )
         job = session.get(Job, job_id)
         if job is None:
-            raise JobNotFound(job_id)
+            raise JobNotFound(job_id)  # deleted a moment ago
         if not asked:
             raise IllegalTransition(job_id, job.status, "cancelled")
     return job
+
+
+def delete_job(database: Database, job_id: str, kind: Kind) -> None:
+    """Forget one that is done; the artefacts are the caller's to remove. Raises JobNotFound and
+    IllegalTransition."""
+    job = get_job(database, job_id, kind)
+    if not job.done:
+        raise IllegalTransition(job_id, job.status, "deleted")
+    with database.session() as session:
+        session.execute(sa.delete(Job).where(Job.id == job_id))
 
 
 def _write(database: Database, job_id: str, fence: int, **values: Any) -> None:
@@ -304,8 +338,34 @@ def _count(session: Session, statement: sa.Update) -> int:
 
 def _unfinished_job_for(session: Session, model_name: str) -> str | None:
     return session.scalars(
-        sa.select(Job.id).where(Job.model_name == model_name, Job.status.not_in(DONE))
+        sa.select(Job.id).where(_will_make_a_model(), Job.model_name == model_name)
     ).first()
+
+
+def _will_make_a_model() -> sa.ColumnElement[bool]:
+    return sa.and_(Job.kind == "train", Job.status.not_in(DONE))
+
+
+def _new_job(
+    kind: Kind, model_name: str, config: dict[str, Any], dataset: str | None = None
+) -> Job:
+    at = now()
+    return Job(
+        id=_new_id(),
+        kind=kind,
+        status="queued",
+        dataset=dataset,
+        model_name=model_name,
+        config=config,
+        progress={},
+        fence=0,
+        attempts=0,
+        cancel_requested=False,
+        created_at=at,
+        queued_at=at,
+        updated_at=at,
+        version=1,
+    )
 
 
 def _new_id() -> str:
@@ -316,6 +376,6 @@ def _new_id() -> str:
 def model_names(database: Database) -> set[str]:
     """All that are taken, by models or by jobs that may still make one."""
     with database.session() as session:
-        wanted = session.scalars(sa.select(Job.model_name).where(Job.status.not_in(DONE)))
+        wanted = session.scalars(sa.select(Job.model_name).where(_will_make_a_model()))
         made = session.scalars(sa.select(ModelRecord.name))
         return {*wanted, *made}

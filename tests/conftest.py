@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+# Tests run side by side: more threads than cores would wait for each other. Read when torch loads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from store.artifacts import ArtifactStore
 from store.database import Database, open_database
 from store.locations import valkey_socket

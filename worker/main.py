@@ -1,4 +1,5 @@
-"""A worker: `python -m worker.main`. Celery brings wake-ups, the supervisor does the work.
+"""A worker: `python -m worker.main [KIND ...]`, for jobs of these kinds (train, sample), by default
+of all. Celery brings wake-ups, the supervisor does the work.
 
 Environment: the locations of store.locations, and those of worker.settings.
 """
@@ -8,7 +9,8 @@ import signal
 import sys
 import threading
 import warnings
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import structlog
 from celery import Celery
@@ -18,8 +20,9 @@ from celery.signals import worker_shutting_down
 from store import nodes
 from store.database import open_database
 from store.errors import StoreError
+from store.jobs import KINDS, Kind
 from worker.logs import configure_logs
-from worker.queue import QUEUE, RUN_JOB, make_queue, submit
+from worker.queue import QUEUES, RUN_JOB, make_queue, submit
 from worker.reaper import Reaper
 from worker.settings import WorkerSettings
 from worker.supervisor import Supervisor
@@ -31,6 +34,7 @@ def main() -> None:
     configure_logs()
     warnings.simplefilter("ignore", SecurityWarning)  # of pickles sent to root; ours are JSON
     try:
+        kinds = _kinds(sys.argv[1:])
         settings = WorkerSettings.from_environment()
         database = open_database(settings.locations.database_url)
         nodes.heartbeat(database, "worker")
@@ -45,14 +49,14 @@ def main() -> None:
         _die_with_parent(supervisor)
     reaper.start()
     reaper.announce()
-    log.info("worker ready", owner=nodes.node_id("worker"))
+    log.info("worker ready", owner=nodes.node_id("worker"), kinds=kinds)
     queue.worker_main(
         [
             "--quiet",
             "worker",
             "--pool=threads",
             f"--concurrency={settings.concurrency}",
-            f"--queues={QUEUE}",
+            f"--queues={','.join(QUEUES[kind] for kind in kinds)}",
             "--without-gossip",
             "--without-mingle",
             "--without-heartbeat",
@@ -63,11 +67,18 @@ def main() -> None:
     nodes.leave(database, "worker")
 
 
+def _kinds(given: Sequence[str]) -> Sequence[Kind]:
+    for kind in given:
+        if kind not in KINDS:
+            raise ValueError(f"{kind!r} is no kind of job; there are {', '.join(KINDS)}")
+    return cast(Sequence[Kind], given) or KINDS
+
+
 def _add_task(queue: Celery, supervisor: Supervisor) -> None:
     @queue.task(name=RUN_JOB)  # type: ignore[untyped-decorator]
-    def run_job(job_id: str) -> None:
-        if supervisor.run(job_id):
-            submit(queue, job_id)
+    def run_job(job_id: str, kind: Kind) -> None:
+        if supervisor.run(job_id, kind):
+            submit(queue, job_id, kind)
 
 
 def _leave_on_shutdown(supervisor: Supervisor) -> None:

@@ -1,7 +1,8 @@
 """The Celery queue. A message is only a wake-up that names a job; the record is the truth, so a
 lost message is repeated by the reaper and a second one is harmless.
 
-Light enough for the API to import: it submits by task name and never loads torch.
+Each kind of job has a queue of its own, so that images need not wait for a training that takes
+hours. Light enough for the API to import: it submits by task name and never loads torch.
 """
 
 from celery import Celery
@@ -9,15 +10,17 @@ from celery.exceptions import CeleryError
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
+from store.jobs import Kind
+
 RUN_JOB = "worker.run_job"
-QUEUE = "diffusion"
+QUEUES: dict[Kind, str] = {"train": "diffusion.train", "sample": "diffusion.sample"}
 CONNECT_SECONDS = 2.0
 
 
 def make_queue(redis_url: str) -> Celery:
     queue = Celery("diffusion", broker=broker_url(redis_url))
     queue.conf.update(
-        task_default_queue=QUEUE,
+        task_default_queue=QUEUES["train"],
         task_acks_late=False,  # late ones are redelivered after a blip, and run twice
         task_ignore_result=True,
         task_store_errors_even_if_ignored=False,
@@ -42,12 +45,18 @@ def make_queue(redis_url: str) -> Celery:
     return queue
 
 
-def submit(queue: Celery, job_id: str) -> bool:
+def submit(queue: Celery, job_id: str, kind: Kind) -> bool:
     """Wake a worker for this job; False where the broker cannot be reached just now."""
     try:
         with queue.connection_for_write() as connection:
             connection.ensure_connection(max_retries=0, timeout=CONNECT_SECONDS)
-            queue.send_task(RUN_JOB, args=[job_id], connection=connection, retry=False)
+            queue.send_task(
+                RUN_JOB,
+                args=[job_id, kind],
+                queue=QUEUES[kind],
+                connection=connection,
+                retry=False,
+            )
     except (OSError, CeleryError, KombuError, RedisError):
         return False
     return True

@@ -36,8 +36,8 @@ class Reaper(threading.Thread):
                 log.exception("this round of announcing jobs failed")
 
     def announce(self) -> None:
-        for job_id in jobs.unclaimed_jobs(self._database, 3 * self._every):
-            announced = submit(self._queue, job_id)
+        for job_id, kind in jobs.unclaimed_jobs(self._database, 3 * self._every):
+            announced = submit(self._queue, job_id, kind)
             log.info("job announced again", job=job_id, reached_the_broker=announced)
 
     def stop(self) -> None:

@@ -1,20 +1,14 @@
-"""The trainer: `python -m worker.train_job JOB FENCE`, one process per attempt at a job.
+"""The trainer: `python -m worker.train_job JOB FENCE`.
 
 Drives models.train and keeps what it makes: checkpoints under attempt-<fence>/ with the record's
 pointer flipped last, sample grids, the metrics so far within each checkpoint, the finished model.
-It leaves on SIGTERM (with a checkpoint) and at once when its standard input ends, that is, when the
-worker that started it is gone.
 """
 
 import contextlib
-import errno
 import fcntl
 import json
 import os
 import shutil
-import signal
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -33,13 +27,10 @@ from models.metrics import denoising_error
 from models.recipe import TrainConfig
 from models.train import Split, TrainState, TrainStep, train
 from store import jobs
-from store.artifacts import ArtifactStore
-from store.database import Database, open_database
 from store.datasets import get_dataset
-from store.errors import LostLease, ModelConflict
+from store.errors import LostLease
 from store.models import ModelRecord
-from worker.logs import configure_logs
-from worker.settings import WorkerSettings
+from worker.job_process import EXIT_STOPPED, JobProcess, main
 
 CHECKPOINT_SECONDS = 60.0  # at least this often, whatever checkpoint_every says
 KEEP_CHECKPOINTS = 2
@@ -48,78 +39,21 @@ TAIL_SECONDS = 5.0  # how often the newest lines are put where readers find them
 SAMPLES = 16
 SAMPLE_STEPS = 20
 HELD_OUT_IMAGES = 128
-EXIT_STOPPED = 75  # asked to leave; the job goes on elsewhere
 
 log = structlog.get_logger("trainer")
 
 
-def main() -> None:
-    job_id, fence = sys.argv[1], int(sys.argv[2])
-    configure_logs()
-    _die_with_worker()
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle
-    settings = WorkerSettings.from_environment()
-    with contextlib.suppress(OSError):
-        os.nice(settings.niceness)
-    structlog.contextvars.bind_contextvars(job=job_id, fence=fence)
-    database = open_database(settings.locations.database_url)
-    try:
-        finished = TrainJob(database, settings, job_id, fence, stop).run()
-    except LostLease:
-        log.warning("another worker holds this job by now")
-        sys.exit(EXIT_STOPPED)
-    except Exception as error:
-        code, message = classify(error)
-        log.exception("job failed", code=code)
-        with contextlib.suppress(LostLease):
-            jobs.finish(database, job_id, fence, "failed", code, message)
-        sys.exit(1)
-    sys.exit(0 if finished else EXIT_STOPPED)
-
-
-def classify(error: Exception) -> tuple[str, str]:
-    """(code, message) for the record; what nobody foresaw is told to the log only."""
-    if isinstance(error, ValueError):
-        return "invalid", str(error)
-    if isinstance(error, ModelConflict):
-        return "model_exists", str(error)
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return "out_of_memory", "the device has too little memory; try a smaller batch_size or net"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "disk_full", "the disk is full"
-    return "internal", "the trainer failed; its log has the details"
-
-
-class TrainJob:
-    def __init__(
-        self,
-        database: Database,
-        settings: WorkerSettings,
-        job_id: str,
-        fence: int,
-        stop: threading.Event,
-    ) -> None:
-        self.database, self.settings, self.stop = database, settings, stop
-        self.job_id, self.fence = job_id, fence
-        self.artifacts = ArtifactStore(settings.locations.artifacts_url)
-        self.prefix = f"jobs/{job_id}/attempt-{fence}"
-        self.scratch = Path(tempfile.mkdtemp(prefix="diffusion-job-"))
+class TrainJob(JobProcess):
+    def work(self) -> bool:
+        self.prefix = f"jobs/{self.job_id}/attempt-{self.fence}"
         self.metrics: list[str] = []
         self.evaluations: list[str] = []
         self.latest: TrainStep | None = None
-
-    def run(self) -> bool:
-        """True: the model is made. False: stopped, with a checkpoint."""
-        try:
-            state, dataset = self._prepare()
-            with self._reporting():
-                if not self._train(state, dataset):
-                    return False
-            self._finish(state, dataset)
-        finally:
-            shutil.rmtree(self.scratch, ignore_errors=True)
+        state, dataset = self._prepare()
+        with self._reporting():
+            if not self._train(state, dataset):
+                return False
+        self._finish(state, dataset)
         return True
 
     # Data and state ---------------------------------------------------------------------------
@@ -127,15 +61,15 @@ class TrainJob:
     def _prepare(self) -> tuple[TrainState, Dataset]:
         job = jobs.get_job(self.database, self.job_id)
         config = TrainConfig.from_dict(job.config)
-        device = self.settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        assert job.dataset is not None
         dataset = self._dataset(job.dataset, config)
         if not job.checkpoint_key:
-            return TrainState.create(config, dataset, device), dataset
+            return TrainState.create(config, dataset, self.device), dataset
         folder = self.scratch / "resume"
         self.artifacts.download_folder(job.checkpoint_key, folder)
         self.metrics = _lines(folder / "metrics.jsonl")
         self.evaluations = _lines(folder / "evaluations.jsonl")
-        state = load_checkpoint(folder, device)
+        state = load_checkpoint(folder, self.device)
         log.info("resumed", step=state.step)
         return state, dataset
 
@@ -340,14 +274,5 @@ def _lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def _die_with_worker() -> None:
-    def watch() -> None:
-        while os.read(sys.stdin.fileno(), 4096):  # a buffered read would hold its lock at exit
-            pass
-        os._exit(EXIT_STOPPED)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 if __name__ == "__main__":
-    main()
+    main(TrainJob)

@@ -12,11 +12,14 @@ from starlette.responses import Response, StreamingResponse
 
 from app import problems
 from app.representation import choose
+from app.routes.sample_jobs import create_sample_job
 from app.sample_answer import FORMATS, Harvest, represent
 from app.sample_events import event_stream
 from app.sampling import Sampling, resolve
 from app.schemas.sample import SampleAnswer, SampleBody, SampleUsed
+from app.schemas.sample_jobs import SampleJobAnswer
 from app.services import Services, ServicesDep
+from app.settings import Settings
 from store.models import get_model
 
 router = APIRouter(tags=["sample"])
@@ -39,6 +42,11 @@ Result = TypeVar("Result")
             "model": SampleAnswer,
             "content": {name: {} for name in OFFERED if name != "application/json"},
         },
+        202: {
+            "description": "A job for the workers, where `Prefer: respond-async` asks for one or "
+            "one answer cannot hold so many images. Poll `Location`.",
+            "model": SampleJobAnswer,
+        },
         **problems.declare(
             problems.NOT_FOUND,
             problems.NOT_ACCEPTABLE,
@@ -53,14 +61,22 @@ async def sample(body: SampleBody, request: Request, services: ServicesDep) -> R
 
     The seed, the sampler and the model's digest are in the answer: the same again gives the same
     images. A caller that leaves is not sampled for any further.
+
+    `Prefer: respond-async`, or more images than one answer may hold, make it a job for the workers;
+    not with a deadline, a trajectory or events, which are for those who wait.
     """
     media_type = choose(request.headers.get("accept"), OFFERED)
     settings = services.settings
     record = await run_in_threadpool(get_model, services.database, body.model)
-    bound, watched = settings.max_images_per_request, media_type == EVENT_STREAM
+    watched = media_type == EVENT_STREAM
+    as_job = not watched and _becomes_a_job(body, request, settings)
+    bound = settings.max_images_per_job if as_job else settings.max_images_per_request
     sampling = await services.quick.run(partial(resolve, body, record, settings, bound, watched))
     headers = _headers(sampling.used)
-    if media_type == EVENT_STREAM:
+    if as_job:
+        job = await run_in_threadpool(create_sample_job, services, sampling)
+        return _accepted(job, request, headers)
+    if watched:
         events = event_stream(services, sampling, request.scope)
         return StreamingResponse(
             events, media_type=EVENT_STREAM, headers={**headers, "Cache-Control": "no-cache"}
@@ -70,6 +86,25 @@ async def sample(body: SampleBody, request: Request, services: ServicesDep) -> R
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     content = await services.quick.run(partial(represent, harvest, sampling, media_type))
     return Response(content, media_type=media_type, headers=headers)
+
+
+def _becomes_a_job(body: SampleBody, request: Request, settings: Settings) -> bool:
+    if body.trajectory or body.deadline_seconds is not None:
+        return False
+    return _prefers_a_job(request) or body.num_images > settings.max_images_per_request
+
+
+def _prefers_a_job(request: Request) -> bool:
+    """Prefer: respond-async (RFC 7240, section 4.1)."""
+    given = ",".join(request.headers.getlist("prefer")).split(",")
+    return "respond-async" in (item.partition(";")[0].strip().lower() for item in given)
+
+
+def _accepted(job: SampleJobAnswer, request: Request, headers: dict[str, str]) -> Response:
+    headers |= {"Location": job.links["self"], "Retry-After": "1", "Vary": "Accept, Prefer"}
+    if _prefers_a_job(request):
+        headers["Preference-Applied"] = "respond-async"
+    return Response(job.model_dump_json(), 202, headers, "application/json")
 
 
 async def _harvest(services: Services, sampling: Sampling) -> Harvest:

@@ -1,18 +1,16 @@
 """/train-jobs: training, from the request to the model."""
 
-import asyncio
 import json
-from time import monotonic
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app import problems
 from app.conditional import conditional
 from app.errors import blame_field
+from app.polling import Wait, poll
 from app.schemas.records import (
     JobAnswer,
     JobMetrics,
@@ -26,13 +24,10 @@ from models.recipe import DatasetFacts, TrainConfig, resolve_config
 from store import jobs
 from store.datasets import DatasetRecord, get_dataset
 from store.errors import ArtifactNotFound, NotFound
-from store.jobs import Job, Status
+from store.jobs import Status
 from worker.queue import submit
 
 router = APIRouter(prefix="/train-jobs", tags=["training"])
-
-LONGEST_WAIT = 60
-POLL_SECONDS = 0.25
 
 
 @router.post(
@@ -49,14 +44,13 @@ def create_train_job(body: TrainRequest, response: Response, services: ServicesD
     dataset = get_dataset(services.database, body.dataset)
     with blame_field(TrainRequest):
         config = _resolve(body, dataset)
-    job = jobs.create_job(
+    job = jobs.create_train_job(
         services.database,
-        kind="train",
         dataset=dataset.name,
         model_name=body.model_name or _model_name(services, dataset.name),
         config=config.to_dict(),
     )
-    submit(services.queue, job.id)  # if it fails, the reaper announces the job
+    submit(services.queue, job.id, "train")  # if it fails, the reaper announces the job
     response.headers["Location"] = f"/train-jobs/{job.id}"
     return JobAnswer.of(job)
 
@@ -70,7 +64,9 @@ def list_train_jobs(
     ] = None,
     status: Annotated[Status | None, Query(description="only those in this state")] = None,
 ) -> Page[JobAnswer]:
-    found, has_more = jobs.list_jobs(services.database, limit=limit, after=after, status=status)
+    found, has_more = jobs.list_jobs(
+        services.database, "train", limit=limit, after=after, status=status
+    )
     return Page(items=[JobAnswer.of(job) for job in found], has_more=has_more)
 
 
@@ -84,27 +80,11 @@ def list_train_jobs(
     },
 )
 async def get_train_job(
-    job_id: str,
-    request: Request,
-    services: ServicesDep,
-    wait: Annotated[
-        float, Query(ge=0, le=LONGEST_WAIT, description="seconds to wait for a change")
-    ] = 0,
+    job_id: str, request: Request, services: ServicesDep, wait: Wait = 0
 ) -> Response:
     """With If-None-Match, `wait` waits for a change from that version; without, for the job's
     end."""
-    known = request.headers.get("if-none-match")
-    deadline = monotonic() + wait
-    while True:
-        job = await run_in_threadpool(jobs.get_job, services.database, job_id)
-        unchanged = known is not None and _etag(job) in known
-        waiting = unchanged if known else not job.done
-        if not waiting or monotonic() >= deadline or services.stopping.is_set():
-            break
-        await asyncio.sleep(POLL_SECONDS)
-    headers = {} if job.done else {"Retry-After": "1"}
-    content = JobAnswer.of(job).model_dump_json().encode()
-    return conditional(request, content, "application/json", headers, etag=_etag(job))
+    return await poll(services, request, "train", job_id, wait, JobAnswer.of)
 
 
 @router.post(
@@ -115,7 +95,7 @@ async def get_train_job(
 )
 def cancel_train_job(job_id: str, services: ServicesDep) -> JobAnswer:
     """A queued job is cancelled at once, a running one within seconds."""
-    return JobAnswer.of(jobs.request_cancel(services.database, job_id))
+    return JobAnswer.of(jobs.request_cancel(services.database, job_id, "train"))
 
 
 @router.get(
@@ -124,7 +104,7 @@ def cancel_train_job(job_id: str, services: ServicesDep) -> JobAnswer:
     responses=problems.declare(problems.NOT_FOUND),
 )
 def get_metrics(job_id: str, services: ServicesDep) -> JobMetrics:
-    job = jobs.get_job(services.database, job_id)
+    job = jobs.get_job(services.database, job_id, "train")
     kept = _lines(services, f"{job.checkpoint_key}/metrics.jsonl") if job.checkpoint_key else []
     newest = _lines(services, f"jobs/{job.id}/attempt-{job.fence}/metrics.jsonl")
     last = kept[-1]["step"] if kept else 0
@@ -143,7 +123,7 @@ def get_metrics(job_id: str, services: ServicesDep) -> JobMetrics:
     responses=problems.declare(problems.NOT_FOUND),
 )
 def list_samples(job_id: str, services: ServicesDep) -> SampleList:
-    job = jobs.get_job(services.database, job_id)
+    job = jobs.get_job(services.database, job_id, "train")
     keys = services.artifacts.keys(f"jobs/{job.id}/samples")
     steps = [int(key.rsplit("/", 1)[1].removesuffix(".png")) for key in keys]
     return SampleList(steps=steps, links=[f"/train-jobs/{job.id}/samples/{s}" for s in steps])
@@ -159,7 +139,7 @@ def list_samples(job_id: str, services: ServicesDep) -> SampleList:
     },
 )
 def get_samples(job_id: str, step: int, request: Request, services: ServicesDep) -> Response:
-    job = jobs.get_job(services.database, job_id)
+    job = jobs.get_job(services.database, job_id, "train")
     try:
         content = services.artifacts.get_bytes(f"jobs/{job.id}/samples/{step:08}.png")
     except ArtifactNotFound:
@@ -200,7 +180,3 @@ def _lines(services: Services, key: str) -> list[dict[str, Any]]:
     except ArtifactNotFound:
         return []
     return [json.loads(line) for line in text.splitlines() if line]
-
-
-def _etag(job: Job) -> str:
-    return f'"{job.id}-{job.version}"'

@@ -1,7 +1,7 @@
 """Data sets, models and jobs as callers see them."""
 
 from datetime import datetime
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -30,7 +30,7 @@ from models.recipe import (
 )
 from models.schedule import MAX_TRAIN_TIMESTEPS, ScheduleName
 from store.datasets import DatasetRecord
-from store.jobs import Job
+from store.jobs import Job, Status
 from store.models import ModelRecord
 from store.names import MAX_NAME, NAME_PATTERN, NAME_RULE, is_name
 
@@ -266,28 +266,40 @@ class JobError(BaseModel):
     message: str | None
 
 
-class JobAnswer(BaseModel):
+class JobState(BaseModel):
+    """What jobs of all kinds have."""
+
     model_config = ConfigDict(protected_namespaces=())
 
     id: str
-    kind: str
-    status: Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
-    done: bool
+    status: Status
+    done: bool = Field(description="succeeded, failed or cancelled")
     cancel_requested: bool
-    dataset: str
-    model_name: str
-    progress: dict[str, Any] = Field(
-        description="step, steps, images_seen, loss, images_per_second, eta_seconds, progress 0..1"
-    )
     attempts: int = Field(description="begun since the last checkpoint; after 5 the job fails")
-    checkpoint_step: int | None
-    config: dict[str, Any] = Field(description="the resolved hyperparameters")
     error: JobError | None
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
     updated_at: datetime
     links: dict[str, str]
+
+    @classmethod
+    def describe(cls, job: Job, **derived: Any) -> Self:
+        """From the record, but for what is `derived`."""
+        error = {"code": job.error_code, "message": job.error_message} if job.error_code else None
+        derived = {"error": error, **derived}
+        plain = {name: getattr(job, name) for name in cls.model_fields if name not in derived}
+        return cls.model_validate({**plain, **derived})
+
+
+class JobAnswer(JobState):
+    dataset: str
+    model_name: str
+    progress: dict[str, Any] = Field(
+        description="step, steps, images_seen, loss, images_per_second, eta_seconds, progress 0..1"
+    )
+    checkpoint_step: int | None
+    config: dict[str, Any] = Field(description="the resolved hyperparameters")
 
     @classmethod
     def of(cls, job: Job) -> "JobAnswer":
@@ -300,10 +312,7 @@ class JobAnswer(BaseModel):
         }
         if job.status == "succeeded":
             links["model"] = f"/models/{job.model_name}"
-        error = {"code": job.error_code, "message": job.error_message} if job.error_code else None
-        derived = {"links": links, "error": error}
-        plain = {n: getattr(job, n) for n in cls.model_fields if n not in derived}
-        return cls.model_validate({**plain, **derived})
+        return cls.describe(job, links=links)
 
 
 class MetricLine(BaseModel):

@@ -11,12 +11,17 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import torch
 import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
 from app.main import create_app
 from app.settings import Settings
+from models.folder import save_model, write_model_archive
+from models.model import DiffusionModel, ModelConfig
+from models.schedule import ScheduleConfig
+from models.unet import UNet, UNetConfig
 
 MakePicture = Callable[..., bytes]
 
@@ -88,3 +93,30 @@ def picture_of_pixels(width: int, height: int) -> Image.Image:
     y, x = np.mgrid[0:height, 0:width]
     pixels = np.stack([255 * x / width, 255 * y / height, 127 + 0 * x], axis=-1)
     return Image.fromarray(pixels.astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def model_archive(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
+    """model_archive(image_size, class_names): a zip of a small greyscale model, random weights."""
+
+    def make(image_size: tuple[int, int] = (8, 8), class_names: tuple[str, ...] = ()) -> bytes:
+        folder = tmp_path_factory.mktemp("model")
+        net = UNetConfig(
+            1,
+            1,
+            block_out_channels=(8, 8),
+            norm_num_groups=4,
+            attention_head_dim=4,
+            num_class_embeds=len(class_names) + 1 if class_names else None,
+        )
+        schedule = ScheduleConfig("linear")
+        config = ModelConfig(net, schedule, "v", 0.5, image_size, class_names)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = DiffusionModel(config, UNet(net))
+            torch.nn.init.normal_(model.net.conv_out.weight, std=0.1)  # else it says 0 to all
+        save_model(model, folder / "model", {})
+        write_model_archive(folder / "model", folder / "model.zip")
+        return (folder / "model.zip").read_bytes()
+
+    return make

@@ -17,6 +17,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "examples" / "digits" / "digits.zip"
@@ -250,7 +251,7 @@ def _is_below(pid: int, service: httpx.Client) -> bool:
         ({"model": "little", "sampler": "plms"}, 422, "/sampler"),
         ({"model": "little", "num_inference_steps": 0}, 422, "/num_inference_steps"),
         ({"model": "little", "num_inference_steps": 10**9}, 422, "1..1000"),
-        ({"model": "little", "num_images": 10**6}, 422, "1..64"),
+        ({"model": "little", "num_images": 10**6}, 422, "1..10000"),
         ({"model": "little", "class_label": "cat"}, 422, "/class_label"),
         ({"model": "little", "class_label": 1.5}, 422, '"/class_label"'),
         ({"model": "little", "init_image": "é"}, 422, "init_image is not base64"),
@@ -361,3 +362,105 @@ def test_a_queued_or_running_job_can_be_cancelled_once(service, dataset):
     again = service.post(f"/train-jobs/{job['id']}/cancel")
     assert again.status_code == 409
     assert "cancelled" in again.json()["detail"]
+
+
+# Sample jobs --------------------------------------------------------------------------------------
+
+
+def test_many_images_become_a_job_for_the_workers(service, job):
+    request = {"model": "little", "num_images": 70, "num_inference_steps": 2, "seed": 5}
+    accepted = service.post("/sample", json=request)
+    assert accepted.status_code == 202, accepted.text
+    address = accepted.headers["Location"]
+    assert address == f"/sample-jobs/{accepted.json()['id']}"
+    assert "Preference-Applied" not in accepted.headers
+    done = service.get(address, params={"wait": 60}).json()
+    assert done["status"] == "succeeded", done
+    assert done["progress"]["images"] == done["progress"]["num_images"] == 70
+    assert done["used"]["seed"] == 5
+    page = service.get(done["links"]["images"], params={"limit": 60}).json()
+    assert [item["index"] for item in page["items"]] == list(range(60))
+    assert page["has_more"]
+    rest = service.get(done["links"]["images"], params={"after": 59}).json()
+    assert [item["index"] for item in rest["items"]] == list(range(60, 70))
+    image = service.get(rest["items"][-1]["href"])
+    assert Image.open(io.BytesIO(image.content)).size == (8, 8)
+    archive = service.get(done["links"]["archive"])
+    assert archive.headers["content-type"] == "application/zip"
+    with zipfile.ZipFile(io.BytesIO(archive.content)) as files:
+        assert len(files.namelist()) == 70
+        assert files.read(files.namelist()[69]) == image.content
+    assert done["id"] in [item["id"] for item in service.get("/sample-jobs").json()["items"]]
+    assert done["id"] not in [item["id"] for item in service.get("/train-jobs").json()["items"]]
+    assert service.get(f"/train-jobs/{done['id']}").status_code == 404
+    assert service.post(f"{address}/cancel").status_code == 409
+    assert service.delete(address).status_code == 204
+    assert service.get(address).status_code == 404
+    assert service.get(rest["items"][-1]["href"]).status_code == 404
+
+
+def test_a_job_gives_the_pixels_of_an_answer(service, job):
+    request = {"model": "little", "num_images": 3, "seed": 11, "deterministic": True}
+    at_once = service.post("/sample", json=request, headers={"Accept": "application/zip"})
+    accepted = service.post("/sample", json=request, headers={"Prefer": "wait=5, respond-async"})
+    assert accepted.status_code == 202
+    assert accepted.headers["Preference-Applied"] == "respond-async"
+    done = service.get(accepted.headers["Location"], params={"wait": 60}).json()
+    assert done["status"] == "succeeded", done
+    archive = service.get(done["links"]["archive"])
+    assert _pixels_of(archive.content) == _pixels_of(at_once.content)
+
+
+def test_who_waits_gets_no_job(service, job):
+    """A trajectory, a deadline and events are for those who wait."""
+    prefer = {"Prefer": "respond-async"}
+    request = {"model": "little", "num_inference_steps": 3}
+    for own in ({"trajectory": True}, {"deadline_seconds": 60}):
+        assert service.post("/sample", json=request | own, headers=prefer).status_code == 200
+    too_many = {**request, "num_images": 65, "trajectory": True}
+    answer = service.post("/sample", json=too_many, headers=prefer)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == "/num_images"
+    beyond = {**request, "num_images": 10_001}
+    answer = service.post("/sample", json=beyond)
+    assert answer.status_code == 422
+    assert "10000" in answer.json()["errors"][0]["detail"]
+
+
+def _pixels_of(archive: bytes) -> list[bytes]:
+    with zipfile.ZipFile(io.BytesIO(archive)) as files:
+        return [Image.open(io.BytesIO(files.read(n))).tobytes() for n in sorted(files.namelist())]
+
+
+# Metrics ------------------------------------------------------------------------------------------
+
+
+def test_metrics_count_what_the_engine_did(service, job):
+    def values() -> dict[str, float]:
+        families = text_string_to_metric_families(service.get("/metrics").text)
+        return {
+            sample.name: sample.value
+            for family in families
+            for sample in family.samples
+            if sample.labels.get("model", "little") == "little"
+            and sample.labels.get("deterministic", "true") == "true"
+            and sample.labels.get("steps", "10") == "10"
+            and "le" not in sample.labels
+        }
+
+    request = {"model": "little", "num_images": 3, "num_inference_steps": 7, "deterministic": True}
+    assert service.post("/sample", json=request).status_code == 200
+    before = values()
+    assert service.post("/sample", json=request).status_code == 200
+    after = values()
+    grown = {name: after[name] - before[name] for name in after}
+    # Calls of deterministic orders have one width: three rows and one place without use in each.
+    assert grown["diffusion_engine_steps_total"] == 7
+    assert grown["diffusion_engine_rows_total"] == 21
+    assert grown["diffusion_engine_evaluations_total"] == 21
+    assert grown["diffusion_engine_padding_total"] == 7
+    assert grown["diffusion_engine_step_seconds_total"] > 0
+    assert grown["diffusion_sample_seconds_count"] == 1
+    assert after["diffusion_engine_up"] == 1
+    assert after["diffusion_engine_queue_depth"] == 0
+    assert after["diffusion_engine_backlog_seconds"] == 0

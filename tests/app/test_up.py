@@ -14,11 +14,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from models.folder import save_model, write_model_archive
-from models.model import DiffusionModel, ModelConfig
-from models.schedule import ScheduleConfig
-from models.unet import UNet, UNetConfig
-
 START_SECONDS = 60.0
 
 
@@ -51,14 +46,14 @@ class Service:
         found = {}
         for pid in _children_of(self.process.pid):
             command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-            for name in ("app.api", "worker.main", "valkey-server"):
+            for name in ("app.api", "worker.main train", "worker.main sample", "valkey-server"):
                 if name in command:
                     found[name] = pid
         return found
 
     def descendants(self) -> list[int]:
         """Every process below it, once all are there: the API has some of its own."""
-        self.wait_for(lambda: len(self.children()) == 3)
+        self.wait_for(lambda: len(self.children()) == 4)
         self.wait_for(lambda: len(_descendants_of(self.children()["app.api"])) >= 2)
         return _descendants_of(self.process.pid)
 
@@ -139,11 +134,12 @@ def test_a_child_that_dies_is_started_again(up) -> None:
     os.kill(before["valkey-server"], signal.SIGKILL)
     # The socket is still open, so that the request waits for the next API.
     assert httpx.get(f"{address}/healthz", timeout=START_SECONDS).status_code == 200
-    service.wait_for(lambda: len(service.children()) == 3)
+    service.wait_for(lambda: len(service.children()) == 4)
     after = service.children()
     assert after["app.api"] != before["app.api"]
     assert after["valkey-server"] != before["valkey-server"]
-    assert after["worker.main"] == before["worker.main"]
+    for worker in ("worker.main train", "worker.main sample"):
+        assert after[worker] == before[worker]
 
 
 def test_nothing_outlives_it_even_when_it_is_killed(up) -> None:
@@ -185,11 +181,11 @@ def test_a_redis_of_one_s_own_replaces_the_embedded_one(up) -> None:
     assert "valkey-server" not in service.children()
 
 
-def test_a_request_that_would_outlast_it_is_answered_503(up, tmp_path) -> None:
+def test_a_request_that_would_outlast_it_is_answered_503(up, model_archive) -> None:
     service = up()
     request = {"model": "slow", "num_images": 64, "num_inference_steps": 1000}
     with httpx.Client(base_url=service.address(), timeout=60) as client:
-        archive = a_model(tmp_path, image_size=(64, 64))
+        archive = model_archive(image_size=(64, 64))
         assert client.put("/models/slow", content=archive).status_code == 201
         with ThreadPoolExecutor() as executor:
             waiting = executor.submit(client.post, "/sample", json=request)
@@ -200,12 +196,3 @@ def test_a_request_that_would_outlast_it_is_answered_503(up, tmp_path) -> None:
     assert answer.headers["Retry-After"] == "5"
     assert answer.json()["detail"] == "the service is stopping"
     assert "Traceback" not in "".join(service.lines)
-
-
-def a_model(folder: Path, image_size: tuple[int, int]) -> bytes:
-    """A zip of one with random weights."""
-    net = UNetConfig(1, 1, block_out_channels=(8, 8), norm_num_groups=4, attention_head_dim=4)
-    config = ModelConfig(net, ScheduleConfig("linear"), "epsilon", 0.5, image_size, ())
-    save_model(DiffusionModel(config, UNet(net)), folder / "model", {})
-    write_model_archive(folder / "model", folder / "model.zip")
-    return (folder / "model.zip").read_bytes()

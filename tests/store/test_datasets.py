@@ -32,7 +32,7 @@ def a_dataset(name: str = "photos", digest: str = "d1") -> DatasetRecord:
 
 
 def a_job_on(database: Database, dataset: str) -> jobs.Job:
-    return jobs.create_job(database, kind="train", dataset=dataset, model_name="m", config={})
+    return jobs.create_train_job(database, dataset=dataset, model_name="m", config={})
 
 
 def test_a_dataset_is_kept_with_all_that_was_found_in_it(database):

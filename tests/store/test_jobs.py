@@ -79,8 +79,8 @@ def a_job(database: Database, model_name: str = "faces") -> Job:
             artifact_key="datasets/photos.zip",
         ),
     )
-    return jobs.create_job(
-        database, kind="train", dataset="photos", model_name=model_name, config={"steps": 10}
+    return jobs.create_train_job(
+        database, dataset="photos", model_name=model_name, config={"steps": 10}
     )
 
 
@@ -104,7 +104,7 @@ def test_a_new_job_is_queued_and_keeps_its_config(database):
 
 def test_a_job_needs_its_dataset(database):
     with pytest.raises(DatasetNotFound, match="'nowhere'"):
-        jobs.create_job(database, kind="train", dataset="nowhere", model_name="m", config={})
+        jobs.create_train_job(database, dataset="nowhere", model_name="m", config={})
 
 
 def test_a_job_cannot_make_a_model_that_exists(database):
@@ -163,7 +163,7 @@ def test_jobs_come_in_pages_newest_first(database):
     assert ids == sorted(ids)
     seen, after, more = [], None, True
     while more:
-        page, more = jobs.list_jobs(database, limit=2, after=after)
+        page, more = jobs.list_jobs(database, "train", limit=2, after=after)
         seen += [job.id for job in page]
         after = seen[-1]
     assert seen == ids[::-1]
@@ -175,19 +175,19 @@ def test_nothing_has_a_name_with_a_nul_in_it(database):
     with pytest.raises(JobNotFound):
         jobs.request_cancel(database, "a\0b")
     with pytest.raises(JobNotFound):
-        jobs.list_jobs(database, limit=1, after="a\0b")
+        jobs.list_jobs(database, "train", limit=1, after="a\0b")
 
 
 def test_what_follows_no_job_is_not_found(database):
     a_job(database)
     with pytest.raises(JobNotFound, match="'nobody'"):
-        jobs.list_jobs(database, limit=2, after="nobody")
+        jobs.list_jobs(database, "train", limit=2, after="nobody")
 
 
 def test_jobs_are_listed_by_status(database):
     ids = [a_job(database, f"model-{i}").id for i in range(3)]
     jobs.claim(database, ids[1], "one", 60)
-    running, more = jobs.list_jobs(database, limit=10, status="running")
+    running, more = jobs.list_jobs(database, "train", limit=10, status="running")
     assert ([job.id for job in running], more) == ([ids[1]], False)
 
 
@@ -380,11 +380,11 @@ def test_unclaimed_are_the_forgotten_and_the_orphaned(database):
     jobs.claim(database, orphaned, "one", EXPIRED)
     jobs.claim(database, held, "one", 60)
     jobs.request_cancel(database, cancelled)
-    assert jobs.unclaimed_jobs(database, 60) == [orphaned]
-    assert jobs.unclaimed_jobs(database, 0) == [forgotten, orphaned]
+    assert jobs.unclaimed_jobs(database, 60) == [(orphaned, "train")]
+    assert jobs.unclaimed_jobs(database, 0) == [(forgotten, "train"), (orphaned, "train")]
 
 
 def test_an_announced_job_is_not_announced_again_at_once(database):
     job = a_job(database)
-    assert jobs.unclaimed_jobs(database, 0) == [job.id]
+    assert jobs.unclaimed_jobs(database, 0) == [(job.id, "train")]
     assert jobs.unclaimed_jobs(database, 60) == []

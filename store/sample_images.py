@@ -1,0 +1,23 @@
+"""Where the images of a sample job are among the artefacts."""
+
+from pathlib import PurePosixPath
+
+from store.artifacts import ArtifactStore
+
+
+def image_key(job_id: str, image: int) -> str:
+    return f"jobs/{job_id}/images/{image:08}.png"
+
+
+def archive_key(job_id: str) -> str:
+    """A zip of all of them, there when the job has succeeded."""
+    return f"jobs/{job_id}/images.zip"
+
+
+def images_made(artifacts: ArtifactStore, job_id: str) -> list[int]:
+    """In order; they can be read while the job runs."""
+    return [int(PurePosixPath(key).stem) for key in artifacts.keys(f"jobs/{job_id}/images")]
+
+
+def delete_images(artifacts: ArtifactStore, job_id: str) -> None:
+    artifacts.delete_prefix(f"jobs/{job_id}")

@@ -1,0 +1,209 @@
+"""One host's workers, database, artefacts and Valkey, without the HTTP server."""
+
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from models.data import inspect_archive
+from models.folder import save_model
+from models.model import DiffusionModel, ModelConfig
+from models.plan import SampleRequest
+from models.recipe import DatasetFacts, resolve_config
+from models.schedule import ScheduleConfig
+from models.unet import UNet, UNetConfig
+from store import jobs
+from store.artifacts import ArtifactStore
+from store.database import Database, open_database
+from store.datasets import DatasetRecord, create_dataset
+from store.jobs import Job
+from store.locations import Locations, valkey_socket
+from store.models import get_model
+from store.valkey import start_valkey
+from worker.queue import make_queue, submit
+
+LEASE_SECONDS = 2.0
+PATIENCE_SECONDS = 90.0
+
+
+class Place:
+    """One host's service, without the HTTP server."""
+
+    def __init__(self, folder: Path) -> None:
+        self.locations = Locations.of(folder)
+        self.database: Database = open_database(self.locations.database_url)
+        self.artifacts = ArtifactStore(self.locations.artifacts_url)
+        self.processes: list[subprocess.Popen[bytes]] = []
+        self.valkey: subprocess.Popen[bytes] | None = None
+        self.queue = make_queue(self.locations.redis_url)
+        self._add_dataset(folder)
+
+    def start_valkey(self) -> None:
+        folder = self.locations.data_dir
+        self.valkey = start_valkey(folder, valkey_socket(folder))
+
+    def start_worker(self, *kinds: str) -> "subprocess.Popen[bytes]":
+        environment = {
+            **os.environ,
+            **self.locations.to_environment(),
+            "DIFFUSION_LEASE_SECONDS": str(LEASE_SECONDS),
+            "OMP_NUM_THREADS": "1",
+        }
+        with (self.locations.data_dir / "worker.log").open("ab") as log:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "worker.main", *kinds],
+                env=environment,
+                stdout=log,
+                stderr=log,
+            )
+        self.processes.append(worker)
+        return worker
+
+    def accept(self, steps: int = 600) -> Job:
+        """What POST /train-jobs does."""
+        facts = DatasetFacts(40, 1, (8, 8), ("dark", "light"))
+        config = resolve_config(
+            facts,
+            steps=steps,
+            batch_size=8,
+            checkpoint_every=100,
+            net={"block_out_channels": (8, 8), "norm_num_groups": 4, "attention_head_dim": 4},
+        )
+        number = len(jobs.model_names(self.database))
+        job = jobs.create_train_job(
+            self.database,
+            dataset="tones",
+            model_name=f"model-{number}",
+            config=config.to_dict(),
+        )
+        submit(self.queue, job.id, "train")
+        return job
+
+    def accept_images(self, num_images: int, num_inference_steps: int = 20, **given: object) -> Job:
+        """What POST /sample does where it becomes a job."""
+        request = SampleRequest(
+            seed=7, num_images=num_images, num_inference_steps=num_inference_steps
+        )
+        config = {
+            "request": request.to_dict(),
+            "prefix": "models/tiny",
+            "digest": "d",
+            "deterministic": True,
+            "precision": "float32",
+            **given,
+        }
+        job = jobs.create_sample_job(self.database, model_name="tiny", config=config)
+        submit(self.queue, job.id, "sample")
+        return job
+
+    def add_model(self, image_size: tuple[int, int] = (8, 8)) -> DiffusionModel:
+        """A net with random weights among the artefacts."""
+        net = UNetConfig(1, 1, block_out_channels=(8, 8), norm_num_groups=4, attention_head_dim=4)
+        config = ModelConfig(net, ScheduleConfig("linear"), "epsilon", 0.5, image_size, ())
+        model = DiffusionModel(config, UNet(net))
+        self.save(model)
+        return model
+
+    def save(self, model: DiffusionModel) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            save_model(model, Path(scratch) / "tiny", {})
+            self.artifacts.upload_folder(Path(scratch) / "tiny", "models/tiny")
+
+    def wait(self, job: Job, until: Callable[[Job], bool]) -> Job:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not until(job := jobs.get_job(self.database, job.id)):
+            if time.monotonic() > deadline:
+                log = (self.locations.data_dir / "worker.log").read_text()[-3000:]
+                pytest.fail(f"job is {job.status} at {job.progress} after a long wait; {log}")
+            time.sleep(0.05)
+        return job
+
+    def finish(self, job: Job) -> str:
+        """The digest of the finished model's weights."""
+        job = self.wait(job, lambda j: j.done)
+        assert job.status == "succeeded", job.error_message
+        return get_model(self.database, job.model_name).digest
+
+    def workers_on(self, job: Job) -> list[int]:
+        """The processes at work on it."""
+        wanted = f"worker.{job.kind}_job {job.id}"
+        return [pid for pid, line in _command_lines() if wanted in line]
+
+    def close(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        if self.valkey:
+            self.valkey.kill()
+            self.valkey.wait()
+        self.database.close()
+
+    def _add_dataset(self, folder: Path) -> None:
+        archive = folder / "tones.zip"
+        noise = np.random.default_rng(0).normal(0, 12, (40, 8, 8))
+        with zipfile.ZipFile(archive, "w") as file:
+            for i, grain in enumerate(noise):
+                tone = (grain + 60 + 120 * (i % 2)).clip(0, 255).astype(np.uint8)
+                buffer = io.BytesIO()
+                Image.fromarray(tone).save(buffer, "PNG")
+                file.writestr(f"{('dark', 'light')[i % 2]}/{i:02}.png", buffer.getvalue())
+        summary = inspect_archive(archive)
+        self.artifacts.put_file("datasets/tones", archive)
+        create_dataset(
+            self.database,
+            DatasetRecord(
+                name="tones",
+                digest=summary.digest,
+                num_bytes=archive.stat().st_size,
+                num_images=summary.num_images,
+                channels=summary.channels,
+                classes=summary.classes,
+                sizes=summary.sizes,
+                rejected=[],
+                num_rejected=0,
+                artifact_key="datasets/tones",
+            ),
+        )
+
+
+def _command_lines() -> Iterator[tuple[int, str]]:
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except (OSError, UnicodeDecodeError):
+                continue
+            if line:  # a zombie has none
+                yield int(entry.name), line
+
+
+@contextmanager
+def _open_place() -> Iterator[Place]:
+    with tempfile.TemporaryDirectory(prefix="dif-", ignore_cleanup_errors=True) as folder:
+        place = Place(Path(folder))
+        place.start_valkey()
+        try:
+            yield place
+        finally:
+            place.close()
+
+
+@pytest.fixture(scope="session")
+def open_place() -> Callable[[], AbstractContextManager[Place]]:
+    return _open_place
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    with _open_place() as place:
+        yield place

@@ -1,0 +1,117 @@
+"""Images made by workers: real processes, and the pixels that POST /sample would give."""
+
+import io
+import os
+import signal
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.engine import Engine, Made, Order
+from models.model import DiffusionModel
+from models.plan import SampleRequest
+from store import jobs
+from store.sample_images import archive_key, image_key, images_made
+
+
+def by_the_engine(model: DiffusionModel, num_images: int, steps: int) -> np.ndarray:
+    """(N, H, W): the request that Place.accept_images makes, in this process."""
+    engine = Engine()
+    request = SampleRequest(seed=7, num_images=num_images, num_inference_steps=steps)
+    engine.submit(Order("one", "tiny", model, request, deterministic=True))
+    images = {}
+    while len(images) < num_images:
+        images |= {e.image: e.pixels[:, :, 0] for e in engine.step() if isinstance(e, Made)}
+    return np.stack([images[i] for i in range(num_images)])
+
+
+def pixels(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+def read(place, job) -> np.ndarray:
+    made = images_made(place.artifacts, job.id)
+    return np.stack([pixels(place.artifacts.get_bytes(image_key(job.id, i))) for i in made])
+
+
+def test_its_images_are_those_of_the_engine_to_the_bit(place):
+    model = place.add_model()
+    place.start_worker()
+    job = place.wait(place.accept_images(9), lambda j: j.done)
+    assert job.status == "succeeded", job.error_message
+    assert job.progress["images"] == job.progress["num_images"] == 9
+    expected = by_the_engine(model, 9, 20)
+    assert np.array_equal(read(place, job), expected)
+    with zipfile.ZipFile(io.BytesIO(place.artifacts.get_bytes(archive_key(job.id)))) as archive:
+        assert np.array_equal([pixels(archive.read(n)) for n in archive.namelist()], expected)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_lost_process_loses_no_image_and_makes_none_twice(place, number):
+    """120 images one after the other; those that the record knows of are left as they are."""
+    model = place.add_model(image_size=(32, 32))
+    place.start_worker()
+    job = place.accept_images(120, num_inference_steps=8)
+    job = place.wait(job, lambda j: (j.checkpoint_step or 0) >= 20)
+    first_times = _times(place, job, range(20))
+    for pid in place.workers_on(job):
+        os.kill(pid, number)
+    job = place.wait(job, lambda j: j.done)
+    assert job.status == "succeeded", job.error_message
+    assert job.fence == 2
+    assert _times(place, job, range(20)) == first_times
+    expected = by_the_engine(model, 120, 8)
+    assert np.array_equal(read(place, job), expected)
+
+
+def test_images_can_be_read_while_the_job_runs_and_stay_when_it_is_cancelled(place):
+    place.add_model(image_size=(32, 32))
+    place.start_worker()
+    job = place.accept_images(5000)
+    place.wait(job, lambda j: (j.checkpoint_step or 0) >= 4)
+    assert read(place, job).shape[1:] == (32, 32)
+    jobs.request_cancel(place.database, job.id)
+    job = place.wait(job, lambda j: j.done)
+    assert job.status == "cancelled"
+    assert place.workers_on(job) == []
+    assert len(images_made(place.artifacts, job.id)) >= 4
+
+
+def test_images_do_not_wait_for_a_training(place):
+    place.add_model()
+    place.start_worker("train")
+    place.start_worker("sample")
+    training = place.accept(steps=100_000)
+    place.wait(training, lambda j: j.status == "running")
+    job = place.wait(place.accept_images(3), lambda j: j.done)
+    assert job.status == "succeeded"
+    assert jobs.get_job(place.database, training.id).status == "running"
+    jobs.request_cancel(place.database, training.id)
+
+
+def test_a_model_that_is_deleted_meanwhile_fails_the_job_with_the_reason(place):
+    job = place.accept_images(3)
+    place.start_worker()
+    job = place.wait(job, lambda j: j.done)
+    assert (job.status, job.error_code) == ("failed", "model_deleted")
+    assert "deleted" in job.error_message
+
+
+def test_a_model_that_gives_no_numbers_fails_the_job_with_the_reason(place):
+    model = place.add_model()
+    with torch.no_grad():
+        for parameter in model.net.conv_in.parameters():
+            parameter.fill_(1e38)  # what follows overflows
+    place.save(model)
+    place.start_worker()
+    job = place.wait(place.accept_images(3), lambda j: j.done)
+    assert (job.status, job.error_code) == ("failed", "invalid")
+    assert "not finite" in job.error_message
+
+
+def _times(place, job, images) -> list[int]:
+    root = place.locations.data_dir / "artifacts"
+    return [(root / image_key(job.id, image)).stat().st_mtime_ns for image in images]
