@@ -102,9 +102,10 @@ class EngineServer:
                 model = await self._models.get(key)
             except (ValueError, ArtifactNotFound) as error:
                 caller.tell(NotMade(number, "invalid", str(error)))
-            except Exception:
+            except Exception as error:
                 log.exception("a model does not load", model=order.model)
-                caller.tell(NotMade(number, "failed", "the model does not load"))
+                why = f": {error.strerror}" if isinstance(error, OSError) else ""  # a full disk
+                caller.tell(NotMade(number, "failed", f"the model does not load{why}"))
             else:
                 self._names[key] = order.model
                 self._engine.submit(

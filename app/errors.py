@@ -10,6 +10,7 @@
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, cast
@@ -151,6 +152,11 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     if any(item["type"] == "json_invalid" for item in error.errors()):
         detail = "the body is not valid JSON"
         return problem_response(problems.MALFORMED, detail, request.scope)
+    if any(item["type"] == "model_attributes_type" for item in error.errors()):
+        content_type = request.headers.get("content-type", "")
+        if not _IS_JSON.match(content_type):
+            detail = f"Content-Type is {content_type[:100]!r}; it must be application/json"
+            return problem_response(problems.UNSUPPORTED, detail, request.scope)
     errors = field_errors(error.errors())
     kind = problems.INVALID
     if all(error.place == "path" for error in errors):
@@ -170,7 +176,10 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _known_error(request: Request, error: Exception) -> Response:
     kind = next(KINDS_OF[cls] for cls in type(error).__mro__ if cls in KINDS_OF)
-    return problem_response(kind, str(error), request.scope)
+    errors = []
+    if isinstance(error, store.errors.InvalidName):  # bodies are checked before: it is the path's
+        errors = [FieldError(parameter=error.field, place="path", detail=str(error))]
+    return problem_response(kind, str(error), request.scope, errors)
 
 
 async def _database_error(request: Request, error: Exception) -> Response:
@@ -182,6 +191,8 @@ async def _database_error(request: Request, error: Exception) -> Response:
     return problem_response(problems.UNAVAILABLE, detail, request.scope, headers=headers)
 
 
+_IS_JSON = re.compile(r"application/(\w[\w.-]*\+)?json\s*(;|$)", re.IGNORECASE)
+_MESSAGES = {"model_attributes_type": "it must be a JSON object"}  # by pydantic's type of error
 _DETAILS = {
     problems.NOT_FOUND: "nothing is at {path}",
     problems.METHOD_NOT_ALLOWED: "{method} is not a method of {path}",
@@ -195,7 +206,7 @@ def _field_error(error: Mapping[str, Any], place: Place | Literal["body"] | None
         place, location = cast(Place, location[0]), location[1:]
     named = location if place == "body" else location[:1]
     name = ".".join(str(item) for item in named)
-    message = error["msg"][:1].lower() + error["msg"][1:]
+    message = _MESSAGES.get(error["type"]) or error["msg"][:1].lower() + error["msg"][1:]
     detail = f"{name or 'the body'}{_value(error)}; {message}"
     if place == "body":
         return FieldError(pointer=_json_pointer(location), detail=detail)

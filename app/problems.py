@@ -104,9 +104,10 @@ class Problem(BaseModel):
 
 
 # For OpenAPI; `app.main` puts the schema among the components.
+_SCHEMA = {"$ref": "#/components/schemas/Problem"}
 ANY_PROBLEM: dict[str, Any] = {
     "description": "A problem, as RFC 9457 describes them.",
-    "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    "content": {MEDIA_TYPE: {"schema": _SCHEMA}},
 }
 
 
@@ -153,6 +154,19 @@ def is_out_of_space(error: Exception) -> bool:
 def declare(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that can answer with these kinds, for OpenAPI."""
     return {
-        kind.status: {**ANY_PROBLEM, "description": f"{kind.title}: {kind.meaning}"}
+        kind.status: {
+            "description": f"{kind.title}: {kind.meaning}",
+            "content": {MEDIA_TYPE: {"schema": _SCHEMA, "example": _example(kind)}},
+        }
         for kind in kinds
+    }
+
+
+def _example(kind: Kind) -> dict[str, Any]:
+    return {
+        "type": kind.type,
+        "title": kind.title,
+        "status": kind.status,
+        "detail": "what is wrong, in a sentence",
+        "request_id": "9f0c5b1e7a3d2c48",
     }

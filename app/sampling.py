@@ -1,7 +1,6 @@
 """What a caller of POST /sample means: every open choice made, pictures decoded and fitted."""
 
 import base64
-import binascii
 import secrets
 from dataclasses import dataclass
 from functools import lru_cache
@@ -128,7 +127,7 @@ def _picture(
         text = text.partition(",")[2]
     try:
         data = base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:  # also of what is no ASCII
         raise InvalidInput.pointer(f"/{field}", f"{field} is not base64") from None
     with blame(f"/{field}"):
         image = decode_image(data, max_pixels=settings.max_pixels)

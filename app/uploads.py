@@ -8,10 +8,23 @@ from pathlib import Path
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from app.errors import RequestError
+from app.problems import UNSUPPORTED
+
+
+class FormUpload(RequestError):
+    kind = UNSUPPORTED
+
 
 @asynccontextmanager
 async def uploaded_file(request: Request, data_dir: Path) -> AsyncIterator[Path]:
-    """The body as a file beside the data, gone afterwards."""
+    """The body as a file beside the data, gone afterwards. Raises FormUpload for a form."""
+    content_type = request.headers.get("content-type", "")
+    if content_type.lower().startswith("multipart/"):
+        raise FormUpload(
+            f"Content-Type is {content_type[:100]!r}; the body is the archive itself, not a form "
+            "(curl -T file, not -F)"
+        )
     folder = data_dir / "uploads"
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder) as file:

@@ -210,7 +210,7 @@ def _zip_entries(
 ) -> Iterator[Entry]:
     with zipfile.ZipFile(path) as archive:
         for info in sorted(archive.infolist(), key=lambda i: i.filename):
-            if info.is_dir() or _is_clutter(info.filename):
+            if info.filename.endswith("/") or _is_clutter(info.filename):
                 continue
             if only is not None and info.filename not in only:
                 continue
@@ -234,21 +234,28 @@ def _tar_entries(
 ) -> Iterator[Entry]:
     with tarfile.open(path) as archive:
         for info in archive:  # in file order: a compressed tar cannot be read in any other
-            if info.isdir() or _is_clutter(info.name):
+            name = _text(info.name)
+            if info.isdir() or _is_clutter(name):
                 continue
-            if only is not None and info.name not in only:
+            if only is not None and name not in only:
                 continue
-            reason = _refusal(info.name, info.size, limits)
+            reason = _refusal(name, info.size, limits)
             if info.issym() or info.islnk():
                 reason = "it is a link"
             elif not info.isfile():
                 reason = "it is not a regular file"
             if reason or not read:
-                yield Entry(info.name, None, reason)
+                yield Entry(name, None, reason)
                 continue
             file = archive.extractfile(info)
             assert file is not None
-            yield _read(info.name, file, limits)
+            yield _read(name, file, limits)
+
+
+def _text(name: str) -> str:
+    """A tar's names are bytes in no agreed encoding, and a database takes neither what is not
+    UTF-8 nor a NUL."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace").replace("\0", "�")
 
 
 def _read(name: str, file: IO[bytes], limits: ArchiveLimits) -> Entry:

@@ -221,6 +221,9 @@ class Engine:
             return [NotMade(order.id, "busy", str(error), error.retry_after)]
         except ValueError as error:
             return [NotMade(order.id, "invalid", str(error))]
+        except (RuntimeError, ArithmeticError, TypeError) as error:
+            # Nothing has run on the device yet: it is this order's fault, and others go on.
+            return [NotMade(order.id, "failed", f"the request cannot be prepared: {error}")]
         self._orders[order.id] = order, prepared
         return []
 

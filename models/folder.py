@@ -10,6 +10,7 @@ by diffusers load here where their UNet2DModel is built of the supported blocks.
 opened.
 """
 
+import errno
 import hashlib
 import json
 import stat
@@ -44,6 +45,7 @@ _BETA_SCHEDULES = {
     "scaled_linear": "scaled_linear",
     "squaredcos_cap_v2": "cosine",
 }
+_NO_ZIP = "the file is not a zip archive, or it is damaged"
 _MAX_FILES = 64
 _MAX_NAME = 200  # characters of a path in an archive
 _SUFFIXES = {".json", ".safetensors", ".md", ".txt"}
@@ -141,7 +143,7 @@ def extract_model_archive(archive: Path, folder: Path, *, max_bytes: int = 8 * 2
     what was unpacked until then stays for the caller to remove."""
     try:
         with zipfile.ZipFile(archive) as file:
-            infos = [info for info in file.infolist() if not info.is_dir()]
+            infos = [info for info in file.infolist() if not info.filename.endswith("/")]
             names = _checked_names(infos, max_bytes)
             left = max_bytes
             for info, name in zip(infos, names, strict=True):
@@ -162,7 +164,11 @@ def extract_model_archive(archive: Path, folder: Path, *, max_bytes: int = 8 * 2
         FileExistsError,  # a name twice, or once as a file and once as a folder
         NotADirectoryError,
     ):
-        raise ValueError("the file is not a zip archive, or it is damaged") from None
+        raise ValueError(_NO_ZIP) from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise ValueError(_NO_ZIP) from None  # an offset before the file's beginning
 
 
 def _checked_names(infos: list[zipfile.ZipInfo], max_bytes: int) -> list[str]:
@@ -291,7 +297,7 @@ def _model_config(folder: Path, net: UNetConfig, peer: Mapping[str, Any]) -> Mod
         schedule=_foreign_schedule(scheduler),
         prediction_type=_foreign_prediction(scheduler),
         sigma_data=float(scheduler.get("sigma_data", 0.5)),
-        image_size=(size, size) if isinstance(size, int) else (int(size[0]), int(size[1])),
+        image_size=(size, size) if isinstance(size, int) else tuple(size),
         class_names=tuple(str(i) for i in range(classes)),
     )
 
@@ -386,7 +392,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text())
     except FileNotFoundError:
         raise ValueError(f"{path.name} is missing") from None
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):  # no JSON, no UTF-8, a number too long, nested too deep
         raise ValueError(f"{path.name} is not valid JSON") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path.name} must hold a JSON object")

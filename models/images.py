@@ -35,6 +35,11 @@ _DAMAGE = (
 )
 _DAMAGED = "the image is truncated or damaged"
 
+
+class _Unreadable(ValueError):
+    """Nothing is wrong with the file, but its pixels are not of a kind that is read."""
+
+
 Image.MAX_IMAGE_PIXELS = 2**30  # Pillow's own guard stands aside: ours names the bound
 
 
@@ -120,10 +125,14 @@ def _num_frames(picture: Image.Image) -> int:
 def _to_array(picture: Image.Image) -> NDArray[np.uint8]:
     try:
         oriented: Image.Image = picture
+        if picture.mode == "F":
+            raise _Unreadable("the image's pixels are floating point; 8 and 16 bits can be read")
         if picture.getexif().get(_ORIENTATION, 1) != 1:
             oriented = ImageOps.exif_transpose(picture)
         flat = _without_alpha(oriented)
         array = _grey(flat) if flat.mode in _GREY_MODES else np.asarray(flat.convert("RGB"))
+    except _Unreadable:
+        raise
     except _DAMAGE:
         raise ValueError(_DAMAGED) from None
     return array if array.ndim == 3 else array[:, :, None]
@@ -140,11 +149,9 @@ def _without_alpha(picture: Image.Image) -> Image.Image:
 
 
 def _grey(picture: Image.Image) -> NDArray[np.uint8]:
-    if picture.mode == "F":
-        raise ValueError("floating point")
     if picture.mode.startswith("I"):  # 16 bits, which Pillow also calls I
         wide = np.asarray(picture).astype(np.int64)
         if wide.min(initial=0) < 0 or wide.max(initial=0) > 65535:
-            raise ValueError("more than 16 bits")
+            raise _Unreadable("the image has more than 16 bits a pixel, or negative ones")
         return ((wide + 128) // 257).astype(np.uint8)
     return np.asarray(picture.convert("L"))

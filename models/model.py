@@ -5,9 +5,12 @@ from functools import cached_property
 
 import torch
 
+from models.bounds import check_whole
 from models.prediction import Prediction, PredictionType
 from models.schedule import NoiseSchedule, ScheduleConfig
 from models.unet import UNet, UNetConfig
+
+MAX_SIDE = 512  # of an image that a model makes, in pixels
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class ModelConfig:
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        self._check_images()
         schedule = NoiseSchedule.from_config(self.schedule)
         Prediction(self.prediction_type, self.sigma_data).check(schedule)
         self.net.check_image_size(*self.image_size)
@@ -32,6 +36,16 @@ class ModelConfig:
                 f"num_class_embeds is {self.net.num_class_embeds}; "
                 f"{len(self.class_names)} classes need {expected}"
             )
+
+    def _check_images(self) -> None:
+        if len(self.image_size) != 2:
+            raise ValueError(f"image_size has {len(self.image_size)} entries; it is height, width")
+        for side in self.image_size:
+            check_whole("image_size", side, 1, MAX_SIDE)
+        if not all(isinstance(name, str) for name in self.class_names):
+            raise ValueError("class_names holds something that is no text")
+        if len(set(self.class_names)) < len(self.class_names):
+            raise ValueError("class_names holds a name twice")
 
 
 @dataclass(frozen=True)

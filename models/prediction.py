@@ -95,7 +95,8 @@ class Prediction:
         determinant = a * schedule.sigma[1:] - b * schedule.alpha[1:]
         singular = np.flatnonzero(np.abs(determinant) < 1e-9) + 1
         if singular.size:
+            others = "'flow', 'v' or 'x0'" if schedule.config.name == "flow" else "'v' or 'x0'"
             raise ValueError(
                 f"prediction_type {self.type!r} cannot give the clean image at t = {singular[0]} "
-                f"of schedule {schedule.config.name!r}, where no signal is left; use 'v' or 'x0'"
+                f"of schedule {schedule.config.name!r}, where no signal is left; use {others}"
             )

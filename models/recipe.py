@@ -5,14 +5,18 @@ a preset, the facts of a data set and whatever the caller insists on.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
+import torch
+
+from models.bounds import check_number, check_whole
 from models.model import ModelConfig
 from models.prediction import PredictionType
 from models.schedule import ScheduleConfig
-from models.unet import UNetConfig
+from models.unet import UNet, UNetConfig
 
 Preset = Literal["ddpm", "edm"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
@@ -20,6 +24,12 @@ PRESETS: tuple[Preset, ...] = get_args(Preset)
 DEFAULT_MINUTES = 10.0
 DEFAULT_MAX_SIDE = 64  # larger images are scaled down unless image_size says otherwise
 MIN_SIDE, MAX_SIDE = 8, 256
+MAX_BATCH_SIZE = 4096
+MAX_CHECKPOINT_EVERY = 10**9
+MAX_STEPS = 10**8
+MINUTES_RANGE = (0.01, 60 * 24 * 30)
+LEARNING_RATE_RANGE = (1e-7, 1.0)
+MAX_PARAMETERS = 10**9  # training keeps four numbers for each: 16 GB
 
 
 @dataclass(frozen=True)
@@ -58,19 +68,19 @@ class TrainConfig:
     held_out: int = 512  # at most this many images, and at most a tenth, are kept from training
 
     def __post_init__(self) -> None:
-        _in_range("batch_size", self.batch_size, 1, 4096)
-        _in_range("seed", self.seed, 0, 2**63 - 1)
-        _in_range("checkpoint_every", self.checkpoint_every, 1, 10**9)
-        _in_range("learning_rate", self.learning_rate, 1e-7, 1.0)
-        _in_range("class_dropout", self.class_dropout, 0.0, 0.9)
+        check_whole("batch_size", self.batch_size, 1, MAX_BATCH_SIZE)
+        check_whole("seed", self.seed, 0, 2**63 - 1)
+        check_whole("checkpoint_every", self.checkpoint_every, 1, MAX_CHECKPOINT_EVERY)
+        check_number("learning_rate", self.learning_rate, *LEARNING_RATE_RANGE)
+        check_number("class_dropout", self.class_dropout, 0.0, 0.9)
         if self.steps is None and self.minutes is None:
             raise ValueError("steps and minutes are both missing; give at least one")
         if self.steps is not None:
-            _in_range("steps", self.steps, 1, 10**8)
+            check_whole("steps", self.steps, 1, MAX_STEPS)
         if self.minutes is not None:
-            _in_range("minutes", self.minutes, 0.01, 60 * 24 * 30)
+            check_number("minutes", self.minutes, *MINUTES_RANGE)
         for side in self.image_size:
-            _in_range("image_size", side, MIN_SIDE, MAX_SIDE)
+            check_whole("image_size", side, MIN_SIDE, MAX_SIDE)
         if self.channels not in (1, 3):
             raise ValueError(f"channels is {self.channels}; it must be 1 or 3")
         self.model_config(self.sigma_data or 0.5)  # refuses parts that do not fit together
@@ -112,7 +122,7 @@ def resolve_config(
 ) -> TrainConfig:
     """The preset's recipe for this data, with what the caller overrides (None means: choose).
 
-    Raises ValueError naming the field and its bound.
+    Raises ValueError that begins with the field's name, as `net.dropout`, and names its bound.
     """
     if preset not in PRESETS:
         raise ValueError(f"preset is {preset!r}; it must be one of {PRESETS}")
@@ -123,17 +133,20 @@ def resolve_config(
     class_names = facts.class_names if class_conditional is not False else ()
     size = image_size or default_image_size(facts.image_size)
     for side in size:
-        _in_range("image_size", side, MIN_SIDE, MAX_SIDE)
+        check_whole("image_size", side, MIN_SIDE, MAX_SIDE)
     unet = UNetConfig.small(size, facts.channels, len(class_names))
     if net:
-        unet = replace(unet, **_block_types(net), **net)
+        with _part("net"):
+            unet = replace(unet, **_block_types(net), **net)
+            _check_parameters(unet)
     family: dict[str, Any] = (
         {"schedule": ScheduleConfig("edm"), "prediction_type": "edm"}
         if preset == "edm"
         else {"schedule": ScheduleConfig("linear"), "prediction_type": "epsilon"}
     )
     if schedule:
-        family["schedule"] = ScheduleConfig(**schedule)
+        with _part("schedule"):
+            family["schedule"] = ScheduleConfig(**{"name": family["schedule"].name, **schedule})
     recipe: dict[str, Any] = {
         "preset": preset,
         "image_size": size,
@@ -177,6 +190,20 @@ def default_learning_rate(net: UNetConfig) -> float:
     return 2e-3 * math.sqrt(32 / max(32, net.block_out_channels[0]))
 
 
-def _in_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:  # also refuses NaN
-        raise ValueError(f"{name} is {value}; it must lie in {low:g}..{high:g}")
+@contextmanager
+def _part(name: str) -> Iterator[None]:
+    """A field that an error names is one of this part."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{name}.{error}") from None
+
+
+def _check_parameters(net: UNetConfig) -> None:
+    with torch.device("meta"):  # counts without the memory
+        count = sum(p.numel() for p in UNet(net).parameters())
+    if count > MAX_PARAMETERS:
+        raise ValueError(
+            f"block_out_channels and layers_per_block make a net of {count} parameters; "
+            f"at most {MAX_PARAMETERS} are allowed"
+        )

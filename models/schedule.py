@@ -14,11 +14,17 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bounds import check_number, check_whole
+
 ScheduleName = Literal["linear", "scaled_linear", "cosine", "sigmoid", "edm", "flow"]
 SCHEDULE_NAMES: tuple[ScheduleName, ...] = get_args(ScheduleName)
 
 MAX_BETA = 0.999  # the cosine schedule's last steps would otherwise destroy all signal at once
 MAX_TRAIN_TIMESTEPS = 10_000
+# What float64 still tells from 0, 1 and infinity, squared and multiplied up.
+BETA_RANGE = (1e-8, 0.9999)
+SIGMA_RANGE = (1e-6, 1e6)
+RHO_RANGE = (0.5, 100.0)
 
 Float64 = NDArray[np.float64]
 
@@ -40,20 +46,19 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         if self.name not in SCHEDULE_NAMES:
             raise ValueError(f"schedule is {self.name!r}; it must be one of {SCHEDULE_NAMES}")
-        if not 1 <= self.num_train_timesteps <= MAX_TRAIN_TIMESTEPS:
+        check_whole("num_train_timesteps", self.num_train_timesteps, 1, MAX_TRAIN_TIMESTEPS)
+        check_number("beta_start", self.beta_start, *BETA_RANGE)
+        check_number("beta_end", self.beta_end, *BETA_RANGE)
+        check_number("sigma_min", self.sigma_min, *SIGMA_RANGE)
+        check_number("sigma_max", self.sigma_max, *SIGMA_RANGE)
+        check_number("rho", self.rho, *RHO_RANGE)
+        if self.beta_start > self.beta_end:
             raise ValueError(
-                f"num_train_timesteps is {self.num_train_timesteps}; "
-                f"it must lie in 1..{MAX_TRAIN_TIMESTEPS}"
+                f"beta_start is {self.beta_start}; it must not exceed beta_end, {self.beta_end}"
             )
-        if not 0 < self.beta_start <= self.beta_end < 1:
+        if self.sigma_min >= self.sigma_max:
             raise ValueError(
-                f"beta_start, beta_end are {self.beta_start}, {self.beta_end}; "
-                "they must satisfy 0 < beta_start <= beta_end < 1"
-            )
-        if not 0 < self.sigma_min < self.sigma_max:
-            raise ValueError(
-                f"sigma_min, sigma_max are {self.sigma_min}, {self.sigma_max}; "
-                "they must satisfy 0 < sigma_min < sigma_max"
+                f"sigma_min is {self.sigma_min}; it must be below sigma_max, {self.sigma_max}"
             )
         if self.rescale_zero_terminal_snr and self.name in ("edm", "flow"):
             raise ValueError(

@@ -15,10 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, scaled_dot_product_attention, silu
 
+from models.bounds import check_number, check_whole
+
 BlockType = Literal["DownBlock2D", "AttnDownBlock2D", "UpBlock2D", "AttnUpBlock2D"]
 DOWN_BLOCK_TYPES = ("DownBlock2D", "AttnDownBlock2D")
 UP_BLOCK_TYPES = ("UpBlock2D", "AttnUpBlock2D")
 
+MAX_CHANNELS = 2048
 MAX_PERIOD = 10_000.0  # of the time embedding's slowest wave
 
 
@@ -60,10 +63,12 @@ class UNetConfig:
                     raise ValueError(f"{field} holds {kind!r}; supported are {kinds}")
         if not 1 <= levels <= 8:
             raise ValueError(f"block_out_channels has {levels} entries; it must have 1..8")
+        self._check_numbers()
         for channels in self.block_out_channels:
-            if not 1 <= channels <= 2048 or channels % self.norm_num_groups:
+            known = type(channels) is int and 1 <= channels <= MAX_CHANNELS
+            if not known or channels % self.norm_num_groups:
                 raise ValueError(
-                    f"block_out_channels holds {channels}; each must lie in 1..2048 "
+                    f"block_out_channels holds {channels!r}; each must lie in 1..{MAX_CHANNELS} "
                     f"and be a multiple of norm_num_groups, {self.norm_num_groups}"
                 )
             if self.attention_head_dim and channels % self.attention_head_dim:
@@ -71,10 +76,11 @@ class UNetConfig:
                     f"attention_head_dim is {self.attention_head_dim}; "
                     f"it must divide block_out_channels, which hold {channels}"
                 )
-        if not 1 <= self.layers_per_block <= 8:
-            raise ValueError(f"layers_per_block is {self.layers_per_block}; it must lie in 1..8")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout is {self.dropout}; it must lie in 0..1")
+        if self.block_out_channels[0] % 2:
+            raise ValueError(
+                f"block_out_channels begins with {self.block_out_channels[0]}; that must be even, "
+                "for a sine and a cosine of each wave of the time embedding"
+            )
         if self.downsample_padding not in (0, 1):
             raise ValueError(f"downsample_padding is {self.downsample_padding}; it must be 0 or 1")
         if self.resnet_time_scale_shift not in ("default", "scale_shift"):
@@ -82,6 +88,21 @@ class UNetConfig:
                 f"resnet_time_scale_shift is {self.resnet_time_scale_shift!r}; "
                 "it must be 'default' or 'scale_shift'"
             )
+
+    def _check_numbers(self) -> None:
+        """A file may hold anything where a number belongs."""
+        check_whole("in_channels", self.in_channels, 1, MAX_CHANNELS)
+        check_whole("out_channels", self.out_channels, 1, MAX_CHANNELS)
+        check_whole("layers_per_block", self.layers_per_block, 1, 8)
+        check_whole("norm_num_groups", self.norm_num_groups, 1, MAX_CHANNELS)
+        if self.attention_head_dim is not None:
+            check_whole("attention_head_dim", self.attention_head_dim, 1, MAX_CHANNELS)
+        check_number("dropout", self.dropout, 0.0, 0.9)
+        check_number("norm_eps", self.norm_eps, 1e-12, 1.0)
+        check_number("freq_shift", self.freq_shift, 0.0, 1.0)
+        for field in ("flip_sin_to_cos", "add_attention"):
+            if not isinstance(getattr(self, field), bool):
+                raise ValueError(f"{field} is {getattr(self, field)!r}; it must be true or false")
 
     @classmethod
     def small(cls, image_size: tuple[int, int], channels: int, num_classes: int) -> "UNetConfig":

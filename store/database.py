@@ -36,6 +36,14 @@ class UtcTime(sa.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC)
 
 
+class _Session(Session):
+    def get(self, entity: Any, ident: Any, **options: Any) -> Any:
+        """PostgreSQL refuses to look for a text with a NUL in it; nothing has such a key."""
+        if isinstance(ident, str) and "\0" in ident:
+            return None
+        return super().get(entity, ident, **options)
+
+
 class Database:
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
@@ -47,7 +55,7 @@ class Database:
         Sessions for `names`, which look whether a name is free and then take it, come one after
         the other. (On SQLite all do.)
         """
-        with Session(self.engine, expire_on_commit=False) as session, session.begin():
+        with _Session(self.engine, expire_on_commit=False) as session, session.begin():
             if names and self.engine.dialect.name == "postgresql":
                 session.execute(sa.text(f"SELECT pg_advisory_xact_lock({_NAMES_LOCK})"))
             yield session

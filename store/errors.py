@@ -21,7 +21,9 @@ class StoreError(Exception):
 
 
 class InvalidName(StoreError):
-    pass
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class NotFound(StoreError):
@@ -30,17 +32,17 @@ class NotFound(StoreError):
 
 class JobNotFound(NotFound):
     def __init__(self, job_id: str) -> None:
-        super().__init__(f"there is no job {job_id!r}")
+        super().__init__(f"there is no job {_shown(job_id)}")
 
 
 class DatasetNotFound(NotFound):
     def __init__(self, name: str) -> None:
-        super().__init__(f"there is no dataset {name!r}")
+        super().__init__(f"there is no dataset {_shown(name)}")
 
 
 class ModelNotFound(NotFound):
     def __init__(self, name: str) -> None:
-        super().__init__(f"there is no model {name!r}")
+        super().__init__(f"there is no model {_shown(name)}")
 
 
 class ArtifactNotFound(NotFound):
@@ -72,3 +74,8 @@ class LostLease(StoreError):
 
 class SecondHost(StoreError):
     pass
+
+
+def _shown(name: str) -> str:
+    """What a caller asked for may have any length."""
+    return repr(name if len(name) <= 80 else f"{name[:80]}…")

@@ -103,10 +103,11 @@ def list_jobs(
     after: str | None = None,
     status: str | None = None,
 ) -> tuple[list[Job], bool]:
-    """Newest first, those that follow `after` in that order; and whether there are more."""
+    """Newest first, those that follow the job `after` in that order; and whether there are more.
+    Raises JobNotFound where there is no such job."""
     query = sa.select(Job).where(Job.kind == kind).order_by(Job.id.desc()).limit(limit + 1)
     if after is not None:
-        query = query.where(Job.id < after)
+        query = query.where(Job.id < get_job(database, after, kind).id)
     if status is not None:
         query = query.where(Job.status == status)
     with database.session() as session:

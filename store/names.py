@@ -13,18 +13,24 @@ from sqlalchemy.orm import Mapped, mapped_column
 from store.database import Database, UtcTime, now
 from store.errors import InvalidName
 
-NAME_PATTERN = "^[a-z0-9][a-z0-9._-]{0,62}$"
+NAME_PATTERN = r"^[a-z0-9](\.?[a-z0-9_-])*\.?$"
+MAX_NAME = 63
+NAME_RULE = (
+    f"it must have 1..{MAX_NAME} characters of a-z, 0-9, '.', '_' and '-', "
+    "begin with a letter or digit, and not contain '..'"
+)
 
 
 def check_name(field: str, name: str) -> str:
     """The name itself. Raises InvalidName."""
-    if not re.fullmatch(NAME_PATTERN, name) or ".." in name:
+    if not is_name(name):
         shown = name if len(name) <= 80 else f"{name[:80]}… ({len(name)} characters)"
-        raise InvalidName(
-            f"{field} is {shown!r}; it must have 1..63 characters of a-z, 0-9, '.', '_' and '-', "
-            "begin with a letter or digit, and not contain '..'"
-        )
+        raise InvalidName(field, f"{field} is {shown!r}; {NAME_RULE}")
     return name
+
+
+def is_name(text: str) -> bool:
+    return len(text) <= MAX_NAME and re.fullmatch(NAME_PATTERN, text) is not None
 
 
 class Named:

@@ -49,7 +49,7 @@ class Supervisor:
         try:
             must_end = self._watch(process, job_id, fence)
         except LostLease:
-            say.warning("another worker holds this job by now")
+            say.info("the job is not held here any more")  # done this moment, or another's by now
             self._stop(process, grace=0.0)
             return False
         finally:

@@ -37,6 +37,7 @@ KEEP_CHECKPOINTS = 2
 LOG_EVERY = 10  # optimiser steps per line of metrics
 TAIL_SECONDS = 5.0  # how often the newest lines are put where readers find them
 SAMPLES = 16
+SAMPLE_STEPS = 20
 HELD_OUT_IMAGES = 128
 
 log = structlog.get_logger("trainer")
@@ -162,7 +163,13 @@ class TrainJob(JobProcess):
         classes = len(config.class_names)
         count = min(SAMPLES, 2 * classes) if classes else SAMPLES
         labels_wanted = [i % classes for i in range(count)] if classes else None
-        samples = sample_images(model, num_images=count, seed=config.seed, labels=labels_wanted)
+        samples = sample_images(
+            model,
+            num_images=count,
+            num_inference_steps=min(SAMPLE_STEPS, config.schedule.num_train_timesteps),
+            seed=config.seed,
+            labels=labels_wanted,
+        )
         grid = encode_image(image_grid(samples, padding=1), "png")
         self.artifacts.put_bytes(f"jobs/{self.job_id}/samples/{state.step:08}.png", grid)
 

@@ -39,7 +39,11 @@ _BODY = {
     responses={
         200: {"description": "The same content is there already.", "model": DatasetAnswer},
         **problems.declare(
-            problems.CONFLICT, problems.TOO_LARGE, problems.INVALID, problems.NO_SPACE
+            problems.CONFLICT,
+            problems.TOO_LARGE,
+            problems.UNSUPPORTED,
+            problems.INVALID,
+            problems.NO_SPACE,
         ),
     },
     openapi_extra=_BODY,
@@ -62,8 +66,10 @@ async def put_dataset(
 @router.get("", summary="List the datasets, newest first")
 def list_datasets(
     services: ServicesDep,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="how many at most")] = 20,
+    after: Annotated[
+        str | None, Query(description="the name of the last one of the page before")
+    ] = None,
 ) -> Page[DatasetAnswer]:
     records, has_more = datasets.list_datasets(services.database, limit=limit, after=after)
     return Page(items=[DatasetAnswer.of(record) for record in records], has_more=has_more)

@@ -1,9 +1,11 @@
 """/models: the registry of what was trained here or uploaded."""
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import torch
 from fastapi import APIRouter, Query
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +18,7 @@ from app.schemas.records import ModelAnswer, Page
 from app.services import Services, ServicesDep
 from app.uploads import uploaded_file
 from models.folder import extract_model_archive, load_model, weights_digest, write_model_archive
+from models.model import DiffusionModel
 from store import models
 from store.errors import ModelConflict, ModelNotFound
 from store.jobs import model_names
@@ -34,8 +37,10 @@ _BODY = {
 @router.get("", summary="List the models, newest first")
 def list_models(
     services: ServicesDep,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    after: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="how many at most")] = 20,
+    after: Annotated[
+        str | None, Query(description="the name of the last one of the page before")
+    ] = None,
 ) -> Page[ModelAnswer]:
     records, has_more = models.list_models(services.database, limit=limit, after=after)
     return Page(items=[ModelAnswer.of(record) for record in records], has_more=has_more)
@@ -81,7 +86,11 @@ def download_model(name: str, services: ServicesDep) -> Response:
     responses={
         200: {"description": "The same weights are there already.", "model": ModelAnswer},
         **problems.declare(
-            problems.CONFLICT, problems.TOO_LARGE, problems.INVALID, problems.NO_SPACE
+            problems.CONFLICT,
+            problems.TOO_LARGE,
+            problems.UNSUPPORTED,
+            problems.INVALID,
+            problems.NO_SPACE,
         ),
     },
     openapi_extra=_BODY,
@@ -116,28 +125,25 @@ def _keep(services: Services, name: str, archive: Path) -> tuple[models.ModelRec
         with blame(""):
             extract_model_archive(archive, folder, max_bytes=services.settings.max_model_bytes)
             model = load_model(folder)
+            _try(model)
+        details = _details(model)
         digest = weights_digest(folder)
         try:
             known = models.get_model(services.database, name)
         except ModelNotFound:
             pass
         else:
-            if known.digest == digest:
-                return known, False
-            raise ModelConflict(f"there is a model {name!r} with other weights")
+            if known.digest != digest:
+                raise ModelConflict(f"there is a model {name!r} with other weights")
+            if differing := [key for key in details if known.details.get(key) != details[key]]:
+                raise ModelConflict(
+                    f"there is a model {name!r} with these weights, but another {differing[0]}"
+                )
+            return known, False
         if name in model_names(services.database):
             raise ModelConflict(f"a job is about to make a model {name!r}")
         prefix = f"models/{name}/{digest[:16]}"
         services.artifacts.upload_folder(folder, prefix)
-        config = model.config
-        details = {
-            "image_size": list(config.image_size),
-            "channels": config.net.in_channels,
-            "class_names": list(config.class_names),
-            "schedule": vars(config.schedule),
-            "prediction_type": config.prediction_type,
-            "num_parameters": sum(p.numel() for p in model.net.parameters()),
-        }
         record = models.ModelRecord(
             name=name,
             digest=digest,
@@ -146,3 +152,29 @@ def _keep(services: Services, name: str, archive: Path) -> tuple[models.ModelRec
             num_bytes=sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
         )
         return models.create_model(services.database, record), True
+
+
+def _details(model: DiffusionModel) -> dict[str, Any]:
+    config = model.config
+    return {
+        "image_size": list(config.image_size),
+        "channels": config.net.in_channels,
+        "class_names": list(config.class_names),
+        "schedule": asdict(config.schedule),
+        "prediction_type": config.prediction_type,
+        "num_parameters": sum(p.numel() for p in model.net.parameters()),
+    }
+
+
+def _try(model: DiffusionModel) -> None:
+    """One network call, as small as may be; ValueError where not even that works."""
+    net = model.config.net
+    side = 2 ** (len(net.block_out_channels) - 1)
+    label = torch.zeros(1, dtype=torch.int64) if net.num_class_embeds else None
+    try:
+        with torch.inference_mode():
+            y = model.net(torch.zeros(1, net.in_channels, side, side), torch.ones(1), label)
+    except (RuntimeError, ArithmeticError, TypeError) as error:
+        raise ValueError(f"the network cannot be run: {str(error)[:200]}") from error
+    if not bool(y.isfinite().all()):
+        raise ValueError("the network's output is not finite")

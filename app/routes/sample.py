@@ -48,7 +48,11 @@ Result = TypeVar("Result")
             "model": SampleJobAnswer,
         },
         **problems.declare(
-            problems.NOT_FOUND, problems.NOT_ACCEPTABLE, problems.INVALID, problems.UNAVAILABLE
+            problems.NOT_FOUND,
+            problems.NOT_ACCEPTABLE,
+            problems.UNSUPPORTED,
+            problems.INVALID,
+            problems.UNAVAILABLE,
         ),
     },
 )

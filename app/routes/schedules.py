@@ -76,8 +76,12 @@ async def list_schedules(request: Request) -> ScheduleList:
 async def get_schedule(
     request: Request,
     name: ScheduleName,
-    num_train_timesteps: Annotated[int, Query(ge=1, le=MAX_TRAIN_TIMESTEPS)] = 1000,
-    rescale_zero_terminal_snr: bool = False,
+    num_train_timesteps: Annotated[
+        int, Query(ge=1, le=MAX_TRAIN_TIMESTEPS, description="T, the number of steps")
+    ] = 1000,
+    rescale_zero_terminal_snr: Annotated[
+        bool, Query(description="rescale so that no signal is left at t = T")
+    ] = False,
 ) -> Response:
     media_type = choose(request.headers.get("accept"), OFFERED)
     with blame("rescale_zero_terminal_snr", "query"):

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from app import problems
 from app.conditional import conditional
-from app.errors import blame
+from app.errors import blame_field
 from app.polling import Wait, poll
 from app.schemas.records import (
     JobAnswer,
@@ -23,7 +23,7 @@ from app.services import Services, ServicesDep
 from models.recipe import DatasetFacts, TrainConfig, resolve_config
 from store import jobs
 from store.datasets import DatasetRecord, get_dataset
-from store.errors import ArtifactNotFound
+from store.errors import ArtifactNotFound, NotFound
 from store.jobs import Status
 from worker.queue import submit
 
@@ -34,13 +34,15 @@ router = APIRouter(prefix="/train-jobs", tags=["training"])
     "",
     summary="Start a training job",
     status_code=202,
-    responses=problems.declare(problems.NOT_FOUND, problems.CONFLICT, problems.INVALID),
+    responses=problems.declare(
+        problems.NOT_FOUND, problems.CONFLICT, problems.UNSUPPORTED, problems.INVALID
+    ),
 )
 def create_train_job(body: TrainRequest, response: Response, services: ServicesDep) -> JobAnswer:
     """Accepted as soon as the record is written, even while the queue cannot be reached; the job
     then starts when it is back. Poll `Location`; `?wait=30` answers at the next change."""
     dataset = get_dataset(services.database, body.dataset)
-    with blame(""):
+    with blame_field(TrainRequest):
         config = _resolve(body, dataset)
     job = jobs.create_train_job(
         services.database,
@@ -56,9 +58,11 @@ def create_train_job(body: TrainRequest, response: Response, services: ServicesD
 @router.get("", summary="List the jobs, newest first")
 def list_train_jobs(
     services: ServicesDep,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    after: str | None = None,
-    status: Status | None = None,
+    limit: Annotated[int, Query(ge=1, le=100, description="how many at most")] = 20,
+    after: Annotated[
+        str | None, Query(description="the id of the last one of the page before")
+    ] = None,
+    status: Annotated[Status | None, Query(description="only those in this state")] = None,
 ) -> Page[JobAnswer]:
     found, has_more = jobs.list_jobs(
         services.database, "train", limit=limit, after=after, status=status
@@ -136,7 +140,10 @@ def list_samples(job_id: str, services: ServicesDep) -> SampleList:
 )
 def get_samples(job_id: str, step: int, request: Request, services: ServicesDep) -> Response:
     job = jobs.get_job(services.database, job_id, "train")
-    content = services.artifacts.get_bytes(f"jobs/{job.id}/samples/{step:08}.png")
+    try:
+        content = services.artifacts.get_bytes(f"jobs/{job.id}/samples/{step:08}.png")
+    except ArtifactNotFound:
+        raise NotFound(f"job {job.id!r} has no samples of step {step}") from None
     return conditional(request, content, "image/png", {})
 
 
@@ -150,8 +157,6 @@ def _resolve(body: TrainRequest, dataset: DatasetRecord) -> TrainConfig:
         class_names=tuple(dataset.classes),
     )
     given = body.model_dump(exclude_none=True, exclude={"dataset", "model_name"})
-    if isinstance(body.image_size, int):
-        given["image_size"] = (body.image_size, body.image_size)
     if "net" in given:
         given["net"] = {
             name: tuple(value) if isinstance(value, list) else value

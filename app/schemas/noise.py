@@ -13,6 +13,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.schemas.refusal import refused_with
 from models.noise import MAX_SEED
 from models.schedule import MAX_TRAIN_TIMESTEPS, ScheduleName
 
@@ -45,6 +46,7 @@ ImageSize = Annotated[
     BeforeValidator(
         _height_and_width, json_schema_input_type=Annotated[str, Field(pattern=r"^\d+(x\d+)?$")]
     ),
+    refused_with("it must be a side, as 64, or height x width, as 48x64, each in 1..16384"),
 ]
 
 
@@ -62,8 +64,15 @@ class NoiseForm(BaseModel):
         examples=[[0, 250, 500, 1000]],
         json_schema_extra={"items": {"type": "integer", "minimum": 0}},
     )
-    schedule: ScheduleName = "linear"
-    num_train_timesteps: int = Field(default=1000, ge=1, le=MAX_TRAIN_TIMESTEPS)
+    schedule: ScheduleName = Field(
+        default="linear", description="How fast signal gives way to noise; see GET /schedules."
+    )
+    num_train_timesteps: int = Field(
+        default=1000,
+        ge=1,
+        le=MAX_TRAIN_TIMESTEPS,
+        description="T, the number of steps from the clean image to noise.",
+    )
     rescale_zero_terminal_snr: bool = Field(
         default=False, description="Rescale the schedule so that no signal is left at the end."
     )

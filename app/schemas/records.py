@@ -3,19 +3,63 @@
 from datetime import datetime
 from typing import Annotated, Any, Generic, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
 
+from app.schemas.refusal import refused_with
 from models.noise import MAX_SEED
 from models.prediction import PredictionType
-from models.recipe import Preset
-from models.schedule import ScheduleName
+from models.recipe import (
+    DEFAULT_MAX_SIDE,
+    DEFAULT_MINUTES,
+    LEARNING_RATE_RANGE,
+    MAX_BATCH_SIZE,
+    MAX_CHECKPOINT_EVERY,
+    MAX_SIDE,
+    MAX_STEPS,
+    MIN_SIDE,
+    MINUTES_RANGE,
+    Preset,
+)
+from models.schedule import MAX_TRAIN_TIMESTEPS, ScheduleName
 from store.datasets import DatasetRecord
 from store.jobs import Job, Status
 from store.models import ModelRecord
-from store.names import NAME_PATTERN
+from store.names import MAX_NAME, NAME_PATTERN, NAME_RULE, is_name
 
-Name = Annotated[str, Field(pattern=NAME_PATTERN, examples=["digits"])]
 Item = TypeVar("Item")
+
+
+def _checked_name(name: str) -> str:
+    if not is_name(name):
+        raise PydanticCustomError("name", NAME_RULE)
+    return name
+
+
+def _square(value: object) -> object:
+    return (value, value) if isinstance(value, int) else value
+
+
+Name = Annotated[
+    str,
+    AfterValidator(_checked_name),
+    WithJsonSchema(
+        {"type": "string", "pattern": NAME_PATTERN, "maxLength": MAX_NAME, "examples": ["digits"]}
+    ),
+]
+_Side = Annotated[int, Field(ge=MIN_SIDE, le=MAX_SIDE)]
+TrainSize = Annotated[
+    tuple[int, int],
+    BeforeValidator(_square, json_schema_input_type=_Side | tuple[_Side, _Side]),
+    refused_with("it must be a side, or [height, width], in whole pixels"),
+]
 
 
 class Page(BaseModel, Generic[Item]):
@@ -84,55 +128,135 @@ class ModelAnswer(BaseModel):
 
 
 class NetOptions(BaseModel):
-    """Parts of the U-Net to override, named as in diffusers' UNet2DModel."""
+    """Parts of the U-Net to override, named as in diffusers' UNet2DModel; the rest follows from the
+    image size."""
 
     model_config = ConfigDict(extra="forbid")
 
-    block_out_channels: list[int] | None = None
-    layers_per_block: int | None = None
-    down_block_types: list[str] | None = None
-    up_block_types: list[str] | None = None
-    attention_head_dim: int | None = None
-    norm_num_groups: int | None = None
-    dropout: float | None = None
+    block_out_channels: list[int] | None = Field(
+        default=None,
+        description="channels at each resolution, 1..8 of them; between two the image is halved. "
+        "Each must be a multiple of norm_num_groups and of attention_head_dim.",
+        examples=[[32, 64]],
+    )
+    layers_per_block: int | None = Field(default=None, description="1..8; 1 where left out")
+    down_block_types: list[str] | None = Field(
+        default=None,
+        description="`DownBlock2D` or, with attention, `AttnDownBlock2D` for each resolution; "
+        "attention at the lowest where left out",
+        examples=[["DownBlock2D", "AttnDownBlock2D"]],
+    )
+    up_block_types: list[str] | None = Field(
+        default=None,
+        description="the same on the way back, from the lowest resolution: `UpBlock2D` or "
+        "`AttnUpBlock2D`",
+        examples=[["AttnUpBlock2D", "UpBlock2D"]],
+    )
+    attention_head_dim: int | None = Field(
+        default=None, description="channels of an attention head; 32 where left out"
+    )
+    norm_num_groups: int | None = Field(
+        default=None, description="groups of each normalisation; 32 where left out"
+    )
+    dropout: float | None = Field(
+        default=None, description="0..0.9; 0 where left out. It helps where images are few."
+    )
 
 
 class ScheduleOptions(BaseModel):
+    """The noise schedule to train with; GET /schedules shows them. `beta_*` belong to `linear` and
+    `scaled_linear`, `sigma_*` and `rho` to `edm`."""
+
     model_config = ConfigDict(extra="forbid")
 
-    name: ScheduleName = "linear"
-    num_train_timesteps: int | None = None
-    beta_start: float | None = None
-    beta_end: float | None = None
-    rescale_zero_terminal_snr: bool | None = None
-    sigma_min: float | None = None
-    sigma_max: float | None = None
-    rho: float | None = None
+    name: ScheduleName | None = Field(
+        default=None, description="where left out the preset's: `linear` of ddpm, `edm` of edm"
+    )
+    num_train_timesteps: int | None = Field(
+        default=None, description=f"1..{MAX_TRAIN_TIMESTEPS}; 1000 where left out"
+    )
+    beta_start: float | None = Field(default=None, description="1e-4 where left out")
+    beta_end: float | None = Field(default=None, description="0.02 where left out")
+    rescale_zero_terminal_snr: bool | None = Field(
+        default=None,
+        description="no signal is left at the last step; goes with prediction_type `v` or `x0`",
+    )
+    sigma_min: float | None = Field(default=None, description="0.002 where left out")
+    sigma_max: float | None = Field(default=None, description="80 where left out")
+    rho: float | None = Field(default=None, description="7 where left out")
 
 
 class TrainRequest(BaseModel):
     """Two fields are enough: `dataset`, and `minutes` or `steps`; whichever ends first. What is
     left out is chosen from the data."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid",
+        protected_namespaces=(),
+        json_schema_extra={"examples": [{"dataset": "digits", "minutes": 2, "preset": "edm"}]},
+    )
 
-    dataset: Name
-    model_name: Name | None = Field(default=None, description="by default from the dataset's name")
-    preset: Preset = "ddpm"
-    steps: int | None = Field(default=None, ge=1, le=10**8)
-    minutes: float | None = Field(default=None, ge=0.01, le=43200)
-    image_size: int | tuple[int, int] | None = Field(
-        default=None, description="side, or [height, width], 8..256"
+    dataset: Name = Field(description="the name under which it was uploaded")
+    model_name: Name | None = Field(
+        default=None,
+        description="what the model will be called; where left out the dataset's name and a number",
+    )
+    preset: Preset = Field(
+        default="ddpm",
+        description="`ddpm`: the classic, which predicts the noise on the linear schedule. `edm`: "
+        "preconditioned, with noise levels from 0.002 to 80 (Karras et al. 2022).",
+    )
+    steps: int | None = Field(
+        default=None, ge=1, le=MAX_STEPS, description="optimiser steps; resumed exactly on a CPU"
+    )
+    minutes: float | None = Field(
+        default=None,
+        ge=MINUTES_RANGE[0],
+        le=MINUTES_RANGE[1],
+        description=f"of training; {DEFAULT_MINUTES:g} where steps is left out too",
+    )
+    image_size: TrainSize | None = Field(
+        default=None,
+        description=f"side, or [height, width], {MIN_SIDE}..{MAX_SIDE}: to what images are cut and "
+        f"scaled. Where left out the most common size, at most {DEFAULT_MAX_SIDE}. Each side must "
+        "be a multiple of 2 to the number of the net's halvings.",
+        examples=[32],
     )
     class_conditional: bool | None = Field(
-        default=None, description="by default, where the dataset has classes"
+        default=None,
+        description="learn the classes, so that one can be asked for; where left out, if the "
+        "dataset has any",
     )
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    seed: int = Field(default=0, ge=0, le=MAX_SEED)
-    checkpoint_every: int | None = None
-    prediction_type: PredictionType | None = None
-    horizontal_flip: bool | None = None
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_BATCH_SIZE,
+        description="128 where left out, or all images if they are fewer",
+    )
+    learning_rate: float | None = Field(
+        default=None,
+        ge=LEARNING_RATE_RANGE[0],
+        le=LEARNING_RATE_RANGE[1],
+        description="Adam's, after a warm-up; where left out 0.002, less for nets wider than 32",
+    )
+    seed: int = Field(
+        default=0, ge=0, le=MAX_SEED, description="of the first weights, the noise and the order"
+    )
+    checkpoint_every: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_CHECKPOINT_EVERY,
+        description="steps; 1000 where left out, and at least once a minute in any case",
+    )
+    prediction_type: PredictionType | None = Field(
+        default=None,
+        description="what the net predicts; where left out the preset's: `epsilon` of ddpm, `edm` "
+        "of edm. `edm` goes with schedule `edm` only, `flow` with `flow` only.",
+    )
+    horizontal_flip: bool | None = Field(
+        default=None,
+        description="also learn from mirror images; not for writing. No where left out.",
+    )
     net: NetOptions | None = None
     schedule: ScheduleOptions | None = None
 
@@ -151,7 +275,7 @@ class JobState(BaseModel):
     status: Status
     done: bool = Field(description="succeeded, failed or cancelled")
     cancel_requested: bool
-    attempts: int = Field(description="in a row that ended without a new checkpoint")
+    attempts: int = Field(description="begun since the last checkpoint; after 5 the job fails")
     error: JobError | None
     created_at: datetime
     started_at: datetime | None

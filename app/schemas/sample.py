@@ -5,10 +5,12 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.schemas.records import Name
+from app.schemas.refusal import refused_with
 from models.lanes import Precision
 from models.noise import MAX_SEED
 from models.sampler import SamplerName, Spacing
 
+Time = Annotated[float, Field(allow_inf_nan=False)]
 Base64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
 
 
@@ -22,26 +24,67 @@ class DisturbanceOptions(BaseModel):
 
 
 class SampleBody(BaseModel):
-    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    """`model` is enough."""
 
-    model: Name
-    num_images: int = Field(default=1, ge=1)
-    sampler: SamplerName | None = Field(default=None, description="dpmpp_2m where left out")
-    num_inference_steps: int = Field(default=20, ge=1)
+    model_config = ConfigDict(
+        extra="forbid",
+        protected_namespaces=(),
+        json_schema_extra={"examples": [{"model": "digits-1", "num_images": 4, "seed": 7}]},
+    )
+
+    model: Name = Field(description="GET /models lists them")
+    num_images: int = Field(
+        default=1, ge=1, description="up to what the service allows, 64 unless it is set otherwise"
+    )
+    sampler: SamplerName | None = Field(
+        default=None,
+        description="how x_t becomes an image. `dpmpp_2m` where left out (`ddim` with invert): "
+        "made for few steps, as are `unipc`, `deis` and `dpmpp_3m`; `heun` asks the net "
+        "twice a step; `ddim` and `euler` are simple and can be inverted; `ddpm`, "
+        "`euler_ancestral` and `dpmpp_2m_sde` add fresh noise, `ddpm` wants hundreds of steps.",
+    )
+    num_inference_steps: int = Field(
+        default=20,
+        ge=1,
+        description="more take longer and err less; at most the model's num_train_timesteps, and "
+        "what the service allows",
+    )
     spacing: Spacing | None = Field(
-        default=None, description="which noise levels the steps visit; see /samplers"
+        default=None,
+        description="which noise levels the steps visit: evenly in t, from the noisiest "
+        "(`trailing`, the default), to the cleanest (`leading`) or both (`linspace`); or denser "
+        "where noise is low (`karras`, the default of edm models) or evenly in its logarithm "
+        "(`logsnr`). edm models take only the last two.",
     )
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="random where absent")
-    class_label: int | str | list[int | str] | None = Field(
-        default=None, description="a class's name or index, or one for each image"
+    class_label: (
+        Annotated[
+            int | str | list[int | str],
+            refused_with("it must be a class's name or index, or a list of them"),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="a class's name or index, or one for each image; any class where left out. "
+        "Text is a name, a number an index.",
     )
     guidance_scale: float = Field(
-        default=1.0, ge=0, le=100, allow_inf_nan=False, description="1 is off"
+        default=1.0,
+        ge=0,
+        le=100,
+        allow_inf_nan=False,
+        description="how far to exaggerate what the class changes; 1 is off. Needs a class_label.",
     )
-    guidance_interval: tuple[float, float] | None = Field(
+    guidance_interval: tuple[Time, Time] | None = Field(
         default=None, description="[low, high] in t: where guidance is on; everywhere if left out"
     )
-    eta: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
+    eta: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="of sampler `ddim`: the share of fresh noise, 0 is none, 1 as in ddpm",
+    )
     init_image: Base64 | None = Field(
         default=None, description="an image file to start from; it is cut and scaled to the model's"
     )

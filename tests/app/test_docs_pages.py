@@ -44,6 +44,11 @@ def test_the_vendored_files_are_the_ones_that_were_noted() -> None:
         assert hashlib.sha256((STATIC / name).read_bytes()).hexdigest() == digest, name
 
 
+def test_redoc_asks_no_other_host_for_its_logo() -> None:
+    bundle = (STATIC / "redoc" / "redoc.standalone.js").read_text()
+    assert not re.search(r'src:"(https?:)?//', bundle)
+
+
 def test_bundles_are_cached_and_not_sent_twice(client: httpx.Client) -> None:
     first = client.get("/static/redoc/redoc.standalone.js?v=1")
     assert "immutable" in first.headers["cache-control"]

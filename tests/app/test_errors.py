@@ -96,6 +96,35 @@ def test_json_that_is_none_is_malformed(faulty):
     assert problem(answer, 400)["type"] == "/problems/malformed"
 
 
+def test_json_that_is_no_object_is_told_so(faulty):
+    answer = problem(faulty.post("/orders", json=[1]), 422)
+    assert answer["detail"] == "the body; it must be a JSON object"
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded"])
+def test_a_body_that_is_not_called_json_is_of_the_wrong_type(faulty, content_type):
+    headers = {"Content-Type": content_type} if content_type else {}
+    answer = faulty.post("/orders", content=b'{"steps": 1}', headers=headers)
+    assert "it must be application/json" in problem(answer, 415)["detail"]
+
+
+def test_a_bad_name_in_the_path_is_named(client):
+    answer = problem(client.put("/datasets/UPPER", content=b""), 422)
+    assert answer["errors"][0]["parameter"] == "name"
+    assert answer["errors"][0]["in"] == "path"
+
+
+@pytest.mark.parametrize("path", ["/datasets/new", "/models/new"])
+def test_an_archive_in_a_form_is_of_the_wrong_type(client, path):
+    answer = client.put(path, files={"file": ("new.zip", b"PK")})
+    assert "not a form" in problem(answer, 415)["detail"]
+
+
+def test_a_list_that_follows_what_does_not_exist_is_not_found(client):
+    for path in ("/datasets", "/models", "/train-jobs"):
+        assert "'nobody'" in problem(client.get(path, params={"after": "nobody"}), 404)["detail"]
+
+
 def test_the_caller_s_request_id_is_kept_where_it_is_a_plain_word(client):
     answer = client.get("/healthz", headers={"X-Request-ID": "upload-7"})
     assert answer.headers["x-request-id"] == "upload-7"

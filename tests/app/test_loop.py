@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 import signal
 import socket
@@ -170,6 +171,61 @@ def test_a_downloaded_model_can_be_uploaded_and_makes_the_same_images(service, j
     assert service.get("/models/copy").status_code == 404
 
 
+def _with_json(archive: bytes, name: str, **changes: object) -> bytes:
+    """The archive with values in one of its JSON files changed."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(buffer, "w") as new:
+        for entry in old.namelist():
+            data = old.read(entry)
+            if entry == name:
+                data = json.dumps({**json.loads(data), **changes}).encode()
+            new.writestr(entry, data)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("diffusion.json", {"image_size": [-8, -8]}, "image_size is -8"),
+        ("diffusion.json", {"image_size": [8.0, 8.0]}, "image_size is 8.0"),
+        ("diffusion.json", {"class_names": ["a"] * 10}, "class_names holds a name twice"),
+        ("unet/config.json", {"norm_num_groups": -4}, "norm_num_groups is -4"),
+        ("unet/config.json", {"norm_eps": "x"}, "norm_eps is 'x'"),
+    ],
+)
+def test_a_model_that_could_bring_the_engine_down_is_refused(service, job, name, changes, words):
+    archive = service.get("/models/little/download").content
+    answer = service.put("/models/ill", content=_with_json(archive, name, **changes))
+    assert answer.status_code == 422, answer.text
+    assert words in answer.json()["detail"]
+
+
+def test_the_same_weights_with_other_classes_are_another_model(service, job):
+    archive = service.get("/models/little/download").content
+    assert service.put("/models/little", content=archive).status_code == 200
+    renamed = _with_json(archive, "diffusion.json", class_names=list("abcdefghij"))
+    answer = service.put("/models/little", content=renamed)
+    assert answer.status_code == 409
+    assert "another class_names" in answer.json()["detail"]
+
+
+def test_a_schedule_of_two_steps_makes_a_model(service, dataset):
+    request = {
+        "dataset": "digits",
+        "model_name": "short",
+        "steps": 2,
+        "batch_size": 4,
+        "net": TINY_NET,
+        "schedule": {"num_train_timesteps": 2},
+    }
+    made = service.post("/train-jobs", json=request).json()
+    polled = service.get(f"/train-jobs/{made['id']}", params={"wait": 60}).json()
+    assert polled["status"] == "succeeded", polled
+    assert service.get(f"/train-jobs/{made['id']}/samples/3").status_code == 404
+    answer = service.post("/sample", json={"model": "short", "num_inference_steps": 2})
+    assert answer.status_code == 200, answer.text
+
+
 def test_a_killed_engine_is_back_for_the_next_request(service, job):
     for entry in Path("/proc").iterdir():
         line = entry / "cmdline"
@@ -197,6 +253,8 @@ def _is_below(pid: int, service: httpx.Client) -> bool:
         ({"model": "little", "num_inference_steps": 10**9}, 422, "1..1000"),
         ({"model": "little", "num_images": 10**6}, 422, "1..10000"),
         ({"model": "little", "class_label": "cat"}, 422, "/class_label"),
+        ({"model": "little", "class_label": 1.5}, 422, '"/class_label"'),
+        ({"model": "little", "init_image": "é"}, 422, "init_image is not base64"),
         ({"model": "little", "class_label": 10}, 422, "0..9"),
         ({"model": "little", "guidance_scale": 3.0}, 422, "/guidance_scale"),
         ({"model": "little", "seed": -1}, 422, "/seed"),
@@ -210,11 +268,14 @@ def test_a_sample_that_cannot_be_is_refused_by_field_and_bound(service, job, bod
     assert words in answer.text
 
 
-def test_guidance_that_is_not_a_number_is_refused(service, job):
-    body = '{"model": "little", "class_label": 1, "guidance_scale": NaN}'
+@pytest.mark.parametrize(
+    ("field", "value"), [("guidance_scale", "NaN"), ("guidance_interval", "[NaN, 500]")]
+)
+def test_guidance_that_is_not_a_number_is_refused(service, job, field, value):
+    body = f'{{"model": "little", "class_label": 1, "{field}": {value}}}'
     answer = service.post("/sample", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code == 422
-    assert "guidance_scale" in answer.text
+    assert f"/{field}" in answer.text
 
 
 @pytest.mark.parametrize(
@@ -227,7 +288,14 @@ def test_guidance_that_is_not_a_number_is_refused(service, job):
         ({"dataset": "digits", "image_size": 9, "net": TINY_NET}, 422, "multiple of 2"),
         ({"dataset": "digits", "model_name": "little"}, 409, "little"),
         ({"dataset": "digits", "preset": "gan"}, 422, "/preset"),
-        ({"dataset": "digits", "learning_rate": 1e9}, 422, "learning_rate"),
+        ({"dataset": "digits", "image_size": "x"}, 422, '"/image_size"'),
+        ({"dataset": "digits", "model_name": "a..b"}, 422, "/model_name"),
+        ({"dataset": "digits", "learning_rate": 1e9}, 422, "/learning_rate"),
+        ({"dataset": "digits", "prediction_type": "flow"}, 422, "/prediction_type"),
+        ({"dataset": "digits", "net": {"dropout": 1.0}}, 422, "/net/dropout"),
+        ({"dataset": "digits", "net": {"norm_num_groups": 0}}, 422, "/net/norm_num_groups"),
+        ({"dataset": "digits", "schedule": {"beta_end": 2}}, 422, "/schedule/beta_end"),
+        ({"dataset": "digits", "preset": "edm", "schedule": {"rho": 0}}, 422, "/schedule/rho"),
         ({"dataset": "digits", "surprise": 1}, 422, "/surprise"),
     ],
 )

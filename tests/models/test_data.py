@@ -197,6 +197,25 @@ def test_links_and_devices_in_a_tar_are_rejected(tmp_path):
     }
 
 
+def test_names_that_are_not_utf_8_are_kept_as_text_that_is(tmp_path):
+    path = tmp_path / "names.tar"
+    files = {**GOOD, "caf\udce9/a.png": picture(), "caf\udce9/b.png": picture(), "\udcff.zip": b""}
+    with tarfile.open(path, "w", encoding="utf-8", errors="surrogateescape") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    summary = inspect_archive(path)
+    assert summary.classes["caf�"] == 2
+    assert [entry["name"] for entry in summary.rejected] == ["�.zip"]
+
+
+def test_a_zip_entry_without_a_name_is_rejected(tmp_path):
+    path = zip_of(tmp_path / "nameless.zip", {**GOOD, "x.png": b"text"})
+    path.write_bytes(path.read_bytes().replace(b"x.png", b"\0.png"))
+    assert "" in reasons(path)
+
+
 def test_an_entry_that_the_zip_damaged_is_rejected(tmp_path):
     path = zip_of(tmp_path / "damaged.zip", GOOD | {"bad.png": picture(77)})
     data = bytearray(path.read_bytes())

@@ -292,6 +292,16 @@ def test_what_cannot_be_is_refused_and_nothing_else(model):
     assert sorted(made) == [(2, 0), (3, 0)]
 
 
+def test_an_order_that_cannot_be_prepared_ends_alone(model):
+    engine = Engine()
+    picture = np.full((8, 8, 1), None, dtype=object)  # of no type that a tensor has
+    engine.submit(Order("odd", "m", model, SampleRequest(0, init_image=picture)))
+    engine.submit(Order("well", "m", model, SampleRequest(0, num_inference_steps=2)))
+    made, not_made = run(engine, 2)
+    assert not_made["odd"].reason == "failed"
+    assert list(made) == [("well", 0)]
+
+
 def test_a_deadline_that_passes_ends_an_order(model):
     now = [0.0]
     engine = Engine(clock=lambda: now[0])

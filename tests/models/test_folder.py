@@ -335,9 +335,13 @@ def test_half_precision_weights_become_single(foreign: Path) -> None:
         ("out_channels", 2, "out_channels is 2; it must equal in_channels, 1"),
         ("sample_size", 9, "image_size is 9 x 9"),
         ("layers_per_block", 100, r"layers_per_block is 100; it must lie in 1\.\.8"),
-        ("layers_per_block", "two", "malformed"),
-        ("norm_num_groups", None, "malformed"),
-        ("norm_num_groups", 0, "malformed"),
+        ("layers_per_block", "two", "layers_per_block is 'two'; it must be a whole number"),
+        ("norm_num_groups", None, "norm_num_groups is None; it must be a whole number"),
+        ("norm_num_groups", 0, "norm_num_groups is 0; it must lie in"),
+        ("block_out_channels", None, "malformed"),
+        ("sample_size", -8, "image_size is -8; it must lie in 1..512"),
+        ("sample_size", [8.0, 8.0], "image_size is 8.0; it must be a whole number"),
+        ("sample_size", [8, 8, 8], "image_size has 3 entries"),
     ],
 )
 def test_an_unsupported_net_is_refused_by_name(
@@ -478,6 +482,31 @@ def test_a_file_that_has_no_place_in_a_model_is_refused(
         extract_model_archive(archive, tmp_path / "inside" / "copy")
     assert contents(tmp_path / "inside") == {}
     assert not (tmp_path / "config.json").exists()
+
+
+def test_a_file_without_a_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "nameless.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a.json", "{}")
+    path.write_bytes(path.read_bytes().replace(b"a.json", b"\0.json"))
+    with pytest.raises(ValueError, match="is no part of a model"):
+        extract_model_archive(path, tmp_path / "model")
+
+
+def test_an_archive_that_lost_its_beginning_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "headless.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("config.json", "{}" * 200)
+    path.write_bytes(path.read_bytes()[100:])
+    with pytest.raises(ValueError, match="not a zip archive, or it is damaged"):
+        extract_model_archive(path, tmp_path / "model")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"in_channels": ' + "9" * 5000 + "}"])
+def test_json_that_python_cannot_hold_is_refused(foreign: Path, text: str) -> None:
+    (foreign / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
+        load_model(foreign)
 
 
 def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:

@@ -72,6 +72,11 @@ def test_edm_spans_its_sigmas():
         ("beta_start", 0.0),
         ("beta_end", 1.0),
         ("sigma_min", 100.0),
+        ("sigma_max", float("inf")),
+        ("num_train_timesteps", 10.5),
+        ("rho", 0.0),
+        ("rho", -7.0),
+        ("rho", float("nan")),
     ],
 )
 def test_a_bad_field_is_named_with_its_bound(field, value):

@@ -155,6 +155,16 @@ class Refusal:
         Refusal({"image_size": (9, 8)}, None),
         Refusal({"batch_size": 0}, "batch_size is 0.*1..4096"),
         Refusal({"learning_rate": float("nan")}, "learning_rate is nan"),
+        Refusal({"net": {"dropout": 1.0}}, r"^net\.dropout is 1\.0"),
+        Refusal({"net": {"norm_num_groups": 0}}, r"^net\.norm_num_groups is 0"),
+        Refusal({"net": {"block_out_channels": ()}}, r"^net\.down_block_types has 1 entries"),
+        Refusal(
+            {"net": {"block_out_channels": (2048,) * 3, "layers_per_block": 8}},
+            r"^net\.block_out_channels .* at most 1000000000",
+        ),
+        Refusal({"schedule": {"beta_start": 0.5}}, r"^schedule\.beta_start is 0\.5; .* 0\.02"),
+        Refusal({"schedule": {"name": "edm", "rho": 0.0}}, r"^schedule\.rho is 0\.0"),
+        Refusal({"schedule": {"name": "flow"}}, "use 'flow', 'v' or 'x0'"),
         Refusal({"steps": 0}, "steps is 0"),
         Refusal({"seed": -1}, "seed is -1"),
         Refusal({"prediction_type": "edm"}, "'edm' goes with 'edm'"),
@@ -168,6 +178,11 @@ def test_a_bad_recipe_is_refused_by_name_and_bound(case, dataset):
         return
     with pytest.raises(ValueError, match=case.message):
         config(dataset, **case.overrides)
+
+
+def test_part_of_a_schedule_belongs_to_the_preset_s(dataset):
+    schedule = config(dataset, preset="edm", schedule={"sigma_max": 40.0}).schedule
+    assert (schedule.name, schedule.sigma_max) == ("edm", 40.0)
 
 
 def test_classes_cannot_be_asked_of_data_without_any():

@@ -169,6 +169,21 @@ def test_jobs_come_in_pages_newest_first(database):
     assert seen == ids[::-1]
 
 
+def test_nothing_has_a_name_with_a_nul_in_it(database):
+    with pytest.raises(JobNotFound):
+        jobs.get_job(database, "a\0b")
+    with pytest.raises(JobNotFound):
+        jobs.request_cancel(database, "a\0b")
+    with pytest.raises(JobNotFound):
+        jobs.list_jobs(database, "train", limit=1, after="a\0b")
+
+
+def test_what_follows_no_job_is_not_found(database):
+    a_job(database)
+    with pytest.raises(JobNotFound, match="'nobody'"):
+        jobs.list_jobs(database, "train", limit=2, after="nobody")
+
+
 def test_jobs_are_listed_by_status(database):
     ids = [a_job(database, f"model-{i}").id for i in range(3)]
     jobs.claim(database, ids[1], "one", 60)
