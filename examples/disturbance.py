@@ -16,7 +16,6 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import demo
 import httpx
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -24,6 +23,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
+
+import demo
 
 STRENGTH = 0.5
 PER_CLASS = 20

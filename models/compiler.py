@@ -74,7 +74,7 @@ class Compiler:
                 return None
             compiled = CompiledNet(file, net)
             os.utime(file)  # the last use, for `_make_room`
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, AttributeError, TypeError) as error:  # or another torch
             self._give_up(variant, error)
             file.unlink(missing_ok=True)
             return None
