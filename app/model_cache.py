@@ -5,12 +5,16 @@ import os
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from models.folder import load_model
 from models.model import DiffusionModel
 from store.artifacts import ArtifactStore
 
+Result = TypeVar("Result")
 Key = tuple[str, str]  # an artefact prefix, and the digest of the weights below it
 
 
@@ -37,7 +41,7 @@ class ModelCache:
             self._models.move_to_end(key)
             return self._models[key]
         if key not in self._loading:
-            task = asyncio.create_task(asyncio.to_thread(self._load, key))
+            task = asyncio.create_task(_in_passing_thread(partial(self._load, key)))
             task.add_done_callback(lambda task: self._keep(key, task))
             self._loading[key] = task
         return await asyncio.shield(self._loading[key])
@@ -62,6 +66,14 @@ class ModelCache:
             return load_model(folder, self._device)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _in_passing_thread(work: Callable[[], Result]) -> Result:
+    """In a thread that ends with it. Each thread that has called torch keeps a team of OpenMP's
+    until its end, and as soon as all teams together are larger than the machine, every one of them
+    waits asleep: calls of a small network then take three times as long."""
+    with ThreadPoolExecutor(1, thread_name_prefix="load") as executor:
+        return await asyncio.get_running_loop().run_in_executor(executor, work)
 
 
 def _num_bytes(model: DiffusionModel) -> int:

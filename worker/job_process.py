@@ -19,6 +19,7 @@ from pathlib import Path
 import structlog
 import torch
 
+from models.priority import yield_to_others
 from store import jobs
 from store.artifacts import ArtifactStore
 from store.database import Database, open_database
@@ -71,8 +72,7 @@ def main(kind: type[JobProcess]) -> None:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle
     settings = WorkerSettings.from_environment()
-    with contextlib.suppress(OSError):
-        os.nice(settings.niceness)
+    yield_to_others(settings.niceness)
     structlog.contextvars.bind_contextvars(job=job_id, fence=fence)
     database = open_database(settings.locations.database_url)
     try:
