@@ -20,16 +20,21 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.main import create_app
 from app.settings import Settings
+from store.locations import socket_path
 
 PATIENCE_SECONDS = 60.0
 SAMPLERS = ("ddpm", "ddim", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc")
 
 
 @pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings(data_dir=tmp_path_factory.mktemp("data"), max_waiting=512)
+
+
+@pytest.fixture(scope="module")
 def service(
-    serve: Callable, model_archive: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory
+    serve: Callable, settings: Settings, model_archive: Callable[..., bytes]
 ) -> Iterator[httpx.Client]:
-    settings = Settings(data_dir=tmp_path_factory.mktemp("data"), max_waiting=512)
     limits = httpx.Limits(max_connections=300)
     with (
         serve(create_app(settings)) as address,
@@ -42,13 +47,19 @@ def service(
         yield client
 
 
-def engine_pid() -> int:
-    """Of the service in this process."""
-    for child in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
-        for pid in child.read_text().split():
-            if b"app.engine_process" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return int(pid)
-    raise AssertionError("there is no engine")
+@pytest.fixture(scope="module")
+def engine_pid(settings: Settings) -> Callable[[], int]:
+    """Of this service: others may run in this process."""
+    socket_of_engine = str(socket_path(settings.locations.data_dir, "engine")).encode()
+
+    def find() -> int:
+        for child in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+            for pid in child.read_text().split():
+                if socket_of_engine in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    return int(pid)
+        raise AssertionError("there is no engine")
+
+    return find
 
 
 def memory_of(pid: int) -> int:
@@ -102,7 +113,7 @@ def ask(service: httpx.Client, request: dict[str, object]) -> httpx.Response:
     return service.post("/sample", json=request, headers={"Accept": "application/json"})
 
 
-def test_a_crowd_changes_no_pixel(service):
+def test_a_crowd_changes_no_pixel(service, engine_pid):
     """To the bit where `deterministic` asks for it, beside neighbours and after the engine's end;
     otherwise by one grey level in one of a thousand pixels at most."""
     numbers = range(24)
@@ -120,7 +131,7 @@ def test_a_crowd_changes_no_pixel(service):
     assert (differences > 0).mean() <= 0.001
 
 
-def test_a_killed_engine_leaves_nobody_without_an_answer(service, picture):
+def test_a_killed_engine_leaves_nobody_without_an_answer(service, engine_pid, picture):
     stop = threading.Event()
     seen: list[int] = []
 
@@ -160,7 +171,7 @@ def _wait_for_engine(service: httpx.Client) -> None:
         time.sleep(0.05)
 
 
-def test_clients_who_leave_free_their_place(service):
+def test_clients_who_leave_free_their_place(service, engine_pid):
     wait_until_idle(service)
     before = memory_of(engine_pid())
     moments = random.Random(1)
@@ -190,7 +201,7 @@ def test_clients_who_leave_free_their_place(service):
     assert memory_of(engine_pid()) < before + 100 * 2**20
 
 
-def test_a_slow_reader_holds_up_nobody(service):
+def test_a_slow_reader_holds_up_nobody(service, engine_pid):
     wait_until_idle(service)
     request = {"model": "large", "num_images": 16, "num_inference_steps": 300}
     headers = {"Accept": "text/event-stream"}
