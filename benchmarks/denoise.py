@@ -14,9 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -30,7 +28,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import HERE, PEER_PYTHON, RESULTS, in_turn, ratio, save, seconds, table
-from benchmarks.sampling import CONFIGS, Net, random_net
+from benchmarks.sampling import COMPILED, CONFIGS, Net, Network, random_net, wait_for
 from models.compiled import Variant
 from models.compiler import Compiler
 from models.unet import UNet
@@ -43,8 +41,6 @@ DIFFUSERS, DIFFUSERS_COMPILED = "diffusers", "diffusers, torch.compile"
 COLUMNS = (OURS, OURS_EAGER, DIFFUSERS, DIFFUSERS_COMPILED)
 PRODUCT = 2048  # rows and columns of the matrices whose product is the machine's speed
 
-Network = Callable[..., Tensor]
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -56,7 +52,11 @@ def main() -> None:
     dtypes = [dtype for dtype in peaks if peaks[dtype] >= peaks["float32"]]
     cases = []
     for name in ["8 px"] if quick else list(CONFIGS):
-        with random_net(name) as net, Peer(net) as peer, compiler() as ours:
+        with (
+            random_net(name) as net,
+            Peer(net) as peer,
+            closing(Compiler(COMPILED, min_calls=1)) as ours,
+        ):
             for dtype in dtypes:
                 for width in widths:
                     cases.append(measure(net, width, dtype, peer, ours, rounds, peaks[dtype]))
@@ -109,26 +109,6 @@ def eager_net(net: Net, dtype: str) -> UNet:
     own = copy.deepcopy(net.load().net).to(getattr(torch, dtype))
     own.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return own
-
-
-@contextmanager
-def compiler() -> Iterator[Compiler]:
-    with tempfile.TemporaryDirectory() as folder:
-        ours = Compiler(Path(folder), min_calls=1)
-        try:
-            yield ours
-        finally:
-            ours.close()
-
-
-def wait_for(ours: Compiler, variant: Variant, net: UNet) -> Network:
-    """The compiled network. RuntimeError where it is not there in ten minutes."""
-    deadline = time.monotonic() + 600.0
-    while time.monotonic() < deadline:
-        if compiled := ours.call(variant, net):
-            return compiled
-        time.sleep(0.1)
-    raise RuntimeError("the network is not compiled")
 
 
 def turn(net: Network, x: Tensor, c_noise: Tensor) -> float:

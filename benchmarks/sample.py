@@ -9,6 +9,7 @@ files of its own.
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -25,12 +26,14 @@ from benchmarks.sampling import (
     body,
     check_ours,
     check_pipeline,
+    compile_ahead,
     offline,
     our_service,
     post,
     random_net,
 )
 
+WIDTHS = (1, 8, 16)  # of network calls
 CASES = [(1, 10), (1, 50), (16, 10), (16, 50)]  # images, steps
 MIN_SECONDS = 0.5  # of one turn: short requests are repeated
 OURS, DIFFUSERS, BARE = "this service", "diffusers", "bare loop"
@@ -47,7 +50,10 @@ def main() -> None:
 
 
 def measure(name: str, rounds: int) -> list[dict[str, Any]]:
-    with random_net(name) as net, our_service(net) as service, Pipeline(net) as pipeline:
+    with random_net(name) as net, ExitStack() as stack:
+        compile_ahead(net, WIDTHS)
+        service = stack.enter_context(our_service(net))
+        pipeline = stack.enter_context(Pipeline(net))
         url, model = f"{service.base}/sample", net.load()
         for num_inference_steps in sorted({steps for _, steps in CASES}):
             check_ours(url, model, num_inference_steps)

