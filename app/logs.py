@@ -21,11 +21,8 @@ from app.problems import stopping_problem, unexpected_problem
 log = structlog.stdlib.get_logger("app")
 
 _PLAIN_WORD = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-_QUIET = (
-    "/healthz",
-    "/readyz",
-    "/metrics",
-)  # asked every few seconds by whatever watches the service
+# Asked every few seconds by whatever watches the service.
+_QUIET = ("/healthz", "/readyz", "/metrics")
 
 
 def configure_logs(level: str = "info", format: str = "auto", stream: TextIO = sys.stderr) -> None:  # noqa: A002

@@ -109,7 +109,7 @@ def draw(curves: dict[tuple[str, int], Curve], path: Path) -> None:
         }
         left.plot(curve.done, [100 * a for a in curve.agreement], **look)
         right.plot(curve.done, curve.distance, **look)
-    left.set(ylabel="classifier agrees, %", ylim=(0, 101))
+    left.set(ylabel="classifier agrees, %", ylim=(80, 100.5))
     right.set(ylabel="distance to the undisturbed image\n(RMS, grey levels)", ylim=(0, None))
     for axes in (left, right):
         axes.set_xlabel("share of the steps done before the error")

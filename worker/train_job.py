@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import structlog
 import torch
@@ -44,11 +45,14 @@ log = structlog.get_logger("trainer")
 
 
 class TrainJob(JobProcess):
-    def work(self) -> bool:
+    def __init__(self, *attempt: Any) -> None:
+        super().__init__(*attempt)
         self.prefix = f"jobs/{self.job_id}/attempt-{self.fence}"
         self.metrics: list[str] = []
         self.evaluations: list[str] = []
         self.latest: TrainStep | None = None
+
+    def work(self) -> bool:
         state, dataset = self._prepare()
         with self._reporting():
             if not self._train(state, dataset):
