@@ -97,15 +97,19 @@ def picture_of_pixels(width: int, height: int) -> Image.Image:
 
 @pytest.fixture(scope="session")
 def model_archive(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
-    """model_archive(image_size, class_names): a zip of a small greyscale model, random weights."""
+    """model_archive(image_size, ...): a zip of a small greyscale model with random weights."""
 
-    def make(image_size: tuple[int, int] = (8, 8), class_names: tuple[str, ...] = ()) -> bytes:
+    def make(
+        image_size: tuple[int, int] = (8, 8),
+        class_names: tuple[str, ...] = (),
+        norm_num_groups: int = 4,
+    ) -> bytes:
         folder = tmp_path_factory.mktemp("model")
         net = UNetConfig(
             1,
             1,
             block_out_channels=(8, 8),
-            norm_num_groups=4,
+            norm_num_groups=norm_num_groups,
             attention_head_dim=4,
             num_class_embeds=len(class_names) + 1 if class_names else None,
         )

@@ -246,3 +246,10 @@ def test_what_does_not_fit_is_refused_by_its_field(ask, body, pointer):
     assert answer.status_code == 422, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+def test_a_net_with_a_group_for_each_channel_is_no_reason_to_refuse_a_model(client, model_archive):
+    archive = model_archive(image_size=(8, 8), norm_num_groups=8)
+    assert client.put("/models/groups", content=archive).status_code == 201
+    request = {"model": "groups", "num_inference_steps": 2}
+    assert client.post("/sample", json=request).status_code == 200
