@@ -2,9 +2,12 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -14,7 +17,6 @@ from app.metrics import Metrics
 from app.settings import Settings
 from app.supervision import Child
 from models.engine import Event, Made, NotMade
-from store.locations import socket_path
 
 START_SECONDS = 60.0  # loading torch from a cold disk takes long
 POLL_SECONDS = 0.1
@@ -28,15 +30,15 @@ class EngineFailed(Exception):
 class EngineClient:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._metrics = metrics
-        locations = settings.locations
-        self._socket = socket_path(locations.data_dir, "engine")
-        self._environment = locations.to_environment()
+        self._environment = settings.locations.to_environment()
+        self._folder: Path | None = None  # its own: several services may share their data
         self._child = Child("engine", self._start)
         self._watching: asyncio.Task[None] | None = None
         self._capacity = 2 * settings.max_waiting  # those that an engine which starts again lost
         self._pending = 0
 
     def start(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="diffusion-"))
         self._child.watch()
         self._watching = asyncio.create_task(self._watch())
 
@@ -44,7 +46,8 @@ class EngineClient:
         if self._watching:
             self._watching.cancel()
         await asyncio.to_thread(self._child.stop, 5.0)
-        self._socket.unlink(missing_ok=True)
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     async def events(self, order: ImageOrder) -> AsyncGenerator[Event, None]:
         """Started, then Seen and Made. Where the engine is lost on the way it is asked again, and
@@ -70,6 +73,13 @@ class EngineClient:
             raise Busy("the sampling engine is restarting", 5.0)
         finally:
             self._pending -= 1
+
+    @property
+    def _socket(self) -> Path:
+        """Raises ConnectionError before `start`."""
+        if self._folder is None:
+            raise ConnectionError("the engine is not started")
+        return self._folder / "socket"
 
     async def state(self) -> str:
         """A line for /readyz; raises ConnectionError where the engine does not listen."""

@@ -3,7 +3,7 @@
 A loop that launches network calls would hold the interpreter lock against the HTTP server, and what
 brings it down must not bring down the API. One thread drives models.engine; this one talks. One
 order per connection; a caller that closes its connection is not sampled for any further. It leaves
-when its standard input ends.
+when its standard input ends, and removes SOCKET with the folder made for it.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,9 @@ MAX_UNREAD_BYTES = 4 * 2**20  # of one caller; beyond it steps are not shown to 
 def main() -> None:
     settings = Settings()
     configure_logs(settings.log_level, settings.log_format)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
-    asyncio.run(EngineServer(settings).serve(Path(sys.argv[1])))
+    path = Path(sys.argv[1])
+    threading.Thread(target=_leave_with_parent, args=(path,), daemon=True).start()
+    asyncio.run(EngineServer(settings).serve(path))
 
 
 class EngineServer:
@@ -173,9 +175,12 @@ def _compiler(settings: Settings, device: str) -> NetCompiler | None:
     return Compiler(settings.locations.data_dir / "cache" / "compiled")
 
 
-def _leave_with_parent() -> None:
+def _leave_with_parent(path: Path) -> None:
     while os.read(sys.stdin.fileno(), 4096):  # a buffered read would hold its lock at exit
         pass
+    with suppress(OSError):
+        path.unlink()
+        path.parent.rmdir()
     os._exit(0)
 
 

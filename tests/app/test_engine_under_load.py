@@ -20,7 +20,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.main import create_app
 from app.settings import Settings
-from store.locations import socket_path
 
 PATIENCE_SECONDS = 60.0
 SAMPLERS = ("ddpm", "ddim", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc")
@@ -50,12 +49,15 @@ def service(
 @pytest.fixture(scope="module")
 def engine_pid(settings: Settings) -> Callable[[], int]:
     """Of this service: others may run in this process."""
-    socket_of_engine = str(socket_path(settings.locations.data_dir, "engine")).encode()
+    ours = f"DIFFUSION_DATA_DIR={settings.locations.data_dir}".encode()
 
     def find() -> int:
         for child in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
             for pid in child.read_text().split():
-                if socket_of_engine in Path(f"/proc/{pid}/cmdline").read_bytes():
+                process = Path("/proc", pid)
+                if b"app.engine_process" in (process / "cmdline").read_bytes() and ours in (
+                    process / "environ"
+                ).read_bytes().split(b"\0"):
                     return int(pid)
         raise AssertionError("there is no engine")
 
@@ -81,9 +83,9 @@ def wait_until_idle(service: httpx.Client) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         metrics = engine_metrics(service)
-        if metrics.get("diffusion_engine_queue_depth") == 0:
-            assert metrics["diffusion_engine_slots"] == 0
+        if metrics["diffusion_engine_up"] == 1 and not metrics["diffusion_engine_queue_depth"]:
             assert metrics["diffusion_engine_backlog_seconds"] == 0
+            assert metrics.get("diffusion_engine_slots", 0) == 0  # of no model if it is a new one
             return
         assert time.monotonic() < deadline, metrics
         time.sleep(0.05)
@@ -169,6 +171,15 @@ def _wait_for_engine(service: httpx.Client) -> None:
     while engine_metrics(service)["diffusion_engine_up"] != 1:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_another_service_on_the_same_data_has_an_engine_of_its_own(service, serve, settings):
+    request = body(1, deterministic=True)
+    with serve(create_app(settings)) as address, httpx.Client(base_url=address) as other:
+        other.timeout = PATIENCE_SECONDS
+        theirs = pixels(ask(other, request))
+        assert np.array_equal(pixels(ask(service, request)), theirs)
+    assert np.array_equal(pixels(ask(service, request)), theirs)
 
 
 def test_clients_who_leave_free_their_place(service, engine_pid):
