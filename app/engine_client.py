@@ -69,7 +69,7 @@ class EngineClient:
                     self._metrics.sampled(order.model, steps, monotonic() - started)
                     return
                 except (ConnectionError, asyncio.IncompleteReadError):
-                    continue
+                    await asyncio.sleep(POLL_SECONDS)  # one that is dying may still accept
             raise Busy("the sampling engine is restarting", 5.0)
         finally:
             self._pending -= 1
