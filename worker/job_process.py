@@ -1,5 +1,5 @@
-"""What the processes that do jobs have in common: `python -m worker.<kind>_job JOB FENCE`, one
-process per attempt at a job.
+"""What the processes that do jobs have in common: `python -m worker.<kind>_job JOB FENCE SCRATCH`,
+one process per attempt at a job, with an empty folder for it.
 
 It leaves on SIGTERM, when it has kept what it has, and at once when its standard input ends, that
 is, when the worker that started it is gone.
@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -37,7 +36,8 @@ class ModelGone(Exception):
 
 
 class JobProcess(ABC):
-    """One attempt. `stop` is set when it is asked to leave; `scratch` goes with it."""
+    """One attempt. `stop` is set when it is asked to leave; `scratch` is a folder of its own, which
+    goes when it ends."""
 
     def __init__(
         self,
@@ -45,29 +45,23 @@ class JobProcess(ABC):
         settings: WorkerSettings,
         job_id: str,
         fence: int,
+        scratch: Path,
         stop: threading.Event,
     ) -> None:
         self.database, self.settings, self.stop = database, settings, stop
-        self.job_id, self.fence = job_id, fence
+        self.job_id, self.fence, self.scratch = job_id, fence, scratch
         self.device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.artifacts = ArtifactStore(settings.locations.artifacts_url)
-        self.scratch = Path(tempfile.mkdtemp(prefix="diffusion-job-"))
-
-    def run(self) -> bool:
-        """True: the job is done. False: stopped, with a checkpoint."""
-        try:
-            return self.work()
-        finally:
-            shutil.rmtree(self.scratch, ignore_errors=True)
 
     @abstractmethod
-    def work(self) -> bool: ...
+    def work(self) -> bool:
+        """True: the job is done. False: stopped, with a checkpoint."""
 
 
 def main(kind: type[JobProcess]) -> None:
-    job_id, fence = sys.argv[1], int(sys.argv[2])
+    job_id, fence, scratch = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     configure_logs()
-    _die_with_worker()
+    _die_with_worker(scratch)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle
@@ -76,7 +70,7 @@ def main(kind: type[JobProcess]) -> None:
     structlog.contextvars.bind_contextvars(job=job_id, fence=fence)
     database = open_database(settings.locations.database_url)
     try:
-        finished = kind(database, settings, job_id, fence, stop).run()
+        finished = kind(database, settings, job_id, fence, scratch, stop).work()
     except LostLease:
         log.warning("another worker holds this job by now")
         sys.exit(EXIT_STOPPED)
@@ -104,10 +98,11 @@ def classify(error: Exception) -> tuple[str, str]:
     return "internal", "the job's process failed; its log has the details"
 
 
-def _die_with_worker() -> None:
+def _die_with_worker(scratch: Path) -> None:
     def watch() -> None:
         while os.read(sys.stdin.fileno(), 4096):  # a buffered read would hold its lock at exit
             pass
+        shutil.rmtree(scratch, ignore_errors=True)  # nobody else is left to do it
         os._exit(EXIT_STOPPED)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -46,6 +46,8 @@ class Place:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.valkey: subprocess.Popen[bytes] | None = None
         self.queue = make_queue(self.locations.redis_url)
+        self.scratch = folder / "scratch"
+        self.scratch.mkdir()
         self._add_dataset(folder)
 
     def start_valkey(self) -> None:
@@ -58,6 +60,7 @@ class Place:
             **self.locations.to_environment(),
             "DIFFUSION_LEASE_SECONDS": str(LEASE_SECONDS),
             "OMP_NUM_THREADS": "1",
+            "TMPDIR": str(self.scratch),
         }
         with (self.locations.data_dir / "worker.log").open("ab") as log:
             worker = subprocess.Popen(
@@ -138,6 +141,10 @@ class Place:
         """The processes at work on it."""
         wanted = f"worker.{job.kind}_job {job.id}"
         return [pid for pid, line in _command_lines() if wanted in line]
+
+    def job_folders(self) -> list[Path]:
+        """What the processes at work have for themselves."""
+        return list(self.scratch.glob("diffusion-job-*"))
 
     def close(self) -> None:
         for process in self.processes:

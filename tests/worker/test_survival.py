@@ -34,6 +34,7 @@ def test_killed_trainers_change_nothing(place, undisturbed):
         for pid in place.workers_on(job):
             os.kill(pid, signal.SIGKILL)
     assert place.finish(job) == undisturbed
+    place.wait(job, lambda _: not place.job_folders())
 
 
 def test_a_killed_worker_takes_its_trainer_along_and_another_goes_on(place, undisturbed):
@@ -45,6 +46,7 @@ def test_a_killed_worker_takes_its_trainer_along_and_another_goes_on(place, undi
     first.wait()
     time.sleep(1.0)
     assert not set(orphans) & set(place.workers_on(job))
+    assert not place.job_folders()
     place.start_worker()
     assert place.finish(job) == undisturbed
     assert jobs.get_job(place.database, job.id).fence == 2
