@@ -4,9 +4,8 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -14,6 +13,7 @@ from starlette.responses import Response
 from app import problems
 from app.conditional import conditional
 from app.errors import blame
+from app.paging import After, Limit
 from app.schemas.records import DatasetAnswer, Page
 from app.services import Services, ServicesDep
 from app.uploads import uploaded_file
@@ -66,10 +66,8 @@ async def put_dataset(
 @router.get("", summary="List the datasets, newest first")
 def list_datasets(
     services: ServicesDep,
-    limit: Annotated[int, Query(ge=1, le=100, description="how many at most")] = 20,
-    after: Annotated[
-        str | None, Query(description="the name of the last one of the page before")
-    ] = None,
+    limit: Limit = 20,
+    after: After = None,
 ) -> Page[DatasetAnswer]:
     records, has_more = datasets.list_datasets(services.database, limit=limit, after=after)
     return Page(items=[DatasetAnswer.of(record) for record in records], has_more=has_more)

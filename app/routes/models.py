@@ -3,10 +3,10 @@
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -14,6 +14,7 @@ from starlette.responses import FileResponse, Response
 
 from app import problems
 from app.errors import blame
+from app.paging import After, Limit
 from app.schemas.records import ModelAnswer, Page
 from app.services import Services, ServicesDep
 from app.uploads import uploaded_file
@@ -37,10 +38,8 @@ _BODY = {
 @router.get("", summary="List the models, newest first")
 def list_models(
     services: ServicesDep,
-    limit: Annotated[int, Query(ge=1, le=100, description="how many at most")] = 20,
-    after: Annotated[
-        str | None, Query(description="the name of the last one of the page before")
-    ] = None,
+    limit: Limit = 20,
+    after: After = None,
 ) -> Page[ModelAnswer]:
     records, has_more = models.list_models(services.database, limit=limit, after=after)
     return Page(items=[ModelAnswer.of(record) for record in records], has_more=has_more)

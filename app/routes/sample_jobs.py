@@ -9,6 +9,7 @@ from starlette.responses import Response, StreamingResponse
 
 from app import problems
 from app.conditional import conditional
+from app.paging import After, Limit, OnlyStatus
 from app.polling import Wait, poll
 from app.sampling import Sampling
 from app.schemas.records import Page
@@ -16,7 +17,6 @@ from app.schemas.sample_jobs import MadeImage, MadeImages, SampleJobAnswer
 from app.services import Services, ServicesDep
 from store import jobs
 from store.errors import ArtifactNotFound, IllegalTransition, NotFound
-from store.jobs import Status
 from store.sample_images import archive_key, delete_images, image_key, images_made
 from worker.queue import submit
 
@@ -45,9 +45,9 @@ def create_sample_job(services: Services, sampling: Sampling) -> SampleJobAnswer
 @router.get("", summary="List the jobs that make images, newest first")
 def list_sample_jobs(
     services: ServicesDep,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    after: str | None = None,
-    status: Status | None = None,
+    limit: Limit = 20,
+    after: After = None,
+    status: OnlyStatus = None,
 ) -> Page[SampleJobAnswer]:
     found, has_more = jobs.list_jobs(
         services.database, "sample", limit=limit, after=after, status=status
@@ -102,8 +102,8 @@ def delete_sample_job(job_id: str, services: ServicesDep) -> None:
 def list_images(
     job_id: str,
     services: ServicesDep,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    after: Annotated[int, Query(ge=-1)] = -1,
+    limit: Annotated[int, Query(ge=1, le=1000, description="how many at most")] = 100,
+    after: Annotated[int, Query(ge=-1, description="the index of the last one seen")] = -1,
 ) -> MadeImages:
     job = jobs.get_job(services.database, job_id, "sample")
     made = [image for image in images_made(services.artifacts, job.id) if image > after]

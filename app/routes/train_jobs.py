@@ -1,15 +1,16 @@
 """/train-jobs: training, from the request to the model."""
 
 import json
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app import problems
 from app.conditional import conditional
 from app.errors import blame_field
+from app.paging import After, Limit, OnlyStatus
 from app.polling import Wait, poll
 from app.schemas.records import (
     JobAnswer,
@@ -24,7 +25,6 @@ from models.recipe import DatasetFacts, TrainConfig, resolve_config
 from store import jobs
 from store.datasets import DatasetRecord, get_dataset
 from store.errors import ArtifactNotFound, NotFound
-from store.jobs import Status
 from worker.queue import submit
 
 router = APIRouter(prefix="/train-jobs", tags=["training"])
@@ -58,11 +58,9 @@ def create_train_job(body: TrainRequest, response: Response, services: ServicesD
 @router.get("", summary="List the jobs, newest first")
 def list_train_jobs(
     services: ServicesDep,
-    limit: Annotated[int, Query(ge=1, le=100, description="how many at most")] = 20,
-    after: Annotated[
-        str | None, Query(description="the id of the last one of the page before")
-    ] = None,
-    status: Annotated[Status | None, Query(description="only those in this state")] = None,
+    limit: Limit = 20,
+    after: After = None,
+    status: OnlyStatus = None,
 ) -> Page[JobAnswer]:
     found, has_more = jobs.list_jobs(
         services.database, "train", limit=limit, after=after, status=status
