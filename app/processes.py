@@ -2,7 +2,8 @@
 
 Threads do not do: on a small image the interpreter lock changes hands a hundred times a request,
 and two threads get less done than one. And an image that brings its decoder down takes one of these
-processes with it, not the service.
+processes with it, not the service. One more of them than cores keeps the cores busy: one waits for
+its next message while the others work.
 """
 
 import asyncio

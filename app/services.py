@@ -64,7 +64,7 @@ class Services:
             metrics=metrics,
             quick=Lane("images", available_cores(), settings.max_waiting),
             noising=_noise_processes(
-                settings, settings.noise_processes or available_cores(), settings.max_waiting
+                settings, settings.noise_processes or 1 + available_cores(), settings.max_waiting
             ),
             walks=_noise_processes(settings, 1, settings.max_waiting_walks),
             checks={

@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     max_waiting: int = Field(default=256, ge=1)
     max_waiting_walks: int = Field(default=8, ge=1)
     noise_seconds: float = Field(default=120.0, gt=0)  # what one noising may take
-    noise_processes: int = Field(default=0, ge=0)  # 0: one for each core
+    noise_processes: int = Field(default=0, ge=0)  # 0: one more than cores
 
     # The sampling engine.
     engine_batching: Batching = "step"

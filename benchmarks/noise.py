@@ -12,7 +12,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -33,6 +33,7 @@ from benchmarks.common import (
     HERE,
     PEER_PYTHON,
     RESULTS,
+    Server,
     cpu_seconds,
     free_port,
     in_turn,
@@ -50,7 +51,13 @@ ROUNDS = 5
 SECONDS = 1.5
 T = 500
 SEED = 1
-OURS, PLAIN, TUNED, BARE = "this service", "FastAPI + diffusers", "the same, tuned", "bare"
+OURS, ALONE, PLAIN, TUNED, BARE = (
+    "this service",
+    "FastAPI + diffusers",
+    "the same, a process per core",
+    "and tuned",
+    "bare",
+)
 BOUNDARY = "c0ffee"
 
 FloatArray = NDArray[np.float64]
@@ -60,7 +67,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     with ExitStack() as stack:
         data_dir = stack.enter_context(tempfile.TemporaryDirectory())
-        port, peer_port = free_port(), free_port()
+        port = free_port()
         ours = stack.enter_context(
             server(
                 [sys.executable, "-m", "app.up"],
@@ -70,24 +77,23 @@ def main() -> None:
                 DIFFUSION_PORT=str(port),
             )
         )
-        command: list[str | Path] = [
-            PEER_PYTHON,
-            "-m",
-            "uvicorn",
-            "noise_service:app",
-            "--app-dir",
-            HERE / "peers",
-        ]
-        command += ["--port", str(peer_port), "--workers", str(cores), "--no-access-log"]
-        peer = stack.enter_context(server(command, peer_port, "/docs"))
+        alone = stack.enter_context(peer_service())
+        peer = stack.enter_context(
+            peer_service("--workers", str(cores), "--no-access-log", OMP_NUM_THREADS="1")
+        )
         bare = stack.enter_context(Bare(cores))
         sizes = []
         for size in SIZES:
             image = photograph(size)
-            addresses = urls(ours.base, peer.base)
+            addresses = {
+                OURS: f"{ours.base}/noise",
+                ALONE: f"{alone.base}/plain/noise",
+                PLAIN: f"{peer.base}/plain/noise",
+                TUNED: f"{peer.base}/tuned/noise",
+            }
             check(image, addresses)
             spent = dict.fromkeys((PLAIN, TUNED), peer.cpu_seconds)
-            spent |= {OURS: ours.cpu_seconds, BARE: bare.cpu_seconds}
+            spent |= {OURS: ours.cpu_seconds, ALONE: alone.cpu_seconds, BARE: bare.cpu_seconds}
             rates: dict[str, Callable[[], float]] = {
                 name: partial(serve, url, image) for name, url in addresses.items()
             }
@@ -105,8 +111,10 @@ def main() -> None:
     report(sizes)
 
 
-def urls(ours: str, peer: str) -> dict[str, str]:
-    return {OURS: f"{ours}/noise", PLAIN: f"{peer}/plain/noise", TUNED: f"{peer}/tuned/noise"}
+def peer_service(*options: str, **variables: str) -> AbstractContextManager[Server]:
+    port, where = free_port(), HERE / "peers"
+    command: list[str | Path] = [PEER_PYTHON, "-m", "uvicorn", "noise_service:app", *options]
+    return server([*command, "--app-dir", where, "--port", str(port)], port, "/docs", **variables)
 
 
 def photograph(size: int) -> bytes:
@@ -169,7 +177,7 @@ def check(image: bytes, addresses: Mapping[str, str]) -> None:
     off = np.abs(np.clip(exact, 0, 255) - x_t).max()
     if off > 0.51:
         raise AssertionError(f"POST /noise is {off} grey levels off")
-    for name in (PLAIN, TUNED):
+    for name in (ALONE, PLAIN, TUNED):
         theirs = pixels(ask(addresses[name], image))
         for what, figure in (("mean", np.mean), ("spread", np.std), ("share", partial(share, x_0))):
             if not np.isclose(figure(theirs), figure(x_t), rtol=0.1, atol=0.05):
@@ -230,7 +238,7 @@ def _repeat(pipe: Connection) -> None:
 
 
 def report(sizes: list[dict[str, Any]]) -> None:
-    names = (OURS, PLAIN, TUNED, BARE)
+    names = (OURS, ALONE, PLAIN, TUNED, BARE)
     rates, costs = [], []
     for entry in sizes:
         size = f"{entry['size']} px"
@@ -242,9 +250,11 @@ def report(sizes: list[dict[str, Any]]) -> None:
         ratios = [f"{value:.2f}" for value in entry["cpu_ratio_of"].values()]
         costs.append([size, *(f"{median(cpu[name]):.2f}" for name in names), *ratios])
     save("noise", {"clients": CLIENTS, "rounds": ROUNDS, "seconds": SECONDS, "sizes": sizes})
-    header = ["requests / s", *names, "ours to plain", "to tuned", "to bare"]
+    ours_to = ["ours to the peer", "to a process per core", "to tuned", "to bare"]
+    header = ["requests / s", *names, *ours_to]
     print(table(header, rates), end="\n\n")
-    header = ["CPU ms / request", *names, "plain to ours", "tuned to ours", "bare to ours"]
+    to_ours = ["peer to ours", "a process per core to ours", "tuned to ours", "bare to ours"]
+    header = ["CPU ms / request", *names, *to_ours]
     print(table(header, costs))
     plot(sizes, RESULTS / "noise.png")
 
@@ -252,7 +262,7 @@ def report(sizes: list[dict[str, Any]]) -> None:
 def plot(sizes: list[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
-    for name, style in ((OURS, "o-"), (PLAIN, "s--"), (TUNED, "^--"), (BARE, ":")):
+    for name, style in ((OURS, "o-"), (ALONE, "v--"), (PLAIN, "s--"), (TUNED, "^--"), (BARE, ":")):
         rates = np.array([entry["requests_per_second"][name] for entry in sizes])
         middle = np.median(rates, axis=1)
         line = axes.loglog([entry["size"] for entry in sizes], middle, style, label=name)[0]

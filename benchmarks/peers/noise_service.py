@@ -13,7 +13,6 @@ from diffusers import DDPMScheduler
 from fastapi import FastAPI, File, Form, Response, UploadFile
 from PIL import Image
 
-torch.set_num_threads(1)  # one process for each core
 app = FastAPI()
 scheduler = DDPMScheduler(num_train_timesteps=1000, beta_start=1e-4, beta_end=0.02)
 
