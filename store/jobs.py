@@ -260,23 +260,23 @@ def requeue(database: Database, job_id: str, fence: int, *, blameless: bool = Fa
     )
 
 
-def unclaimed_jobs(database: Database, announced_before_seconds: float) -> list[tuple[str, Kind]]:
-    """Ids and kinds of jobs that no worker holds although one should: queued and not announced for
-    a while, or with an expired lease. Marks them as announced now."""
+def unclaimed_jobs(database: Database, kind: Kind, announced_before_seconds: float) -> list[str]:
+    """Ids of jobs that no worker holds although one should, queued or with an expired lease, and
+    that were not announced for a while, or not since their lease expired. Marks them as announced
+    now."""
     at = now()
+    long_ago = Job.queued_at < at - timedelta(seconds=announced_before_seconds)
+    orphaned = sa.and_(Job.status == "running", Job.lease_expires_at < at)
     waiting = sa.or_(
-        sa.and_(
-            Job.status == "queued",
-            Job.queued_at < at - timedelta(seconds=announced_before_seconds),
-        ),
-        sa.and_(Job.status == "running", Job.lease_expires_at < at),
+        sa.and_(Job.status == "queued", long_ago),
+        sa.and_(orphaned, sa.or_(long_ago, Job.queued_at < Job.lease_expires_at)),
     )
+    unclaimed = sa.select(Job.id).where(Job.kind == kind, waiting).order_by(Job.id)
     with database.session() as session:
-        found = session.execute(sa.select(Job.id, Job.kind).where(waiting).order_by(Job.id)).all()
-        if found:
-            ids = [job_id for job_id, _ in found]
+        ids = list(session.scalars(unclaimed))
+        if ids:
             session.execute(sa.update(Job).where(Job.id.in_(ids)).values(queued_at=at))
-    return [(job_id, kind) for job_id, kind in found]
+    return ids
 
 
 # What callers do ----------------------------------------------------------------------------------

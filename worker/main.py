@@ -48,7 +48,6 @@ def main() -> None:
     if os.environ.get("DIFFUSION_DIE_WITH_PARENT"):
         _die_with_parent(supervisor)
     reaper.start()
-    reaper.announce()
     log.info("worker ready", owner=nodes.node_id("worker"), kinds=kinds)
     queue.worker_main(
         [

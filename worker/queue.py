@@ -62,6 +62,17 @@ def submit(queue: Celery, job_id: str, kind: Kind) -> bool:
     return True
 
 
+def is_dry(queue: Celery, kind: Kind) -> bool:
+    """No message waits for a worker. Raises OSError where the broker cannot be reached."""
+    try:
+        with queue.connection_for_read() as connection:
+            connection.ensure_connection(max_retries=0, timeout=CONNECT_SECONDS)
+            declared = connection.default_channel.queue_declare(queue=QUEUES[kind])
+            return not declared.message_count
+    except (CeleryError, KombuError, RedisError) as error:
+        raise OSError(f"the broker cannot be reached: {error}") from error
+
+
 def broker_url(redis_url: str) -> str:
     """kombu names unix sockets in its own way."""
     return redis_url.replace("unix://", "redis+socket://", 1)

@@ -1,6 +1,10 @@
 """Announces jobs again that no worker holds although one should: their message was lost with a
 broker, their worker was lost with its host. Runs in every worker and in the API; a job announced
-twice is claimed once."""
+twice is claimed once.
+
+A job that waits in a line has a message in it, most likely, so that there is no hurry as long as
+the line is not empty: else hours of waiting would fill it with copies.
+"""
 
 import threading
 
@@ -11,7 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from store import jobs, nodes
 from store.database import Database
 from store.errors import SecondHost
-from worker.queue import submit
+from worker.queue import QUEUES, is_dry, submit
+
+IN_LINE_SECONDS = 600.0
 
 log = structlog.get_logger("reaper")
 
@@ -28,17 +34,24 @@ class Reaper(threading.Thread):
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        while not self._stopped.wait(self._every):
+        while True:
             try:
                 nodes.heartbeat(self._database, self._role)
                 self.announce()
+            except OSError as error:
+                log.debug("no job is announced", reason=str(error))
             except (SQLAlchemyError, SecondHost):
                 log.exception("this round of announcing jobs failed")
+            if self._stopped.wait(self._every):
+                return
 
     def announce(self) -> None:
-        for job_id, kind in jobs.unclaimed_jobs(self._database, 3 * self._every):
-            announced = submit(self._queue, job_id, kind)
-            log.info("job announced again", job=job_id, reached_the_broker=announced)
+        """Raises OSError where the broker cannot be reached."""
+        for kind in QUEUES:
+            seconds = 3 * self._every if is_dry(self._queue, kind) else IN_LINE_SECONDS
+            for job_id in jobs.unclaimed_jobs(self._database, kind, seconds):
+                announced = submit(self._queue, job_id, kind)
+                log.info("job announced again", job=job_id, reached_the_broker=announced)
 
     def stop(self) -> None:
         self._stopped.set()

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -380,11 +381,19 @@ def test_unclaimed_are_the_forgotten_and_the_orphaned(database):
     jobs.claim(database, orphaned, "one", EXPIRED)
     jobs.claim(database, held, "one", 60)
     jobs.request_cancel(database, cancelled)
-    assert jobs.unclaimed_jobs(database, 60) == [(orphaned, "train")]
-    assert jobs.unclaimed_jobs(database, 0) == [(forgotten, "train"), (orphaned, "train")]
+    assert jobs.unclaimed_jobs(database, "sample", 0) == []
+    assert jobs.unclaimed_jobs(database, "train", 0) == [forgotten, orphaned]
 
 
 def test_an_announced_job_is_not_announced_again_at_once(database):
     job = a_job(database)
-    assert jobs.unclaimed_jobs(database, 0) == [(job.id, "train")]
-    assert jobs.unclaimed_jobs(database, 60) == []
+    assert jobs.unclaimed_jobs(database, "train", 0) == [job.id]
+    assert jobs.unclaimed_jobs(database, "train", 60) == []
+
+
+def test_a_lease_that_expires_is_a_reason_to_announce_once(database):
+    job, _ = a_claimed_job(database, 0.05)
+    assert jobs.unclaimed_jobs(database, "train", 60) == []
+    time.sleep(0.1)
+    assert jobs.unclaimed_jobs(database, "train", 60) == [job.id]
+    assert jobs.unclaimed_jobs(database, "train", 60) == []

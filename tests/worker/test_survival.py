@@ -11,6 +11,7 @@ import pytest
 from store import jobs
 from store.jobs import Job
 from worker.queue import submit
+from worker.reaper import Reaper
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +81,21 @@ def test_a_flushed_broker_loses_no_job(place):
         connection.default_channel.client.flushall()
     place.start_worker()
     place.finish(job)
+
+
+def test_jobs_that_wait_in_line_are_not_announced_over_and_over(place):
+    waiting = [place.accept(steps=20) for _ in range(5)]
+    reaper = Reaper(place.database, place.queue, "test", every_seconds=0.0)
+    for _ in range(3):
+        reaper.announce()
+    assert place.messages() == 5
+    place.queue.control.purge()
+    for _ in range(3):
+        reaper.announce()
+    assert place.messages() == 5
+    place.start_worker()
+    for job in waiting:
+        place.finish(job)
 
 
 def test_two_workers_and_many_messages_run_a_job_once(place):
