@@ -200,7 +200,8 @@ def plot(cases: list[dict[str, Any]], path: Path) -> None:
         widths = [entry["width"] for entry in entries]
         for column, marker in zip(COLUMNS, ("o-", "o:", "s-", "s:"), strict=True):
             times = [1e3 * median(entry["seconds"][column]) / entry["width"] for entry in entries]
-            axes.loglog(widths, times, marker, label=column, alpha=0.8)
+            axes.semilogx(widths, times, marker, label=column, alpha=0.8)
+        axes.set_ylim(bottom=0)
         axes.set_xticks(widths, [str(width) for width in widths])
         axes.minorticks_off()
         axes.set(title=", ".join(kind), xlabel="width", ylabel="milliseconds / width")
