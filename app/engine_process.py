@@ -179,7 +179,7 @@ def _leave_with_parent(path: Path) -> None:
     while os.read(sys.stdin.fileno(), 4096):  # a buffered read would hold its lock at exit
         pass
     with suppress(OSError):
-        path.unlink()
+        path.unlink(missing_ok=True)
         path.parent.rmdir()
     os._exit(0)
 
