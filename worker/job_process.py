@@ -1,5 +1,5 @@
 """What the processes that do jobs have in common: `python -m worker.<kind>_job JOB FENCE SCRATCH`,
-one process per attempt at a job, with an empty folder for it.
+one process per attempt at a job, which makes the folder SCRATCH for itself.
 
 It leaves on SIGTERM, when it has kept what it has, and at once when its standard input ends, that
 is, when the worker that started it is gone.
@@ -36,8 +36,7 @@ class ModelGone(Exception):
 
 
 class JobProcess(ABC):
-    """One attempt. `stop` is set when it is asked to leave; `scratch` is a folder of its own, which
-    goes when it ends."""
+    """One attempt. `stop` is set when it is asked to leave; `scratch` goes when it ends."""
 
     def __init__(
         self,
@@ -52,6 +51,7 @@ class JobProcess(ABC):
         self.job_id, self.fence, self.scratch = job_id, fence, scratch
         self.device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.artifacts = ArtifactStore(settings.locations.artifacts_url)
+        scratch.mkdir(mode=0o700)
 
     @abstractmethod
     def work(self) -> bool:

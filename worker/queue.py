@@ -15,6 +15,7 @@ from store.jobs import Kind
 RUN_JOB = "worker.run_job"
 QUEUES: dict[Kind, str] = {"train": "diffusion.train", "sample": "diffusion.sample"}
 CONNECT_SECONDS = 2.0
+BROKER_ERRORS = (OSError, CeleryError, KombuError, RedisError)
 
 
 def make_queue(redis_url: str) -> Celery:
@@ -57,20 +58,20 @@ def submit(queue: Celery, job_id: str, kind: Kind) -> bool:
                 connection=connection,
                 retry=False,
             )
-    except (OSError, CeleryError, KombuError, RedisError):
+    except BROKER_ERRORS:
         return False
     return True
 
 
-def is_dry(queue: Celery, kind: Kind) -> bool:
-    """No message waits for a worker. Raises OSError where the broker cannot be reached."""
+def num_waiting(queue: Celery, kind: Kind) -> int | None:
+    """Messages that no worker has taken yet; None where the broker cannot be reached just now."""
     try:
         with queue.connection_for_read() as connection:
             connection.ensure_connection(max_retries=0, timeout=CONNECT_SECONDS)
             declared = connection.default_channel.queue_declare(queue=QUEUES[kind])
-            return not declared.message_count
-    except (CeleryError, KombuError, RedisError) as error:
-        raise OSError(f"the broker cannot be reached: {error}") from error
+            return int(declared.message_count)
+    except BROKER_ERRORS:
+        return None
 
 
 def broker_url(redis_url: str) -> str:

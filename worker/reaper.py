@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from store import jobs, nodes
 from store.database import Database
 from store.errors import SecondHost
-from worker.queue import QUEUES, is_dry, submit
+from worker.queue import QUEUES, num_waiting, submit
 
 IN_LINE_SECONDS = 600.0
 
@@ -38,17 +38,17 @@ class Reaper(threading.Thread):
             try:
                 nodes.heartbeat(self._database, self._role)
                 self.announce()
-            except OSError as error:
-                log.debug("no job is announced", reason=str(error))
             except (SQLAlchemyError, SecondHost):
                 log.exception("this round of announcing jobs failed")
             if self._stopped.wait(self._every):
                 return
 
     def announce(self) -> None:
-        """Raises OSError where the broker cannot be reached."""
         for kind in QUEUES:
-            seconds = 3 * self._every if is_dry(self._queue, kind) else IN_LINE_SECONDS
+            in_line = num_waiting(self._queue, kind)
+            if in_line is None:
+                return  # nobody would hear of it
+            seconds = IN_LINE_SECONDS if in_line else 3 * self._every
             for job_id in jobs.unclaimed_jobs(self._database, kind, seconds):
                 announced = submit(self._queue, job_id, kind)
                 log.info("job announced again", job=job_id, reached_the_broker=announced)

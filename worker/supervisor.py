@@ -7,12 +7,14 @@ read from the record, not from an exit code alone.
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from pathlib import Path
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -44,12 +46,9 @@ class Supervisor:
         fence = jobs.claim(self._database, job_id, self._owner, self._settings.lease_seconds)
         if fence is None:
             return False
-        with tempfile.TemporaryDirectory(prefix="diffusion-job-") as scratch:
-            return self._run(job_id, fence, MODULES[kind], scratch)
-
-    def _run(self, job_id: str, fence: int, module: str, scratch: str) -> bool:
         say = log.bind(job=job_id, fence=fence)
-        process = self._start(module, job_id, fence, scratch)
+        scratch = Path(tempfile.gettempdir(), f"diffusion-{job_id}-{fence}")  # the process makes it
+        process = self._start(MODULES[kind], job_id, fence, scratch)
         say.info("job started", pid=process.pid)
         try:
             must_end = self._watch(process, job_id, fence)
@@ -59,15 +58,18 @@ class Supervisor:
             return False
         finally:
             self._stop(process, self._settings.grace_seconds)
+            shutil.rmtree(scratch, ignore_errors=True)
         return self._settle(job_id, fence, process.returncode, must_end)
 
-    def _start(self, module: str, job_id: str, fence: int, scratch: str) -> subprocess.Popen[bytes]:
+    def _start(
+        self, module: str, job_id: str, fence: int, scratch: Path
+    ) -> subprocess.Popen[bytes]:
         settings = self._settings
         environment = {**os.environ, **settings.locations.to_environment()}
         if settings.threads:
             environment["OMP_NUM_THREADS"] = str(settings.threads)
         return subprocess.Popen(
-            [sys.executable, "-m", module, job_id, str(fence), scratch],
+            [sys.executable, "-m", module, job_id, str(fence), str(scratch)],
             stdin=subprocess.PIPE,  # its end tells the process that we are gone
             env=environment,
             start_new_session=True,

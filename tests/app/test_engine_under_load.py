@@ -175,8 +175,10 @@ def _wait_for_engine(service: httpx.Client) -> None:
 
 def test_another_service_on_the_same_data_has_an_engine_of_its_own(service, serve, settings):
     request = body(1, deterministic=True)
-    with serve(create_app(settings)) as address, httpx.Client(base_url=address) as other:
-        other.timeout = PATIENCE_SECONDS
+    with (
+        serve(create_app(settings)) as address,
+        httpx.Client(base_url=address, timeout=PATIENCE_SECONDS) as other,
+    ):
         theirs = pixels(ask(other, request))
         assert np.array_equal(pixels(ask(service, request)), theirs)
     assert np.array_equal(pixels(ask(service, request)), theirs)

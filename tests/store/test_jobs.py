@@ -378,10 +378,12 @@ def test_a_job_that_is_done_cannot_be_cancelled(database, status):
 
 def test_unclaimed_are_the_forgotten_and_the_orphaned(database):
     forgotten, orphaned, held, cancelled = (a_job(database, f"model-{i}").id for i in range(4))
-    jobs.claim(database, orphaned, "one", EXPIRED)
+    jobs.claim(database, orphaned, "one", 0.05)
     jobs.claim(database, held, "one", 60)
     jobs.request_cancel(database, cancelled)
+    time.sleep(0.1)
     assert jobs.unclaimed_jobs(database, "sample", 0) == []
+    assert jobs.unclaimed_jobs(database, "train", 60) == [orphaned]
     assert jobs.unclaimed_jobs(database, "train", 0) == [forgotten, orphaned]
 
 

@@ -30,7 +30,7 @@ from store.jobs import Job
 from store.locations import Locations, valkey_socket
 from store.models import get_model
 from store.valkey import start_valkey
-from worker.queue import QUEUES, make_queue, submit
+from worker.queue import make_queue, submit
 
 LEASE_SECONDS = 2.0
 PATIENCE_SECONDS = 90.0
@@ -142,14 +142,9 @@ class Place:
         wanted = f"worker.{job.kind}_job {job.id}"
         return [pid for pid, line in _command_lines() if wanted in line]
 
-    def messages(self) -> int:
-        """That wait for a worker that trains."""
-        with self.queue.connection_for_read() as connection:
-            return connection.default_channel.queue_declare(queue=QUEUES["train"]).message_count
-
     def job_folders(self) -> list[Path]:
         """What the processes at work have for themselves."""
-        return list(self.scratch.glob("diffusion-job-*"))
+        return list(self.scratch.glob("diffusion-job*"))
 
     def close(self) -> None:
         for process in self.processes:

@@ -10,7 +10,7 @@ import pytest
 
 from store import jobs
 from store.jobs import Job
-from worker.queue import submit
+from worker.queue import num_waiting, submit
 from worker.reaper import Reaper
 
 
@@ -88,11 +88,11 @@ def test_jobs_that_wait_in_line_are_not_announced_over_and_over(place):
     reaper = Reaper(place.database, place.queue, "test", every_seconds=0.0)
     for _ in range(3):
         reaper.announce()
-    assert place.messages() == 5
+    assert num_waiting(place.queue, "train") == 5
     place.queue.control.purge()
     for _ in range(3):
         reaper.announce()
-    assert place.messages() == 5
+    assert num_waiting(place.queue, "train") == 5
     place.start_worker()
     for job in waiting:
         place.finish(job)
