@@ -22,7 +22,7 @@ from app.settings import Settings
 
 
 def main() -> None:
-    torch.set_num_threads(1)  # there are as many of these processes as cores
+    torch.set_num_threads(1)  # the cores are for several of these processes
     connection = socket.socket(fileno=sys.stdin.fileno())
     with connection, suppress(EOFError, ConnectionError):  # the API has gone
         _serve(connection)
