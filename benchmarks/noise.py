@@ -53,9 +53,9 @@ T = 500
 SEED = 1
 OURS, ALONE, PLAIN, TUNED, BARE = (
     "this service",
-    "FastAPI + diffusers",
-    "the same, a process per core",
-    "and tuned",
+    "FastAPI + diffusers, one process",
+    "a process per core",
+    "a process per core, tuned",
     "bare",
 )
 BOUNDARY = "c0ffee"
@@ -250,10 +250,10 @@ def report(sizes: list[dict[str, Any]]) -> None:
         ratios = [f"{value:.2f}" for value in entry["cpu_ratio_of"].values()]
         costs.append([size, *(f"{median(cpu[name]):.2f}" for name in names), *ratios])
     save("noise", {"clients": CLIENTS, "rounds": ROUNDS, "seconds": SECONDS, "sizes": sizes})
-    ours_to = ["ours to the peer", "to a process per core", "to tuned", "to bare"]
+    ours_to = ["ours to one process", "to one per core", "to tuned", "to bare"]
     header = ["requests / s", *names, *ours_to]
     print(table(header, rates), end="\n\n")
-    to_ours = ["peer to ours", "a process per core to ours", "tuned to ours", "bare to ours"]
+    to_ours = ["one process to ours", "one per core to ours", "tuned to ours", "bare to ours"]
     header = ["CPU ms / request", *names, *to_ours]
     print(table(header, costs))
     plot(sizes, RESULTS / "noise.png")
