@@ -6,20 +6,31 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 import obstore
+from obstore.exceptions import BaseError as StorageError  # a bucket that is out of reach, say
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from store.errors import ArtifactNotFound
 
+if TYPE_CHECKING:
+    from obstore.store import RetryConfig
+
+__all__ = ["ArtifactStore", "StorageError"]
+
 PARTS = ".parts"
 ABANDONED_SECONDS = 86_400
+PIECE = 8 << 20  # bytes per request of what is streamed from another host
 
 
 class ArtifactStore:
-    def __init__(self, url: str) -> None:
-        """`url` is a local directory, file://... or s3://..."""
+    def __init__(self, url: str, patience_seconds: float = 30.0) -> None:
+        """`url` is a local directory, file://... or s3://...; a call to the latter that does not
+        get through is tried again for as long as `patience_seconds`, at most 300 (by then its
+        signature has expired)."""
         self._root: Path | None = None
         if "://" not in url or url.startswith("file://"):
             self._root = Path(url.removeprefix("file://")).resolve()
@@ -27,7 +38,7 @@ class ArtifactStore:
             self._store: ObjectStore = LocalStore(self._root)
             _sweep(self._root / PARTS)
         else:
-            self._store = from_url(url)
+            self._store = from_url(url, retry_config=_retry_for(patience_seconds))
 
     def put_bytes(self, key: str, data: bytes) -> None:
         """Whole or not at all, and on disk when it returns."""
@@ -69,13 +80,25 @@ class ArtifactStore:
             part.unlink(missing_ok=True)
 
     def stream(self, key: str) -> Iterator[bytes]:
+        """All of it, however slowly it is read; never parts of two versions of it."""
         _check(key)
         try:
             result = obstore.get(self._store, key)
         except FileNotFoundError:
             raise ArtifactNotFound(key) from None
+        if self._root is None and result.meta["size"] > PIECE:
+            yield from self._pieces(key, result.meta["size"], result.meta["e_tag"])
+            return
         for chunk in result.stream():
             yield bytes(chunk)
+
+    def _pieces(self, key: str, size: int, e_tag: str | None) -> Iterator[bytes]:
+        """A request for each: one for all has its time, and nobody knows how fast it is read."""
+        for start in range(0, size, PIECE):
+            piece = (start, min(start + PIECE, size))
+            yield bytes(
+                obstore.get(self._store, key, options={"range": piece, "if_match": e_tag}).bytes()
+            )
 
     def upload_folder(self, folder: Path, prefix: str) -> None:
         for path in sorted(folder.rglob("*")):
@@ -111,10 +134,13 @@ class ArtifactStore:
             return
 
     def delete_prefix(self, prefix: str) -> None:
-        for key in self.keys(prefix):
+        keys = self.keys(prefix)
+        if self._root is None:
+            obstore.delete(self._store, keys)  # a thousand per request
+            return
+        for key in keys:
             self.delete(key)
-        if self._root is not None:  # what is left are empty folders
-            shutil.rmtree(self._root / prefix, ignore_errors=True)
+        shutil.rmtree(self._root / prefix, ignore_errors=True)  # what is left are empty folders
 
     def _staged(self, key: str) -> "_Staged":
         assert self._root is not None
@@ -149,6 +175,14 @@ class _Staged:
                 _fsync_folder(self._target.parent)
         finally:
             self._part.unlink(missing_ok=True)
+
+
+def _retry_for(seconds: float) -> "RetryConfig":
+    return {
+        "max_retries": 10_000,  # only the time counts
+        "retry_timeout": timedelta(seconds=seconds),
+        "backoff": {"max_backoff": timedelta(seconds=5)},
+    }
 
 
 def _fsync_folder(folder: Path) -> None:

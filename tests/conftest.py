@@ -1,7 +1,9 @@
-"""What lasts, for real: a database, a place for artefacts and a Valkey per test."""
+"""What lasts, for real: a database, a place for artefacts and a Valkey per test, servers that are
+started for the tests."""
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,35 +17,58 @@ from store.artifacts import ArtifactStore
 from store.database import Database, open_database
 from store.locations import valkey_socket
 from store.valkey import start_valkey
+from tests.postgres import PostgresServer
+from tests.s3 import S3Server
 
-POSTGRES_URL = os.environ.get("DIFFUSION_TEST_POSTGRES_URL", "")
 
-
-@pytest.fixture(
-    params=[
-        "sqlite",
-        pytest.param(
-            "postgresql",
-            marks=pytest.mark.skipif(
-                not POSTGRES_URL, reason="DIFFUSION_TEST_POSTGRES_URL is not set"
-            ),
-        ),
-    ]
-)
-def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """An empty database; on PostgreSQL a schema of its own in the one that is named."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'records.sqlite3'}"
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a database on a server that is only for tests, started the first time one asks."""
+    if url := os.environ.get("DIFFUSION_TEST_POSTGRES_URL"):
+        yield url
         return
+    with tempfile.TemporaryDirectory(prefix="dif-pg-") as folder:
+        server = PostgresServer(Path(folder))
+        server.start()
+        yield server.url
+        server.stop()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """A schema of its own in that database."""
     schema = f"test_{secrets.token_hex(6)}"
-    admin = Database(POSTGRES_URL)
+    admin = Database(postgres_server)
     with admin.engine.begin() as connection:
         connection.execute(sa.text(f"CREATE SCHEMA {schema}"))
-    separator = "&" if "?" in POSTGRES_URL else "?"
-    yield f"{POSTGRES_URL}{separator}options=-csearch_path%3D{schema}"
+    separator = "&" if "?" in postgres_server else "?"
+    yield f"{postgres_server}{separator}options=-csearch_path%3D{schema}"
     with admin.engine.begin() as connection:
         connection.execute(sa.text(f"DROP SCHEMA {schema} CASCADE"))
     admin.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'records.sqlite3'}"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    server = S3Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3_url(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A folder in an empty bucket, which this process and its children may use."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server.new_bucket()
 
 
 @pytest.fixture

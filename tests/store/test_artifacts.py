@@ -1,27 +1,43 @@
 """Artefacts are there whole or not at all, and never outside their place."""
 
+import contextlib
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from obstore.exceptions import GenericError, PreconditionError
 
-from store.artifacts import ArtifactStore
+from store.artifacts import PIECE, ArtifactStore
 from store.errors import ArtifactNotFound
+from tests.s3 import KEYS_PER_PAGE, S3Server
 
 ROOT = Path(__file__).parents[2]
 CLIMBING = ["", ".", "..", "../a", "a/../b", "a/../../b", "/a", "a\\b", "a\0b"]
+
+
+@pytest.fixture(params=["folder", "s3"])
+def artifacts(request: pytest.FixtureRequest, tmp_path: Path) -> ArtifactStore:
+    if request.param == "s3":
+        return ArtifactStore(request.getfixturevalue("s3_url"))
+    return ArtifactStore(str(tmp_path / "artifacts"))
 
 
 def files_in(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
-@pytest.mark.parametrize("data", [b"", b"x", os.urandom(3_000_000)], ids=["none", "one", "many"])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"x", os.urandom(PIECE), os.urandom(2 * PIECE + 1)],
+    ids=["none", "one", "a piece", "pieces"],
+)
 def test_bytes_come_back_as_they_were(artifacts, data):
     artifacts.put_bytes("a/b/c.bin", data)
     assert artifacts.get_bytes("a/b/c.bin") == data
@@ -31,11 +47,12 @@ def test_bytes_come_back_as_they_were(artifacts, data):
 
 def test_a_file_comes_back_as_it_was(artifacts, tmp_path):
     source, target = tmp_path / "source", tmp_path / "new" / "target"
-    source.write_bytes(os.urandom(3_000_000))
-    artifacts.put_file("files/one", source)
-    artifacts.download("files/one", target)
-    assert target.read_bytes() == source.read_bytes()
-    assert files_in(target.parent) == ["target"]
+    for data in (b"", os.urandom(2 * PIECE + 1)):
+        source.write_bytes(data)
+        artifacts.put_file("files/one", source)
+        artifacts.download("files/one", target)
+        assert target.read_bytes() == data
+        assert files_in(target.parent) == ["target"]
 
 
 def test_a_folder_comes_back_as_it_was(artifacts, tmp_path):
@@ -47,6 +64,19 @@ def test_a_folder_comes_back_as_it_was(artifacts, tmp_path):
     artifacts.upload_folder(source, "models/m")
     artifacts.download_folder("models/m", target)
     assert {name: (target / name).read_bytes() for name in files_in(target)} == contents
+
+
+def test_a_folder_of_more_files_than_a_listing_holds_comes_back_and_goes_away(artifacts, tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    names = [f"{i:02}" for i in range(2 * KEYS_PER_PAGE + 1)]
+    for name in names:
+        (source / name).write_text(name)
+    artifacts.upload_folder(source, "jobs/1/images")
+    artifacts.download_folder("jobs/1/images", target)
+    assert files_in(target) == names
+    artifacts.delete_prefix("jobs/1")
+    assert artifacts.keys("jobs") == []
 
 
 def test_a_deleted_prefix_leaves_no_folder(tmp_path):
@@ -70,6 +100,16 @@ def test_writing_again_replaces(artifacts):
     artifacts.put_bytes("a", b"long before")
     artifacts.put_bytes("a", b"after")
     assert artifacts.get_bytes("a") == b"after"
+
+
+def test_who_reads_while_it_is_replaced_gets_one_version_or_an_error(artifacts):
+    artifacts.put_bytes("a", b"1" * 3 * PIECE)
+    chunks = artifacts.stream("a")
+    read = [next(chunks)]
+    artifacts.put_bytes("a", b"2" * 3 * PIECE)
+    with contextlib.suppress(PreconditionError):
+        read += chunks
+    assert not any(chunk.strip(b"1") for chunk in read)
 
 
 def test_a_prefix_is_a_folder_and_no_beginning_of_a_name(artifacts):
@@ -103,9 +143,8 @@ def test_what_is_missing_is_not_found(artifacts, tmp_path):
 
 
 @pytest.mark.parametrize("key", CLIMBING)
-def test_a_key_that_climbs_is_refused_everywhere(tmp_path, key):
+def test_a_key_that_climbs_is_refused_everywhere(artifacts, tmp_path, key):
     (tmp_path / "a").write_bytes(b"secret")
-    artifacts = ArtifactStore(str(tmp_path / "artifacts"))
     for use in (
         artifacts.get_bytes,
         artifacts.size,
@@ -123,12 +162,31 @@ def test_a_key_that_climbs_is_refused_everywhere(tmp_path, key):
 
 def test_a_write_that_fails_leaves_what_was_there(artifacts, tmp_path):
     artifacts.put_bytes("a/b", b"before")
-    with pytest.raises(TypeError):
+    with pytest.raises((TypeError, ValueError)):
         artifacts.put_bytes("a/b", object())
     with pytest.raises(FileNotFoundError):
         artifacts.put_file("a/c", tmp_path / "missing")
-    assert files_in(tmp_path / "artifacts") == ["a/b"]
+    assert artifacts.keys("a") == ["a/b"]
+    assert files_in(tmp_path) in (["artifacts/a/b"], [])  # nothing beside it, or all is elsewhere
     assert artifacts.get_bytes("a/b") == b"before"
+
+
+def test_a_store_that_is_away_for_a_moment_is_waited_for_and_no_longer(s3_server, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]  # free again in a moment
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+    with pytest.raises(GenericError, match="error sending request"):
+        ArtifactStore("s3://late", patience_seconds=0.3).put_bytes("a", b"1")
+    with ThreadPoolExecutor(1) as writer:
+        patient = ArtifactStore("s3://late", patience_seconds=60.0)
+        writing = writer.submit(patient.put_bytes, "a", b"1")
+        time.sleep(1.0)
+        server = S3Server(port, "late")
+        writing.result()
+    assert patient.get_bytes("a") == b"1"
+    server.stop()
 
 
 @pytest.mark.parametrize("method", ["put_bytes", "put_file", "download"])

@@ -1,4 +1,5 @@
-"""One host's workers, database, artefacts and Valkey, without the HTTP server."""
+"""One host's workers, database, artefacts and Valkey, without the HTTP server; or what several
+hosts share."""
 
 import io
 import os
@@ -10,16 +11,18 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from models.choices import DatasetFacts
 from models.data import inspect_archive
 from models.folder import save_model
 from models.model import DiffusionModel, ModelConfig
 from models.plan import SampleRequest
-from models.recipe import DatasetFacts, resolve_config
+from models.recipe import resolve_config
 from models.schedule import ScheduleConfig
 from models.unet import UNet, UNetConfig
 from store import jobs
@@ -37,10 +40,10 @@ PATIENCE_SECONDS = 90.0
 
 
 class Place:
-    """One host's service, without the HTTP server."""
+    """One host's service, without the HTTP server. `shared` is what lies outside its folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self.locations = Locations.of(folder)
+    def __init__(self, folder: Path, **shared: str) -> None:
+        self.locations = Locations.of(folder, **shared)
         self.database: Database = open_database(self.locations.database_url)
         self.artifacts = ArtifactStore(self.locations.artifacts_url)
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -54,13 +57,14 @@ class Place:
         folder = self.locations.data_dir
         self.valkey = start_valkey(folder, valkey_socket(folder))
 
-    def start_worker(self, *kinds: str) -> "subprocess.Popen[bytes]":
+    def start_worker(self, *kinds: str, **settings: str) -> "subprocess.Popen[bytes]":
         environment = {
             **os.environ,
             **self.locations.to_environment(),
             "DIFFUSION_LEASE_SECONDS": str(LEASE_SECONDS),
             "OMP_NUM_THREADS": "1",
             "TMPDIR": str(self.scratch),
+            **settings,
         }
         with (self.locations.data_dir / "worker.log").open("ab") as log:
             worker = subprocess.Popen(
@@ -72,12 +76,13 @@ class Place:
         self.processes.append(worker)
         return worker
 
-    def accept(self, steps: int = 600) -> Job:
-        """What POST /train-jobs does."""
+    def accept(self, steps: int | None = 600, minutes: float | None = None, **given: Any) -> Job:
+        """What POST /train-jobs does; `given` is what its record has beside its config."""
         facts = DatasetFacts(40, 1, (8, 8), ("dark", "light"))
         config = resolve_config(
             facts,
             steps=steps,
+            minutes=minutes,
             batch_size=8,
             checkpoint_every=100,
             net={"block_out_channels": (8, 8), "norm_num_groups": 4, "attention_head_dim": 4},
@@ -88,6 +93,7 @@ class Place:
             dataset="tones",
             model_name=f"model-{number}",
             config=config.to_dict(),
+            **given,
         )
         submit(self.queue, job.id, "train")
         return job
@@ -195,10 +201,11 @@ def _command_lines() -> Iterator[tuple[int, str]]:
 
 
 @contextmanager
-def _open_place() -> Iterator[Place]:
+def _open_place(**shared: str) -> Iterator[Place]:
     with tempfile.TemporaryDirectory(prefix="dif-", ignore_cleanup_errors=True) as folder:
-        place = Place(Path(folder))
-        place.start_valkey()
+        place = Place(Path(folder), **shared)
+        if "redis_url" not in shared:
+            place.start_valkey()
         try:
             yield place
         finally:
@@ -206,7 +213,7 @@ def _open_place() -> Iterator[Place]:
 
 
 @pytest.fixture(scope="session")
-def open_place() -> Callable[[], AbstractContextManager[Place]]:
+def open_place() -> Callable[..., AbstractContextManager[Place]]:
     return _open_place
 
 
