@@ -1,5 +1,5 @@
 """A worker: `python -m worker.main [KIND ...]`, for jobs of these kinds (train, sample), by default
-of all. Celery brings wake-ups, the supervisor does the work.
+of all. Celery brings wake-ups, the supervisor does the work; a thread sends webhooks.
 
 Environment: the locations of store.locations, and those of worker.settings.
 """
@@ -21,11 +21,13 @@ from store import nodes
 from store.database import open_database
 from store.errors import StoreError
 from store.jobs import KINDS, Kind
+from worker.device import device_of_host
 from worker.logs import configure_logs
 from worker.queue import QUEUES, RUN_JOB, make_queue, submit
 from worker.reaper import Reaper
 from worker.settings import WorkerSettings
 from worker.supervisor import Supervisor
+from worker.webhooks import Sender
 
 log = structlog.get_logger("worker")
 
@@ -37,17 +39,21 @@ def main() -> None:
         kinds = _kinds(sys.argv[1:])
         settings = WorkerSettings.from_environment()
         database = open_database(settings.locations.database_url)
-        nodes.heartbeat(database, "worker")
+        device = device_of_host(settings.device)
+        nodes.heartbeat(database, "worker", device)
     except (ValueError, StoreError) as error:
         sys.exit(f"the worker cannot start: {error}")
     queue = make_queue(settings.locations.redis_url)
     supervisor = Supervisor(database, settings, nodes.node_id("worker"))
-    reaper = Reaper(database, queue, "worker", every_seconds=min(5.0, settings.lease_seconds / 3))
+    every = min(5.0, settings.lease_seconds / 3)
+    reaper = Reaper(database, queue, "worker", every_seconds=every, device=device)
+    sender = Sender(database, nodes.node_id("worker"), allow_private=settings.webhook_allow_private)
     _add_task(queue, supervisor)
     _leave_on_shutdown(supervisor)
     if os.environ.get("DIFFUSION_DIE_WITH_PARENT"):
         _die_with_parent(supervisor)
     reaper.start()
+    sender.start()
     log.info("worker ready", owner=nodes.node_id("worker"), kinds=kinds)
     queue.worker_main(
         [
@@ -63,6 +69,7 @@ def main() -> None:
         ]
     )
     reaper.stop()
+    sender.stop()
     nodes.leave(database, "worker")
 
 
@@ -76,7 +83,7 @@ def _kinds(given: Sequence[str]) -> Sequence[Kind]:
 def _add_task(queue: Celery, supervisor: Supervisor) -> None:
     @queue.task(name=RUN_JOB)  # type: ignore[untyped-decorator]
     def run_job(job_id: str, kind: Kind) -> None:
-        if supervisor.run(job_id, kind):
+        if supervisor.run(kind):
             submit(queue, job_id, kind)
 
 

@@ -1,0 +1,102 @@
+"""Connections to hosts that someone else chose: the host is resolved once, its addresses are looked
+at, and the connection goes to exactly those; a second question to DNS could be answered otherwise.
+
+What is said on the connection, and what is done with an address that is not public, is the
+caller's business.
+"""
+
+import ipaddress
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import httpcore
+
+MAX_ADDRESSES = 4  # of one host that are tried in turn
+
+
+def addresses_of(host: str, port: int) -> Sequence[str]:
+    """In the order in which they should be tried. Raises socket.gaierror."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+
+
+def is_public(address: str) -> bool:
+    """Whether it is one of the internet's, and of a single host. An IPv6 address that stands for an
+    IPv4 address is what that one is."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address) and (inner := _ipv4_inside(ip)) is not None:
+        ip = inner
+    return ip.is_global and not (
+        ip.is_multicast or ip.is_reserved or (ip.version == 6 and ip.is_site_local)
+    )
+
+
+def _ipv4_inside(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    if ip in ipaddress.ip_network("64:ff9b::/96"):  # NAT64
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip.sixtofour
+
+
+class Pinned(httpcore.NetworkBackend):
+    """Connects to the first of these addresses that answers, whatever the host's name means by now;
+    the name is still what TLS asks for. All of it ends at `deadline`, a time.monotonic()."""
+
+    def __init__(self, addresses: Sequence[str], deadline: float) -> None:
+        self._addresses = addresses[:MAX_ADDRESSES]
+        self._deadline = deadline
+        self._sockets = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self, host: str, port: int, timeout: float | None = None, *args: Any, **kwargs: Any
+    ) -> httpcore.NetworkStream:
+        *others, last = self._addresses
+        for address in others:
+            try:
+                return self._connect(address, port, timeout)
+            except (httpcore.ConnectError, httpcore.ConnectTimeout):
+                continue
+        return self._connect(last, port, timeout)
+
+    def _connect(self, address: str, port: int, timeout: float | None) -> httpcore.NetworkStream:
+        left = _left(self._deadline, timeout, httpcore.ConnectTimeout)
+        return _Timed(self._sockets.connect_tcp(address, port, left), self._deadline)
+
+
+class _Timed(httpcore.NetworkStream):
+    """A stream that ends at `deadline`, so that no receiver can hold us by a byte now and then."""
+
+    def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
+        self._stream, self._deadline = stream, deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        left = _left(self._deadline, timeout, httpcore.ReadTimeout)
+        return self._stream.read(max_bytes, left)
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        left = _left(self._deadline, timeout, httpcore.WriteTimeout)
+        self._stream.write(buffer, left)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,
+    ) -> httpcore.NetworkStream:
+        left = _left(self._deadline, timeout, httpcore.ConnectTimeout)
+        return _Timed(self._stream.start_tls(ssl_context, server_hostname, left), self._deadline)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+def _left(deadline: float, timeout: float | None, ended: type[httpcore.TimeoutException]) -> float:
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise ended
+    return left if timeout is None else min(left, timeout)
