@@ -2,7 +2,7 @@
 
 import base64
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -14,9 +14,18 @@ from app.schemas.sample import SampleBody, SampleUsed
 from app.settings import Settings
 from models.images import decode_image, resize_image, with_channels
 from models.lanes import Precision
-from models.plan import Disturbance, Plan, SampleRequest, check_labels, make_plan
+from models.plan import (
+    DEFAULT_CONSISTENCY_STEPS,
+    DEFAULT_STEPS,
+    MAX_CONSISTENCY_STEPS,
+    Disturbance,
+    Plan,
+    SampleRequest,
+    check_labels,
+    make_plan,
+)
 from models.prediction import Prediction
-from models.sampler import spacings_of
+from models.sampler import SamplerName, default_spacing
 from models.schedule import NoiseSchedule, ScheduleConfig
 from store.models import ModelRecord
 
@@ -41,11 +50,20 @@ def resolve(
     """InvalidInput names what does not fit the model or exceeds a bound. `watched`: every step is
     to be seen."""
     _at_most("num_images", body.num_images, max_images)
-    _at_most("num_inference_steps", body.num_inference_steps, settings.max_inference_steps)
     details = record.details
+    consistency = bool(details.get("consistency"))
+    sampler = body.sampler or ("ddim" if body.invert and not consistency else None)
+    sampler, steps = walk(sampler, body.num_inference_steps, consistency)
+    if body.invert and consistency:
+        raise InvalidInput.pointer("/invert", "a distilled model cannot be inverted")
+    _at_most("num_inference_steps", steps, settings.max_inference_steps)
     height, width = details["image_size"]
     schedule = _schedule(ScheduleConfig(**details["schedule"]))
-    request = _request(body, details["class_names"], (height, width), details["channels"], settings)
+    request = replace(
+        _request(body, details["class_names"], (height, width), details["channels"], settings),
+        sampler=sampler,
+        num_inference_steps=steps,
+    )
     with blame_field(SampleBody):
         check_labels(request, len(details["class_names"]))
         plan = make_plan(schedule, Prediction(details["prediction_type"]), request)
@@ -59,11 +77,32 @@ def resolve(
         watched=watched or body.trajectory,
         seconds=body.deadline_seconds,
     )
-    used = _used(body, order, request.spacing or spacings_of(schedule.config.name)[0])
+    spacing = request.spacing or default_spacing(sampler, schedule.config.name)
+    used = _used(body, order, spacing)
     if body.trajectory:
         pixels = 2 * body.num_images * len(plan) * height * width
         _at_most("num_images", pixels, settings.max_pixels, what="pixels of the trajectory")
     return Sampling(order, used, plan, body.trajectory)
+
+
+def walk(
+    sampler: SamplerName | None, steps: int | None, consistency: bool
+) -> tuple[SamplerName, int]:
+    """Sampler and steps: those that were asked for, or what suits the model. A distilled one knows
+    one sampler, which no other model does."""
+    if not consistency:
+        if sampler == "consistency":
+            raise InvalidInput.pointer(
+                "/sampler", "sampler 'consistency' is for distilled models; this one is not"
+            )
+        return sampler or "dpmpp_2m", steps or DEFAULT_STEPS
+    if sampler not in (None, "consistency"):
+        raise InvalidInput.pointer(
+            "/sampler", f"sampler is {sampler!r}; a distilled model takes 'consistency'"
+        )
+    steps = steps or DEFAULT_CONSISTENCY_STEPS
+    _at_most("num_inference_steps", steps, MAX_CONSISTENCY_STEPS)
+    return "consistency", steps
 
 
 def _request(
@@ -81,8 +120,6 @@ def _request(
     return SampleRequest(
         seed=secrets.randbits(32) if body.seed is None else body.seed,
         num_images=body.num_images,
-        sampler=body.sampler or ("ddim" if body.invert else "dpmpp_2m"),
-        num_inference_steps=body.num_inference_steps,
         spacing=body.spacing,
         eta=body.eta,
         labels=_labels(body, classes),

@@ -4,6 +4,7 @@ state.json                 config, step, seconds, sigma_data
 weights.safetensors        the network
 ema.safetensors            its average
 optimizer.safetensors      Adam's moments, by parameter name
+extras.safetensors         what is learned beside the network, where there is any
 """
 
 import json
@@ -27,6 +28,8 @@ def save_checkpoint(state: TrainState, folder: Path) -> None:
         save_file(_tensors(state.model.net), part / "weights.safetensors")
         save_file(_tensors(state.ema), part / "ema.safetensors")
         save_file(_moments(state), part / "optimizer.safetensors")
+        if len(state.extras):
+            save_file(_tensors(state.extras), part / "extras.safetensors")
         facts = {
             "config": state.config.to_dict(),
             "step": state.step,
@@ -44,6 +47,8 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> TrainState:
     state = TrainState.assemble(config, facts["sigma_data"], UNet(config.net), device)
     state.model.net.load_state_dict(load_file(folder / "weights.safetensors", device))
     state.ema.load_state_dict(load_file(folder / "ema.safetensors", device))
+    if len(state.extras):
+        state.extras.load_state_dict(load_file(folder / "extras.safetensors", device))
     state.step, state.seconds = facts["step"], facts["seconds"]
     if state.step:
         _restore_moments(state, load_file(folder / "optimizer.safetensors", device))
@@ -57,14 +62,14 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 def _moments(state: TrainState) -> dict[str, Tensor]:
     return {
         f"{moment}/{name}": state.optimizer.state[parameter][moment].contiguous()
-        for name, parameter in state.model.net.named_parameters()
+        for name, parameter in state.parameters().items()
         for moment in _MOMENTS
         if parameter in state.optimizer.state
     }
 
 
 def _restore_moments(state: TrainState, tensors: dict[str, Tensor]) -> None:
-    for name, parameter in state.model.net.named_parameters():
+    for name, parameter in state.parameters().items():
         restored: dict[str, Tensor] = {
             moment: torch.empty_like(parameter).copy_(tensors[f"{moment}/{name}"])
             for moment in _MOMENTS

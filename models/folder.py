@@ -87,6 +87,7 @@ def save_model(model: DiffusionModel, folder: Path, metadata: Mapping[str, objec
             "schedule": asdict(config.schedule),
             "prediction_type": config.prediction_type,
             "sigma_data": config.sigma_data,
+            "consistency": config.consistency,
             "metadata": dict(metadata),
         }
         _write_json(part / OURS, ours)
@@ -285,6 +286,7 @@ def _model_config(folder: Path, net: UNetConfig, peer: Mapping[str, Any]) -> Mod
                 sigma_data=float(ours["sigma_data"]),
                 image_size=tuple(ours["image_size"]),
                 class_names=tuple(ours["class_names"]),
+                consistency=ours.get("consistency") is True,
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"{OURS} is incomplete or malformed: {error}") from None

@@ -16,7 +16,8 @@ MAX_SIDE = 512  # of an image that a model makes, in pixels
 @dataclass(frozen=True)
 class ModelConfig:
     """`image_size` is (height, width). `class_names` is empty for an unconditional model; else the
-    net has one embedding more, the null class, which stands for "any"."""
+    net has one embedding more, the null class, which stands for "any". `consistency` says that
+    it was tuned to jump to the clean image from any noise level (models.consistency)."""
 
     net: UNetConfig
     schedule: ScheduleConfig
@@ -24,6 +25,7 @@ class ModelConfig:
     sigma_data: float
     image_size: tuple[int, int]
     class_names: tuple[str, ...] = ()
+    consistency: bool = False
 
     def __post_init__(self) -> None:
         self._check_images()

@@ -47,6 +47,8 @@ class Stream(IntEnum):
     DROPOUT = 6
     HELD_OUT = 7
     DISTURBANCE = 8
+    AUGMENTATION = 9
+    STUDENT = 10  # the noise levels of consistency tuning
 
 
 def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[Any, Any, Any, Any]:

@@ -21,6 +21,7 @@ from models.sampler import (
     SamplerName,
     SamplerTable,
     Spacing,
+    default_spacing,
     first_level,
     grid_from,
     inversion_table,
@@ -40,6 +41,9 @@ BOUND = 11  # x0_hat is kept within it
 DISTURB = 12  # noise added to x_t before the network sees it
 SHOWN = 13  # what x_t is divided by to be shown
 COLUMNS = 14
+
+DEFAULT_STEPS = 20
+DEFAULT_CONSISTENCY_STEPS, MAX_CONSISTENCY_STEPS = 2, 8
 
 INVERTIBLE: tuple[SamplerName, ...] = ("ddim", "euler")  # with eta 0
 
@@ -66,7 +70,7 @@ class SampleRequest:
     seed: int
     num_images: int = 1
     sampler: SamplerName = "dpmpp_2m"
-    num_inference_steps: int = 20
+    num_inference_steps: int = DEFAULT_STEPS
     spacing: Spacing | None = None
     eta: float = 0.0
     labels: tuple[int, ...] | None = None
@@ -128,7 +132,8 @@ class Plan:
 def make_plan(schedule: NoiseSchedule, prediction: Prediction, request: SampleRequest) -> Plan:
     """Raises ValueError that begins with the name of the field at fault."""
     _check(request)
-    grid = timestep_grid(schedule, request.num_inference_steps, request.spacing)
+    spacing = request.spacing or default_spacing(request.sampler, schedule.config.name)
+    grid = timestep_grid(schedule, request.num_inference_steps, spacing)
     first = first_level(grid, request.strength)
     table = sampler_table(request.sampler, grid_from(grid, first), eta=request.eta)
     before = 0  # rows that look for the noise

@@ -1,29 +1,42 @@
 """What a training run is made of, and how the parts are chosen from the data.
 
 `TrainConfig` is complete: a run is a function of it and the images. `resolve_config` fills it from
-a preset, the facts of a data set and whatever the caller insists on.
+a preset, what models.choices makes of the data, and whatever the caller insists on.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
 
 from models.bounds import check_number, check_whole
+from models.choices import (
+    MIN_SIDE,
+    DatasetFacts,
+    Device,
+    Situation,
+    choose,
+    default_image_size,
+    default_learning_rate,
+)
 from models.model import ModelConfig
+from models.objective import LOSS_WEIGHTINGS, LossWeighting
 from models.prediction import PredictionType
 from models.schedule import ScheduleConfig
 from models.unet import UNet, UNetConfig
 
 Preset = Literal["ddpm", "edm"]
 PRESETS: tuple[Preset, ...] = get_args(Preset)
+Objective = Literal["denoising", "consistency"]
+LrSchedule = Literal["linear", "cosine", "constant"]
+LR_SCHEDULES: tuple[LrSchedule, ...] = get_args(LrSchedule)
+Precision = Literal["float32", "bfloat16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 DEFAULT_MINUTES = 10.0
-DEFAULT_MAX_SIDE = 64  # larger images are scaled down unless image_size says otherwise
-MIN_SIDE, MAX_SIDE = 8, 256
+MAX_SIDE = 256
 MAX_BATCH_SIZE = 4096
 MAX_CHECKPOINT_EVERY = 10**9
 MAX_STEPS = 10**8
@@ -33,17 +46,11 @@ MAX_PARAMETERS = 10**9  # training keeps four numbers for each: 16 GB
 
 
 @dataclass(frozen=True)
-class DatasetFacts:
-    num_images: int
-    channels: int
-    image_size: tuple[int, int]
-    class_names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class TrainConfig:
     """`class_names` is empty for an unconditional model. The run ends with whichever of `steps` and
-    `minutes` is used up first; `sigma_data` of None is measured from the images."""
+    `minutes` is used up first; `sigma_data` of None is measured from the images. `batch_size` is
+    that of an optimiser step; it is worked off in parts of `micro_batch_size` (None: at once).
+    `reasons` says of a choice why it was made."""
 
     preset: Preset
     image_size: tuple[int, int]
@@ -66,6 +73,15 @@ class TrainConfig:
     ema_half_life_images: int = 500_000
     ema_warmup: float = 0.05  # the half-life never exceeds this share of the images seen
     held_out: int = 512  # at most this many images, and at most a tenth, are kept from training
+    objective: Objective = "denoising"
+    loss_weighting: LossWeighting = "uniform"
+    stratified: bool = True  # noise levels spread evenly over a batch
+    lr_schedule: LrSchedule = "linear"
+    augmentation: float = 0.0  # how often an image is moved, scaled, turned (models.augment)
+    precision: Precision = "float32"
+    compile: bool = False
+    micro_batch_size: int | None = None
+    reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         check_whole("batch_size", self.batch_size, 1, MAX_BATCH_SIZE)
@@ -73,6 +89,17 @@ class TrainConfig:
         check_whole("checkpoint_every", self.checkpoint_every, 1, MAX_CHECKPOINT_EVERY)
         check_number("learning_rate", self.learning_rate, *LEARNING_RATE_RANGE)
         check_number("class_dropout", self.class_dropout, 0.0, 0.9)
+        check_number("augmentation", self.augmentation, 0.0, 1.0)
+        if self.micro_batch_size is not None:
+            check_whole("micro_batch_size", self.micro_batch_size, 1, MAX_BATCH_SIZE)
+        for name, value, known in (
+            ("objective", self.objective, get_args(Objective)),
+            ("loss_weighting", self.loss_weighting, LOSS_WEIGHTINGS),
+            ("lr_schedule", self.lr_schedule, LR_SCHEDULES),
+            ("precision", self.precision, PRECISIONS),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} is {value!r}; it must be one of {known}")
         if self.steps is None and self.minutes is None:
             raise ValueError("steps and minutes are both missing; give at least one")
         if self.steps is not None:
@@ -93,6 +120,7 @@ class TrainConfig:
             sigma_data=sigma_data,
             image_size=self.image_size,
             class_names=self.class_names,
+            consistency=self.objective == "consistency",
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,7 +139,8 @@ class TrainConfig:
 def resolve_config(
     facts: DatasetFacts,
     *,
-    preset: Preset = "ddpm",
+    preset: Preset | None = None,
+    device: Device = "cpu",
     image_size: tuple[int, int] | None = None,
     class_conditional: bool | None = None,
     net: Mapping[str, Any] | None = None,
@@ -120,10 +149,12 @@ def resolve_config(
     minutes: float | None = None,
     **overrides: Any,
 ) -> TrainConfig:
-    """The preset's recipe for this data, with what the caller overrides (None means: choose).
+    """The preset's recipe for this data, time and device, with what the caller overrides (None
+    means: choose). `reasons` of the result says why what was chosen was.
 
     Raises ValueError that begins with the field's name, as `net.dropout`, and names its bound.
     """
+    preset = preset or _default_preset(schedule, overrides.get("prediction_type"))
     if preset not in PRESETS:
         raise ValueError(f"preset is {preset!r}; it must be one of {PRESETS}")
     if class_conditional and not facts.class_names:
@@ -134,11 +165,40 @@ def resolve_config(
     size = image_size or default_image_size(facts.image_size)
     for side in size:
         check_whole("image_size", side, MIN_SIDE, MAX_SIDE)
-    unet = UNetConfig.small(size, facts.channels, len(class_names))
+    if steps is None and minutes is None:
+        minutes = DEFAULT_MINUTES
+    choices = choose(Situation(facts, size, len(class_names), minutes, device))
+    given = {name: value for name, value in overrides.items() if value is not None}
     if net:
-        with _part("net"):
-            unet = replace(unet, **_block_types(net), **net)
-            _check_parameters(unet)
+        given["net"] = _with_parts(choices["net"].value, net)
+        if "learning_rate" not in given:
+            given["learning_rate"] = default_learning_rate(given["net"])
+    family = _family(preset, schedule)
+    return TrainConfig(
+        preset=preset,
+        image_size=size,
+        channels=facts.channels,
+        class_names=class_names,
+        steps=steps,
+        minutes=minutes,
+        **{
+            "seed": 0,
+            "checkpoint_every": 1000,
+            **{name: choice.value for name, choice in choices.items()},
+            **family,
+            **given,
+        },
+        reasons={name: choice.reason for name, choice in choices.items() if name not in given},
+    )
+
+
+def _default_preset(schedule: Mapping[str, Any] | None, prediction_type: str | None) -> Preset:
+    """`edm`, which makes the better model in the same time, unless what is asked for is not its."""
+    names = ((schedule or {}).get("name"), prediction_type)
+    return "edm" if all(name in (None, "edm") for name in names) else "ddpm"
+
+
+def _family(preset: Preset, schedule: Mapping[str, Any] | None) -> dict[str, Any]:
     family: dict[str, Any] = (
         {"schedule": ScheduleConfig("edm"), "prediction_type": "edm"}
         if preset == "edm"
@@ -147,21 +207,14 @@ def resolve_config(
     if schedule:
         with _part("schedule"):
             family["schedule"] = ScheduleConfig(**{"name": family["schedule"].name, **schedule})
-    recipe: dict[str, Any] = {
-        "preset": preset,
-        "image_size": size,
-        "channels": facts.channels,
-        "class_names": class_names,
-        "net": unet,
-        "steps": steps,
-        "minutes": DEFAULT_MINUTES if steps is None and minutes is None else minutes,
-        "batch_size": max(1, min(128, facts.num_images)),
-        "learning_rate": default_learning_rate(unet),
-        "seed": 0,
-        "checkpoint_every": 1000,
-    }
-    chosen = {name: value for name, value in overrides.items() if value is not None}
-    return TrainConfig(**(recipe | family | chosen))
+    return family
+
+
+def _with_parts(chosen: UNetConfig, net: Mapping[str, Any]) -> UNetConfig:
+    with _part("net"):
+        unet = replace(chosen, **_block_types(net), **net)
+        _check_parameters(unet)
+    return unet
 
 
 def _block_types(net: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,21 +226,6 @@ def _block_types(net: Mapping[str, Any]) -> dict[str, Any]:
         "down_block_types": ("DownBlock2D",) * plain + ("AttnDownBlock2D",),
         "up_block_types": ("AttnUpBlock2D",) + ("UpBlock2D",) * plain,
     }
-
-
-def default_image_size(size: tuple[int, int]) -> tuple[int, int]:
-    """The data's own size, scaled down to at most DEFAULT_MAX_SIDE, each side to a multiple of 4
-    (of 8 from 32 pixels up), so that the net can halve it."""
-    scale = min(1.0, DEFAULT_MAX_SIDE / max(size))
-    scaled = [side * scale for side in size]
-    multiple = 8 if max(scaled) >= 32 else 4
-    height, width = (max(MIN_SIDE, round(side / multiple) * multiple) for side in scaled)
-    return height, width
-
-
-def default_learning_rate(net: UNetConfig) -> float:
-    """2e-3 for nets of 32 channels, less for wider ones as 1 / sqrt(width)."""
-    return 2e-3 * math.sqrt(32 / max(32, net.block_out_channels[0]))
 
 
 @contextmanager

@@ -33,10 +33,11 @@ SamplerName = Literal[
     "dpmpp_3m",
     "deis",
     "unipc",
+    "consistency",
 ]
 SAMPLER_NAMES: tuple[SamplerName, ...] = get_args(SamplerName)
 
-Spacing = Literal["trailing", "leading", "linspace", "karras", "logsnr"]
+Spacing = Literal["trailing", "leading", "linspace", "karras", "logsnr", "coarse"]
 SPACINGS: tuple[Spacing, ...] = get_args(Spacing)
 
 
@@ -84,7 +85,11 @@ class SamplerTable:
 def spacings_of(schedule: ScheduleName) -> tuple[Spacing, ...]:
     """The spacings that fit a schedule; the first is its default. `edm` is not made of timesteps,
     so those that stride over timesteps say nothing there."""
-    return ("karras", "logsnr") if schedule == "edm" else SPACINGS
+    return ("karras", "logsnr", "coarse") if schedule == "edm" else SPACINGS
+
+
+def default_spacing(sampler: SamplerName, schedule: ScheduleName) -> Spacing:
+    return "coarse" if sampler == "consistency" else spacings_of(schedule)[0]
 
 
 def timestep_grid(
@@ -95,6 +100,8 @@ def timestep_grid(
     Rows of the schedule: `trailing` starts at T and strides evenly; `leading` never starts at T;
     `linspace` spans 1..T. Levels of their own, from T exactly to t = 1: `karras` is even in
     (sigma / alpha)^(1 / rho) (EDM, eq. 5), `logsnr` in ln(alpha / sigma) (Lu et al. 2022).
+    `coarse` is `karras` of one level more without the last, which is as good as clean: for a model
+    that jumps to the clean image from anywhere.
 
     None is the default of `spacings_of`. Raises ValueError for a spacing that does not fit, or
     steps outside 1..T.
@@ -118,6 +125,8 @@ def timestep_grid(
     match spacing:
         case "karras" | "logsnr" if n > 1:
             return _spread(schedule, n, spacing)
+        case "coarse" if n > 1:
+            return _without(_spread(schedule, n + 1, "karras"), n)
         case "leading":
             steps = np.arange(n)[::-1] * (T // n) + 1
         case "linspace":
@@ -171,6 +180,7 @@ def sampler_table(
         "dpmpp_3m": dpmpp_3m,
         "deis": deis,
         "unipc": unipc,
+        "consistency": consistency,
     }
     return samplers[name](grid)
 
@@ -311,6 +321,16 @@ def unipc(grid: Grid) -> SamplerTable:
         x0 = _midpoint(grid, i)
         step = _euler(X, x0, a_t, s_t, a_s, s_s)
         rows.append(Row(i, _euler(point, x0, a_t, s_t, a_s, s_s)))
+    return _table(grid, rows)
+
+
+# From every level straight to the clean image, and back up with fresh noise: Song et al. 2023,
+# algorithm 1 ------------------------------------------------------------------------------------
+
+
+def consistency(grid: Grid) -> SamplerTable:
+    """For models that were tuned for it (models.consistency); the last row ends at its x0_hat."""
+    rows = [Row(i, _ends(grid, i)[2] * X0, _ends(grid, i)[3]) for i in range(len(grid))]
     return _table(grid, rows)
 
 
@@ -514,6 +534,10 @@ def _spread(schedule: NoiseSchedule, n: int, spacing: Literal["karras", "logsnr"
         np.append(schedule.c_noise(last), c_noise),
         np.append(last.astype(float), t),
     )
+
+
+def _without(grid: Grid, level: int) -> Grid:
+    return Grid(*(np.delete(v, level) for v in (grid.alpha, grid.sigma, grid.c_noise, grid.t)))
 
 
 def _with_clean_end(alpha: Float64, sigma: Float64, c_noise: Float64, t: Float64) -> Grid:

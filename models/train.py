@@ -4,31 +4,37 @@
 randomness of step n (which images, how much noise, which noise) is a function of (seed, n), so a
 run that stopped at any step goes on as if it had not.
 
-The loss is the mean squared error on the network's own target (models.prediction): for `ddpm` the
-noise at t drawn uniformly from 1..T (Ho et al. 2020, eq. 14), for `edm` their F at
-ln sigma ~ N(-1.2, 1.2^2), stratified over the batch (Karras et al. 2022, table 1).
+A batch may be worked off in parts (`micro_batch_size`), and each part by another process
+(models.team): an image's noise is a function of its place in the whole batch, and the gradient is
+that of the batch's mean, so that neither changes what is learned.
 """
 
 import copy
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from models.augment import NUM_TOLD, augment
+from models.batches import BatchOrder, Images, Split
+from models.consistency import consistency_loss
 from models.data import Dataset
 from models.denoiser import NoiseLevels, column
 from models.generate import to_float
 from models.model import DiffusionModel
 from models.noise import Stream, bits, normal, uniform
+from models.objective import Batch, LearnedWeighting, draw_levels, min_snr_weight
 from models.recipe import TrainConfig
-from models.schedule import Float64
+from models.team import Team
 from models.unet import UNet
 
-EDM_LOG_SIGMA_MEAN, EDM_LOG_SIGMA_STD = -1.2, 1.2
 ADAM_BETAS = (0.9, 0.99)
 
 
@@ -48,11 +54,13 @@ class TrainStep:
 
 @dataclass
 class TrainState:
-    """Everything that training changes. `seconds` is the time spent in earlier sittings."""
+    """Everything that training changes. `extras` is learned beside the model and stays behind when
+    it is done; `seconds` is the time spent in earlier sittings."""
 
     config: TrainConfig
     model: DiffusionModel
     ema: UNet
+    extras: nn.ModuleDict
     optimizer: torch.optim.Adam
     step: int = 0
     seconds: float = 0.0
@@ -69,12 +77,18 @@ class TrainState:
     def assemble(
         cls, config: TrainConfig, sigma_data: float, net: UNet, device: str
     ) -> "TrainState":
+        """Around a net that has its weights already; the optimiser and the extras are new."""
         net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         ema = copy.deepcopy(net).requires_grad_(False).eval()
+        extras = _extras(config).to(device)
         optimizer = torch.optim.Adam(
-            net.parameters(), lr=config.learning_rate, betas=ADAM_BETAS, fused=True
+            chain(net.parameters(), extras.parameters()),
+            lr=config.learning_rate,
+            betas=ADAM_BETAS,
+            fused=True,
         )
-        return cls(config, DiffusionModel(config.model_config(sigma_data), net), ema, optimizer)
+        model = DiffusionModel(config.model_config(sigma_data), net)
+        return cls(config, model, ema, extras, optimizer)
 
     @property
     def images_seen(self) -> int:
@@ -93,38 +107,43 @@ class TrainState:
             used.append(self.elapsed() / (60.0 * self.config.minutes))
         return min(1.0, max(used))
 
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """All that the optimiser changes, by name."""
+        extras = {f"extras.{name}": p for name, p in self.extras.named_parameters()}
+        return {**dict(self.model.net.named_parameters()), **extras}
+
     def ema_model(self) -> DiffusionModel:
         """The averaged weights: what is evaluated, sampled and kept. A view, not a copy."""
         return DiffusionModel(self.model.config, self.ema)
 
 
-def train(state: TrainState, dataset: Dataset) -> Iterator[TrainStep]:
+def train(state: TrainState, dataset: Dataset, team: Team | None = None) -> Iterator[TrainStep]:
     """One TrainStep per optimiser step until the budget is used. Between steps `state` is whole
     and may be saved (models.checkpoint).
 
+    Several processes train one model where each calls this with the same state and its `team`;
+    the first one's clock and the first one's consumer decide when all of them end.
+
     Raises ValueError when the loss is no longer finite.
     """
-    config, device = state.config, state.model.device
-    split = Split.of(dataset, config)
-    images = torch.from_numpy(np.array(dataset.images)).to(device)
-    labels = torch.from_numpy(dataset.labels).to(device) if config.class_names else None
-    order = BatchOrder(config.seed, split.training, config.batch_size)
+    config, team = state.config, team or Team.alone()
+    images = Images(dataset, state.model.device)
+    order = BatchOrder(config.seed, Split.of(dataset, config).training, config.batch_size)
+    net = _prepared(state)
     speed = Speed(state.step)
     state.started = time.monotonic()
     state.model.net.train()
-    while (progress := state.progress()) < 1.0:
-        index = order.batch(state.step).to(device)
-        loss = _loss(state, to_float(images[index]), None if labels is None else labels[index])
+    while (progress := team.agree(state.progress())) < 1.0:
+        loss = _gradient(state, net, images, order, team, progress)
         learning_rate = _learning_rate(config, state.step, progress)
-        _update(state, loss, learning_rate)
-        value = float(loss.detach())
-        if not np.isfinite(value):
+        _update(state, learning_rate)
+        if not np.isfinite(loss):
             raise ValueError(
-                f"the loss at step {state.step} is {value}; "
+                f"the loss at step {state.step} is {loss}; "
                 f"try a learning_rate below {config.learning_rate:g}"
             )
         state.step += 1
-        yield _report(state, value, learning_rate, speed)
+        yield _report(state, loss, learning_rate, speed)
 
 
 def measure_sigma_data(dataset: Dataset) -> float:
@@ -133,99 +152,109 @@ def measure_sigma_data(dataset: Dataset) -> float:
     return max(0.05, float(to_float(np.array(dataset.images[::stride])).std()))
 
 
-# Which images -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Split:
-    """Positions in the data set: int64, disjoint. `held_out` is never trained on."""
-
-    training: Tensor
-    held_out: Tensor
-
-    @classmethod
-    def of(cls, dataset: Dataset, config: TrainConfig) -> "Split":
-        count = len(dataset.images)
-        held_out = min(config.held_out, count // 10)
-        shuffled = permutation(config.seed, 0, count, Stream.HELD_OUT)
-        return cls(shuffled[held_out:].sort().values, shuffled[:held_out].sort().values)
-
-
-class BatchOrder:
-    """Batch n is positions n B .. (n + 1) B of an endless row of permutations."""
-
-    def __init__(self, seed: int, positions: Tensor, batch_size: int) -> None:
-        self._seed, self._positions, self._batch_size = seed, positions, batch_size
-        self._epochs: dict[int, Tensor] = {}
-
-    def batch(self, step: int) -> Tensor:
-        size = len(self._positions)
-        place = torch.arange(step * self._batch_size, (step + 1) * self._batch_size)
-        first, last = int(place[0]) // size, int(place[-1]) // size
-        self._epochs = {e: self._epoch(e) for e in range(first, last + 1)}
-        return torch.stack([self._epochs[p // size][p % size] for p in place.tolist()])
-
-    def _epoch(self, epoch: int) -> Tensor:
-        if epoch in self._epochs:
-            return self._epochs[epoch]
-        shuffled = permutation(self._seed, epoch, len(self._positions), Stream.ORDER)
-        return self._positions[shuffled]
-
-
-def permutation(seed: int, epoch: int, count: int, stream: Stream) -> Tensor:
-    """A random order of 0..count - 1."""
-    words = bits(seed, torch.zeros(1, dtype=torch.int64), epoch, 2 * count, stream)[0]
-    keys = (words[:count] << 31) ^ words[count:]  # 63 bits
-    return torch.argsort(keys, stable=True)
-
-
 # One step -----------------------------------------------------------------------------------------
 
 
-def _loss(state: TrainState, x0: Tensor, label: Tensor | None) -> Tensor:
-    config, model, step = state.config, state.model, state.step
-    slot = torch.arange(len(x0), device=x0.device)
-    if config.horizontal_flip:
+def _gradient(
+    state: TrainState,
+    net: nn.Module,
+    images: Images,
+    order: BatchOrder,
+    team: Team,
+    progress: float,
+) -> float:
+    """Leave the gradient of the whole batch's mean with the parameters; the mean loss."""
+    config, device = state.config, state.model.device
+    positions = order.batch(state.step)
+    state.optimizer.zero_grad(set_to_none=True)
+    total = torch.zeros((), device=device)
+    for part in team.parts(config.batch_size, config.micro_batch_size):
+        x0, label = images.take(positions[part.start : part.stop])
+        slot = torch.arange(part.start, part.stop, device=device)
+        batch = _batch(state, x0, label if config.class_names else None, slot)
+        with _autocast(config, device):
+            objective, loss = _losses(state, net, batch, progress)
+        (objective.sum() / config.batch_size).backward()  # type: ignore[no-untyped-call]
+        total += loss.detach().sum() / config.batch_size
+    return team.add_up(list(state.parameters().values()), total)
+
+
+def _batch(state: TrainState, x0: Tensor, label: Tensor | None, slot: Tensor) -> Batch:
+    """What is done to images and classes before any noise."""
+    config, step = state.config, state.step
+    told = None
+    if config.augmentation:
+        x0, what = augment(x0, config.augmentation, config.horizontal_flip, config.seed, slot, step)
+        told = state.extras["augmentation"](what)
+    elif config.horizontal_flip:
         flip = uniform(config.seed, slot, step, Stream.FLIP)[:, :, None, None] < 0.5
         x0 = torch.where(flip, x0.flip(3), x0)
     if label is not None:
         drop = uniform(config.seed, slot, step, Stream.CLASS_DROP)[:, 0] < config.class_dropout
-        label = torch.where(drop, model.null_label, label)
-    if config.net.dropout:
-        torch.manual_seed(int(bits(config.seed, slot[:1].cpu(), step, 1, Stream.DROPOUT)))
-    levels = _draw_levels(state, len(x0))
-    noise = normal(config.seed, slot, step, x0.shape[1:], Stream.TRAINING)
+        label = torch.where(drop, state.model.null_label, label)
+    return Batch(x0, label, slot, step, config.batch_size, told)
+
+
+def _losses(
+    state: TrainState, net: nn.Module, batch: Batch, progress: float
+) -> tuple[Tensor, Tensor]:
+    """What is minimised and what is shown, float32 (B,) each."""
+    config = state.config
+    dropout_seed = _dropout_seed(config.seed, batch) if config.net.dropout else None
+    if config.objective == "consistency":
+        loss = consistency_loss(state.model, net, batch, config.seed, progress, dropout_seed)
+        return loss, loss
+    if dropout_seed is not None:
+        torch.manual_seed(dropout_seed)
+    return _denoising_losses(state, net, batch)
+
+
+def _denoising_losses(state: TrainState, net: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    config, model, x0 = state.config, state.model, batch.x0
+    levels = draw_levels(model, batch, config.seed, config.stratified)
+    noise = normal(config.seed, batch.slot, batch.step, x0.shape[1:], Stream.TRAINING)
     x_t = column(levels.alpha, x0) * x0 + column(levels.sigma, x0) * noise
     a, b = model.prediction.target_coefficients(levels.alpha, levels.sigma)
     c_in = model.prediction.denoiser_coefficients(levels.alpha, levels.sigma).c_in
     c_noise = torch.from_numpy(levels.c_noise).to(x0.device, torch.float32)
-    y = model.net(
-        (column(c_in, x0) * x_t).contiguous(memory_format=torch.channels_last), c_noise, label
-    )
-    return mse_loss(y, column(a, x0) * x0 + column(b, x0) * noise)
+    x_in = (column(c_in, x0) * x_t).contiguous(memory_format=torch.channels_last)
+    y = net(x_in, c_noise, batch.label, batch.told)
+    target = column(a, x0) * x0 + column(b, x0) * noise
+    loss = mse_loss(y.float(), target, reduction="none").mean((1, 2, 3))
+    return _weighted(state, loss, levels), loss
 
 
-def _draw_levels(state: TrainState, batch_size: int) -> NoiseLevels:
-    slot = torch.arange(batch_size)
-    u: Float64 = uniform(state.config.seed, slot, state.step, Stream.LEVEL)[:, 0].numpy()
-    schedule = state.model.schedule
-    if state.model.prediction.type == "edm":
-        stratified = torch.from_numpy((np.arange(batch_size) + u) / batch_size)
-        log_sigma = EDM_LOG_SIGMA_MEAN + EDM_LOG_SIGMA_STD * torch.special.ndtri(stratified).numpy()
-        return NoiseLevels(np.ones(batch_size), np.exp(log_sigma), log_sigma / 4.0)
-    t = 1 + np.floor(u * schedule.num_train_timesteps).astype(np.int64)
-    return NoiseLevels.at(state.model, t)
+def _weighted(state: TrainState, loss: Tensor, levels: NoiseLevels) -> Tensor:
+    match state.config.loss_weighting:
+        case "min_snr":
+            return torch.from_numpy(min_snr_weight(state.model, levels)).to(loss) * loss
+        case "learned":
+            log_ratio = np.log(levels.sigma) - np.log(np.maximum(levels.alpha, 1e-4))
+            u: Tensor = state.extras["weighting"](torch.from_numpy(log_ratio).to(loss))
+            return loss / u.exp() + u
+        case _:
+            return loss
+
+
+def _dropout_seed(seed: int, batch: Batch) -> int:
+    return int(bits(seed, batch.slot[:1].cpu(), batch.step, 1, Stream.DROPOUT))
 
 
 def _learning_rate(config: TrainConfig, step: int, progress: float) -> float:
-    """Linear warm-up, then linear decay to 0 at the end of the budget."""
-    return config.learning_rate * min(1.0, (step + 1) / config.warmup_steps) * (1.0 - progress)
+    """Linear warm-up, then the decay to 0 at the end of the budget."""
+    warm = min(1.0, (step + 1) / config.warmup_steps)
+    match config.lr_schedule:
+        case "linear":
+            decay = 1.0 - progress
+        case "cosine":
+            decay = 0.5 * (1.0 + np.cos(np.pi * progress))
+        case _:
+            decay = 1.0
+    return float(config.learning_rate * warm * decay)
 
 
-def _update(state: TrainState, loss: Tensor, learning_rate: float) -> None:
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(state.model.net.parameters(), state.config.max_grad_norm)
+def _update(state: TrainState, learning_rate: float) -> None:
+    torch.nn.utils.clip_grad_norm_(state.parameters().values(), state.config.max_grad_norm)
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate
     state.optimizer.step()
@@ -242,6 +271,31 @@ def _average(state: TrainState) -> None:
     torch._foreach_lerp_(
         list(state.ema.parameters()), list(state.model.net.parameters()), 1.0 - keep
     )
+
+
+# How it is computed -------------------------------------------------------------------------------
+
+
+def _extras(config: TrainConfig) -> nn.ModuleDict:
+    extras = nn.ModuleDict()
+    if config.loss_weighting == "learned":
+        extras["weighting"] = LearnedWeighting()
+    if config.augmentation:
+        told = nn.Linear(NUM_TOLD, 4 * config.net.block_out_channels[0], bias=False)
+        nn.init.zeros_(told.weight)
+        extras["augmentation"] = told
+    return extras
+
+
+def _prepared(state: TrainState) -> nn.Module:
+    if not state.config.compile:
+        return state.model.net
+    return cast(nn.Module, torch.compile(state.model.net, dynamic=False))
+
+
+def _autocast(config: TrainConfig, device: torch.device) -> AbstractContextManager[None]:
+    enabled = config.precision == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled)
 
 
 # Reports ------------------------------------------------------------------------------------------

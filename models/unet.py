@@ -126,6 +126,31 @@ class UNetConfig:
         )
 
     @classmethod
+    def large(cls, image_size: tuple[int, int], channels: int, num_classes: int) -> "UNetConfig":
+        """A net for a GPU: 128 channels and 36 million parameters at 32 pixels, with attention at
+        16 pixels and below, where there are such levels."""
+        longest = max(image_size)
+        multiples: tuple[int, ...] = (1, 2) if longest <= 16 else (1, 2, 2, 2)
+        if longest >= 128:
+            multiples = (1, 1, 2, 2, 2)
+        while len(multiples) > 1 and any(s % 2 ** (len(multiples) - 1) for s in image_size):
+            multiples = multiples[:-1]
+        looks = [longest >> level <= 16 for level in range(len(multiples))]
+        down = tuple("AttnDownBlock2D" if look else "DownBlock2D" for look in looks)
+        up = tuple("AttnUpBlock2D" if look else "UpBlock2D" for look in reversed(looks))
+        return cls(
+            in_channels=channels,
+            out_channels=channels,
+            block_out_channels=tuple(128 * m for m in multiples),
+            layers_per_block=2,
+            down_block_types=down,
+            up_block_types=up,
+            attention_head_dim=64,
+            num_class_embeds=num_classes + 1 if num_classes else None,
+            resnet_time_scale_shift="scale_shift",
+        )
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "UNetConfig":
         """From JSON, where tuples are lists."""
         fields: dict[str, Any] = {
@@ -145,7 +170,11 @@ class UNetConfig:
 
 
 class UNet(nn.Module):
-    """y (B, C_out, H, W) of x (B, C_in, H, W), c_noise (B,) float and label (B,) int64 or None."""
+    """y (B, C_out, H, W) of x (B, C_in, H, W), c_noise (B,) float and label (B,) int64 or None.
+
+    `told` (B, 4 block_out_channels[0]) or None joins the embeddings of both: what the net is told
+    in training only (models.augment).
+    """
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
@@ -177,12 +206,20 @@ class UNet(nn.Module):
         nn.init.zeros_(self.conv_out.weight)  # start from the estimate "nothing to add"
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, c_noise: Tensor, label: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        c_noise: Tensor,
+        label: Tensor | None = None,
+        told: Tensor | None = None,
+    ) -> Tensor:
         config = self.config
         waves = sinusoids(c_noise, config.block_out_channels[0], config)
         embedding = self.time_embedding(waves.to(x.dtype))
         if label is not None:
             embedding = embedding + self.class_embedding(label)
+        if told is not None:
+            embedding = embedding + told
         embedding = silu(embedding)
         x = self.conv_in(x)
         skips = [x]

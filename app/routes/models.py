@@ -161,6 +161,7 @@ def _details(model: DiffusionModel) -> dict[str, Any]:
         "class_names": list(config.class_names),
         "schedule": asdict(config.schedule),
         "prediction_type": config.prediction_type,
+        "consistency": config.consistency,
         "num_parameters": sum(p.numel() for p in model.net.parameters()),
     }
 

@@ -64,6 +64,11 @@ _SAMPLERS: dict[SamplerName, tuple[str, str]] = {
         "Predictor and corrector of order 2 in one evaluation (Zhao et al. 2023).",
         "Very few steps, 5 to 15.",
     ),
+    "consistency": (
+        "From each level straight to the clean image, and back up with fresh noise (Song et al. "
+        "2023, algorithm 1).",
+        "Models made by a job of kind `distill`, and only those: 1, 2 or 4 steps.",
+    ),
 }
 
 _SPACINGS: dict[Spacing, str] = {
@@ -72,6 +77,7 @@ _SPACINGS: dict[Spacing, str] = {
     "linspace": "evenly from T to 1, both included",
     "karras": "even in (sigma / alpha)^(1/7), most of them at low noise (Karras et al. 2022)",
     "logsnr": "even in ln(alpha / sigma), most of them at low noise (Lu et al. 2022)",
+    "coarse": "as karras, without the last level; the default of sampler consistency",
 }
 
 

@@ -8,6 +8,7 @@ from app.schemas.records import Name
 from app.schemas.refusal import refused_with
 from models.lanes import Precision
 from models.noise import MAX_SEED
+from models.plan import DEFAULT_CONSISTENCY_STEPS, DEFAULT_STEPS, MAX_CONSISTENCY_STEPS
 from models.sampler import SamplerName, Spacing
 
 Time = Annotated[float, Field(allow_inf_nan=False)]
@@ -41,13 +42,15 @@ class SampleBody(BaseModel):
         description="how x_t becomes an image. `dpmpp_2m` where left out (`ddim` with invert): "
         "made for few steps, as are `unipc`, `deis` and `dpmpp_3m`; `heun` asks the net "
         "twice a step; `ddim` and `euler` are simple and can be inverted; `ddpm`, "
-        "`euler_ancestral` and `dpmpp_2m_sde` add fresh noise, `ddpm` wants hundreds of steps.",
+        "`euler_ancestral` and `dpmpp_2m_sde` add fresh noise, `ddpm` wants hundreds of steps. A "
+        "distilled model takes `consistency` and nothing else.",
     )
-    num_inference_steps: int = Field(
-        default=20,
+    num_inference_steps: int | None = Field(
+        default=None,
         ge=1,
-        description="more take longer and err less; at most the model's num_train_timesteps, and "
-        "what the service allows",
+        description=f"more take longer and err less; {DEFAULT_STEPS} where left out. At most the "
+        "model's num_train_timesteps, and what the service allows. Of a distilled model "
+        f"1..{MAX_CONSISTENCY_STEPS}, and {DEFAULT_CONSISTENCY_STEPS} where left out",
     )
     spacing: Spacing | None = Field(
         default=None,

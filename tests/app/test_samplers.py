@@ -16,6 +16,7 @@ def test_what_is_said_of_a_sampler_is_so(client):
         "ddpm",
         "euler_ancestral",
         "dpmpp_2m_sde",
+        "consistency",
     }
     assert [name for name, s in of.items() if s["evaluations_per_step"] != 1] == ["heun"]
     assert of["heun"]["evaluations_per_step"] == 2

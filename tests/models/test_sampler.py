@@ -13,6 +13,7 @@ from models.sampler import (
     SamplerTable,
     ddim,
     ddpm,
+    default_spacing,
     deis,
     dpmpp_2m,
     dpmpp_2m_sde,
@@ -253,6 +254,24 @@ def test_3m_errs_less_than_2m_on_the_same_grid():
             for sampler in (dpmpp_2m, dpmpp_3m)
         )
         assert third < 0.3 * second
+
+
+@pytest.mark.parametrize("schedule", [LINEAR, EDM], ids=["linear", "edm"])
+def test_consistency_rows_are_a_clean_image_noised_anew(schedule):
+    grid = timestep_grid(schedule, 4, "coarse")
+    table = sampler_table("consistency", grid)
+    assert np.array_equal(table.k_0, grid.alpha[1:])
+    assert np.array_equal(table.k_s, grid.sigma[1:])
+    assert not any(column.any() for column in (table.k_x, table.k_1, table.k_2))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULE_NAMES)
+def test_a_coarse_grid_is_karras_without_the_last_level(schedule):
+    schedule = NoiseSchedule.from_config(ScheduleConfig(schedule))
+    coarse, karras = timestep_grid(schedule, 3, "coarse"), timestep_grid(schedule, 4, "karras")
+    assert np.array_equal(coarse.sigma, np.delete(karras.sigma, 3))
+    assert timestep_grid(schedule, 1, "coarse").sigma.tolist() == [schedule.sigma[-1], 0.0]
+    assert default_spacing("consistency", schedule.config.name) == "coarse"
 
 
 def test_deis_is_exact_where_the_image_is_a_parabola_in_log_snr():

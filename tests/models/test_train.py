@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from models.checkpoint import load_checkpoint, save_checkpoint
+from models.choices import DatasetFacts
 from models.data import Dataset
 from models.generate import sample_images, to_float
 from models.metrics import denoising_error
-from models.noise import Stream
-from models.recipe import DatasetFacts, TrainConfig, default_image_size, resolve_config
-from models.train import BatchOrder, Split, TrainState, permutation, train
+from models.recipe import TrainConfig, resolve_config
+from models.train import TrainState, train
 
 TINY_NET = {"block_out_channels": (8, 8), "norm_num_groups": 4, "attention_head_dim": 4}
 
@@ -75,6 +75,53 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(preset, dropout, dataset, tmp_pa
         assert torch.equal(tensor, expected[name]), name
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"preset": "edm", "loss_weighting": "learned"},
+        {"loss_weighting": "min_snr", "lr_schedule": "cosine"},
+        {"preset": "edm", "augmentation": 0.5, "horizontal_flip": True},
+        {"preset": "edm", "objective": "consistency"},
+        {"stratified": False, "micro_batch_size": 3},
+        {"precision": "bfloat16"},
+    ],
+    ids=str,
+)
+def test_every_way_to_train_goes_on_as_if_it_had_not_stopped(settings, dataset, tmp_path):
+    settings = config(dataset, **settings)
+    whole = run(TrainState.create(settings, dataset), dataset, 12)
+    state = run(TrainState.create(settings, dataset), dataset, 5)
+    save_checkpoint(state, tmp_path / "5")
+    state = run(load_checkpoint(tmp_path / "5"), dataset, 12)
+    for (name, tensor), expected in zip(
+        state.parameters().items(), whole.parameters().values(), strict=True
+    ):
+        assert torch.equal(tensor, expected), name
+
+
+def test_a_batch_in_parts_has_the_gradient_of_the_whole(dataset):
+    states = []
+    for micro_batch_size in (None, 3):
+        settings = config(dataset, preset="edm", micro_batch_size=micro_batch_size)
+        states.append(run(TrainState.create(settings, dataset), dataset, 12))
+    whole, parts = (s.parameters() for s in states)
+    assert states[1].images_seen == 12 * 8
+    for name in whole:
+        assert torch.allclose(whole[name], parts[name], atol=1e-5), name
+
+
+@pytest.mark.parametrize(
+    ("lr_schedule", "half"), [("linear", 0.5), ("cosine", 0.5), ("constant", 1)]
+)
+def test_the_learning_rate_falls_to_nothing_at_the_end(lr_schedule, half, dataset):
+    settings = config(dataset, steps=100, warmup_steps=1, lr_schedule=lr_schedule)
+    rates = [step.learning_rate for step in train(TrainState.create(settings, dataset), dataset)]
+    assert rates[0] == pytest.approx(settings.learning_rate)
+    assert rates[50] == pytest.approx(half * settings.learning_rate)
+    if lr_schedule != "constant":
+        assert rates[-1] < 0.011 * settings.learning_rate
+
+
 def test_a_checkpoint_appears_whole_or_not_at_all(dataset, tmp_path, monkeypatch):
     state = TrainState.create(config(dataset), dataset)
     (tmp_path / "taken").write_text("a file where the checkpoint's folder should go")
@@ -115,25 +162,6 @@ def test_a_minutes_budget_ends_on_time_with_the_learning_rate_decayed(dataset):
     assert last.learning_rate < 0.1 * state.config.learning_rate
 
 
-def test_each_epoch_visits_every_training_image_once(dataset):
-    split = Split.of(dataset, config(dataset))
-    assert len(split.held_out) == 4
-    assert not set(split.held_out.tolist()) & set(split.training.tolist())
-    order = BatchOrder(5, split.training, 8)
-    seen = torch.cat([order.batch(n) for n in range(9)])  # two epochs of 36
-    for epoch in (seen[:36], seen[36:]):
-        assert sorted(epoch.tolist()) == split.training.tolist()
-    assert seen[:36].tolist() != seen[36:].tolist()
-    assert torch.equal(BatchOrder(5, split.training, 8).batch(6), order.batch(6))
-
-
-def test_a_permutation_is_a_function_of_seed_and_epoch():
-    one = permutation(1, 0, 100, Stream.ORDER)
-    assert torch.equal(one, permutation(1, 0, 100, Stream.ORDER))
-    assert not torch.equal(one, permutation(1, 1, 100, Stream.ORDER))
-    assert sorted(one.tolist()) == list(range(100))
-
-
 def test_a_config_survives_json(dataset):
     import json
 
@@ -167,7 +195,7 @@ class Refusal:
         Refusal({"schedule": {"name": "flow"}}, "use 'flow', 'v' or 'x0'"),
         Refusal({"steps": 0}, "steps is 0"),
         Refusal({"seed": -1}, "seed is -1"),
-        Refusal({"prediction_type": "edm"}, "'edm' goes with 'edm'"),
+        Refusal({"preset": "ddpm", "prediction_type": "edm"}, "'edm' goes with 'edm'"),
         Refusal({"schedule": {"name": "linear", "rescale_zero_terminal_snr": True}}, "no signal"),
     ],
     ids=lambda case: str(case.overrides),
@@ -180,6 +208,13 @@ def test_a_bad_recipe_is_refused_by_name_and_bound(case, dataset):
         config(dataset, **case.overrides)
 
 
+def test_without_a_preset_it_is_edm_unless_what_is_asked_for_is_not_its(dataset):
+    assert config(dataset).preset == "edm"
+    assert config(dataset, schedule={"sigma_max": 40.0}).preset == "edm"
+    assert config(dataset, prediction_type="v").preset == "ddpm"
+    assert config(dataset, schedule={"name": "cosine"}).preset == "ddpm"
+
+
 def test_part_of_a_schedule_belongs_to_the_preset_s(dataset):
     schedule = config(dataset, preset="edm", schedule={"sigma_max": 40.0}).schedule
     assert (schedule.name, schedule.sigma_max) == ("edm", 40.0)
@@ -188,11 +223,3 @@ def test_part_of_a_schedule_belongs_to_the_preset_s(dataset):
 def test_classes_cannot_be_asked_of_data_without_any():
     with pytest.raises(ValueError, match="class_conditional"):
         resolve_config(DatasetFacts(10, 3, (32, 32), ()), class_conditional=True)
-
-
-@pytest.mark.parametrize(
-    ("size", "chosen"),
-    [((8, 8), (8, 8)), ((28, 28), (28, 28)), ((1000, 500), (64, 32)), ((33, 47), (32, 48))],
-)
-def test_the_default_size_can_be_halved(size, chosen):
-    assert default_image_size(size) == chosen

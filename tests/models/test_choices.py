@@ -1,0 +1,60 @@
+"""What is chosen for which data, time and device."""
+
+import pytest
+
+from models.choices import DEVICES, DatasetFacts, Situation, choose, default_image_size
+from models.recipe import resolve_config
+
+DIGITS = DatasetFacts(1797, 1, (8, 8), tuple("0123456789"))
+PHOTOS = DatasetFacts(60_000, 3, (32, 32), ())
+FEW = DatasetFacts(200, 3, (256, 256), ("a", "b"))
+
+
+@pytest.mark.parametrize("facts", [DIGITS, PHOTOS, FEW])
+@pytest.mark.parametrize("minutes", [0.5, 10.0, 600.0, None])
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_choice_has_a_reason_and_makes_a_config(facts, minutes, device):
+    budget = {"steps": 100} if minutes is None else {"minutes": minutes}
+    config = resolve_config(facts, device=device, **budget)
+    chosen = choose(Situation(facts, config.image_size, len(facts.class_names), minutes, device))
+    for name, choice in chosen.items():
+        assert getattr(config, name) == choice.value
+        assert config.reasons[name] == choice.reason
+        assert choice.reason
+
+
+def test_what_the_caller_insists_on_needs_no_reason():
+    config = resolve_config(DIGITS, minutes=1, batch_size=7, net={"dropout": 0.5})
+    assert config.batch_size == 7
+    assert config.net.dropout == 0.5
+    assert config.net.block_out_channels == resolve_config(DIGITS, minutes=1).net.block_out_channels
+    assert not {"batch_size", "net"} & set(config.reasons)
+    assert "learning_rate" in resolve_config(DIGITS, minutes=1).reasons
+
+
+def test_a_gpu_gets_a_wider_net_and_half_precision():
+    cpu, gpu = (resolve_config(PHOTOS, minutes=30, device=d) for d in ("cpu", "cuda"))
+    assert gpu.net.block_out_channels[0] > cpu.net.block_out_channels[0]
+    assert (cpu.precision, gpu.precision) == ("float32", "bfloat16")
+    assert (cpu.compile, gpu.compile) == (False, True)
+
+
+def test_few_images_are_varied_where_there_is_time_to_learn_them_by_heart():
+    few, many = (resolve_config(f, minutes=30, device="cuda") for f in (FEW, PHOTOS))
+    assert few.augmentation > 0.0 == many.augmentation
+    assert few.net.dropout > many.net.dropout
+    assert resolve_config(FEW, minutes=30).augmentation == 0.0
+
+
+def test_a_batch_is_never_wider_than_the_data():
+    assert all(
+        resolve_config(FEW, minutes=1, device=d).batch_size <= FEW.num_images for d in DEVICES
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "chosen"),
+    [((8, 8), (8, 8)), ((28, 28), (28, 28)), ((1000, 500), (64, 32)), ((33, 47), (32, 48))],
+)
+def test_the_default_size_can_be_halved(size, chosen):
+    assert default_image_size(size) == chosen
