@@ -24,6 +24,7 @@ from app.problems import ANY_PROBLEM, FieldError, Problem
 from app.routes import (
     datasets,
     docs,
+    evaluations,
     health,
     metrics,
     models,
@@ -52,6 +53,7 @@ ROUTES = (
     datasets,
     train_jobs,
     models,
+    evaluations,
     sample,
     sample_jobs,
     samplers,

@@ -41,7 +41,8 @@ async def poll(
             break
         await asyncio.sleep(POLL_SECONDS)
     headers = {} if job.done else {"Retry-After": "1"}
-    content = describe(job).model_dump_json().encode()
+    answer = await run_in_threadpool(describe, job)  # it may ask the database for more
+    content = answer.model_dump_json().encode()
     return conditional(request, content, "application/json", headers, etag=_etag(job))
 
 

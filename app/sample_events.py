@@ -10,12 +10,10 @@ Where the engine had to start again, `started` and the previews come anew. A cal
 slowly misses previews, never the end.
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
 from itertools import count
-from typing import TypeVar
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.types import Scope
@@ -27,11 +25,8 @@ from app.sample_answer import Harvest, answer, base64_png
 from app.sampling import Sampling
 from app.schemas.sample import PreviewEvent, StartedEvent
 from app.services import Services
+from app.streams import Stopping, with_pauses
 from models.engine import Event, Seen, Started
-
-KEEP_ALIVE_SECONDS = 15.0
-
-Item = TypeVar("Item")
 
 
 async def event_stream(
@@ -47,7 +42,7 @@ async def event_stream(
     harvest = Harvest(keeps_steps=sampling.trajectory)
     try:
         events = services.engine.events(sampling.order)
-        async with aclosing(_with_pauses(events, services.stopping)) as told:
+        async with aclosing(with_pauses(events, services.stopping)) as told:
             async for item in told:
                 if item is None:
                     yield KEEPALIVE_COMMENT
@@ -67,10 +62,6 @@ async def event_stream(
         yield event("error", bytes(unexpected_problem(error, scope).body).decode())
 
 
-class Stopping(Exception):
-    """The service leaves; streams end before it does."""
-
-
 def _shown(event: Event, sampling: Sampling) -> tuple[str, str] | None:
     steps = len(sampling.plan)
     if isinstance(event, Started):
@@ -85,34 +76,3 @@ def _shown(event: Event, sampling: Sampling) -> tuple[str, str] | None:
         )
         return "preview", preview.model_dump_json()
     return None
-
-
-async def _with_pauses(
-    items: AsyncGenerator[Item, None], stopping: asyncio.Event
-) -> AsyncGenerator[Item | None, None]:
-    """The items, and None where the next one is long in coming. Raises Stopping."""
-    stop = asyncio.ensure_future(stopping.wait())
-    coming: asyncio.Future[Item] | None = None
-    try:
-        while True:
-            coming = coming or asyncio.ensure_future(anext(items))
-            await asyncio.wait(
-                (coming, stop), timeout=KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED
-            )
-            if coming.done():
-                try:
-                    item = coming.result()
-                except StopAsyncIteration:
-                    return
-                coming = None
-                yield item
-            elif stop.done():
-                raise Stopping
-            else:
-                yield None
-    finally:
-        stop.cancel()
-        if coming is not None:
-            coming.cancel()
-            await asyncio.wait((coming,))
-        await items.aclose()

@@ -40,6 +40,8 @@ class Settings(BaseSettings):
     max_inference_steps: int = Field(default=1000, ge=1)
     max_step_pixels: int = Field(default=1024 * 256 * 256, ge=1)  # steps x pixels of a noising walk
 
+    features_folder: Path | None = None  # DINOv2, for evaluations that ask for it
+
     # What all requests together may keep waiting.
     max_waiting: int = Field(default=256, ge=1)
     max_waiting_walks: int = Field(default=8, ge=1)

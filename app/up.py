@@ -84,7 +84,9 @@ def _children(
         lambda: _python(["app.api", "--fd", str(listener.fileno())], environment, listener),
     )
     children["trainer"] = Child("trainer", lambda: _python(["worker.main", "train"], environment))
-    children["sampler"] = Child("sampler", lambda: _python(["worker.main", "sample"], environment))
+    children["sampler"] = Child(
+        "sampler", lambda: _python(["worker.main", "sample", "evaluate"], environment)
+    )
     return children
 
 

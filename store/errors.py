@@ -9,6 +9,7 @@ StoreError
 │   └── ArtifactNotFound
 ├── Conflict
 │   ├── IllegalTransition   the job's status does not allow it
+│   ├── CheckpointGone      it was there a moment ago
 │   ├── DatasetConflict
 │   └── ModelConflict
 ├── LostLease           another worker holds the job by now
@@ -57,6 +58,11 @@ class Conflict(StoreError):
 class IllegalTransition(Conflict):
     def __init__(self, job_id: str, status: str, wanted: str) -> None:
         super().__init__(f"job {job_id!r} is {status}; it cannot be {wanted}")
+
+
+class CheckpointGone(Conflict):
+    def __init__(self, job_id: str, step: int) -> None:
+        super().__init__(f"the checkpoint of step {step} of job {job_id!r} is not kept any more")
 
 
 class DatasetConflict(Conflict):

@@ -21,6 +21,7 @@ class Node(Record):
     id: Mapped[str] = mapped_column(primary_key=True)
     host: Mapped[str]
     role: Mapped[str]
+    device: Mapped[str | None]  # of a worker: what it trains on
     started_at: Mapped[datetime] = mapped_column(UtcTime)
     last_seen: Mapped[datetime] = mapped_column(UtcTime)
 
@@ -29,9 +30,9 @@ def node_id(role: str) -> str:
     return f"{role}-{socket.gethostname()}-{os.getpid()}"
 
 
-def heartbeat(database: Database, role: str) -> None:
-    """Say that this process lives. Raises SecondHost where the database is SQLite, which serves one
-    host only, and another host's process is alive."""
+def heartbeat(database: Database, role: str, device: str | None = None) -> None:
+    """Say that this process lives, and on what it computes. Raises SecondHost where the database is
+    SQLite, which serves one host only, and another host's process is alive."""
     at, host = now(), socket.gethostname()
     with database.session() as session:
         if database.engine.dialect.name == "sqlite":
@@ -44,9 +45,9 @@ def heartbeat(database: Database, role: str) -> None:
                 )
         node = session.get(Node, node_id(role))
         if node is None:
-            session.add(Node(id=node_id(role), host=host, role=role, started_at=at, last_seen=at))
-        else:
-            node.last_seen = at
+            node = Node(id=node_id(role), host=host, role=role, started_at=at)
+            session.add(node)
+        node.last_seen, node.device = at, device
         session.execute(
             sa.delete(Node).where(Node.last_seen < at - timedelta(seconds=FORGET_SECONDS))
         )
@@ -56,6 +57,11 @@ def live_nodes(database: Database, role: str) -> list[Node]:
     alive = Node.last_seen > now() - timedelta(seconds=ALIVE_SECONDS)
     with database.session() as session:
         return list(session.scalars(sa.select(Node).where(alive, Node.role == role)))
+
+
+def devices(database: Database) -> set[str]:
+    """What live workers train on; empty where none has said so."""
+    return {node.device for node in live_nodes(database, "worker") if node.device}
 
 
 def leave(database: Database, role: str) -> None:

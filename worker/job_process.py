@@ -14,29 +14,37 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from pathlib import Path
+from typing import ClassVar
 
 import structlog
 import torch
+from sqlalchemy.exc import OperationalError
 
 from models.priority import yield_to_others
 from store import jobs
-from store.artifacts import ArtifactStore
+from store.artifacts import ArtifactStore, StorageError
 from store.database import Database, open_database
 from store.errors import LostLease, ModelConflict
-from worker.logs import configure_logs
+from store.job_files import log_key
+from worker.logs import LOG_FILE, configure_logs
 from worker.settings import WorkerSettings
 
+PATIENCE_SECONDS = 240.0  # with a bucket that does not answer
+RANK_ON_HOST = "LOCAL_RANK"  # as torchrun says it
 EXIT_STOPPED = 75  # asked to leave; the job goes on elsewhere
 
 log = structlog.get_logger("job")
 
 
 class ModelGone(Exception):
-    """The model that images were to be made of was deleted."""
+    """The model that a job needs was deleted."""
 
 
 class JobProcess(ABC):
-    """One attempt. `stop` is set when it is asked to leave; `scratch` goes when it ends."""
+    """One attempt. `stop` is set when it is asked to leave; `scratch` goes when it ends. One that
+    is not `in_charge` helps another process with its job, and leaves the record to it."""
+
+    in_charge: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -50,12 +58,21 @@ class JobProcess(ABC):
         self.database, self.settings, self.stop = database, settings, stop
         self.job_id, self.fence, self.scratch = job_id, fence, scratch
         self.device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        self.artifacts = ArtifactStore(settings.locations.artifacts_url)
-        scratch.mkdir(mode=0o700)
+        if self.device == "cuda" and RANK_ON_HOST in os.environ:
+            self.device = f"cuda:{os.environ[RANK_ON_HOST]}"
+        self.artifacts = ArtifactStore(
+            settings.locations.artifacts_url, patience_seconds=PATIENCE_SECONDS
+        )
+        scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        configure_logs(scratch / LOG_FILE)
 
     @abstractmethod
     def work(self) -> bool:
         """True: the job is done. False: stopped, with a checkpoint."""
+
+    def publish_log(self) -> None:
+        """What was said so far, where readers find it."""
+        self.artifacts.put_file(log_key(self.job_id, self.fence), self.scratch / LOG_FILE)
 
 
 def main(kind: type[JobProcess]) -> None:
@@ -69,14 +86,27 @@ def main(kind: type[JobProcess]) -> None:
     yield_to_others(settings.niceness)
     structlog.contextvars.bind_contextvars(job=job_id, fence=fence)
     database = open_database(settings.locations.database_url)
+    job: JobProcess | None = None
     try:
-        finished = kind(database, settings, job_id, fence, scratch, stop).work()
+        job = kind(database, settings, job_id, fence, scratch, stop)
+        finished = job.work()
     except LostLease:
         log.warning("another worker holds this job by now")
         sys.exit(EXIT_STOPPED)
     except Exception as error:
+        if _is_outage(error, database):
+            log.warning(
+                "a server cannot be reached; the job goes on when it can", reason=str(error)
+            )
+            sys.exit(EXIT_STOPPED)
+        if not kind.in_charge:
+            log.warning("left", reason=repr(error))
+            sys.exit(EXIT_STOPPED)
         code, message = classify(error)
         log.exception("job failed", code=code)
+        with contextlib.suppress(Exception):  # the job must not run on for want of its log
+            if job:
+                job.publish_log()
         with contextlib.suppress(LostLease):
             jobs.finish(database, job_id, fence, "failed", code, message)
         sys.exit(1)
@@ -96,6 +126,12 @@ def classify(error: Exception) -> tuple[str, str]:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk_full", "the disk is full"
     return "internal", "the job's process failed; its log has the details"
+
+
+def _is_outage(error: Exception, database: Database) -> bool:
+    """Nothing is wrong with the job: a server that it needs was killed, or is out of reach."""
+    has_server = database.engine.dialect.name != "sqlite"
+    return isinstance(error, StorageError) or (has_server and isinstance(error, OperationalError))
 
 
 def _die_with_worker(scratch: Path) -> None:

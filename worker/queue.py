@@ -1,5 +1,6 @@
-"""The Celery queue. A message is only a wake-up that names a job; the record is the truth, so a
-lost message is repeated by the reaper and a second one is harmless.
+"""The Celery queue. A message is only a wake-up: it names a job, but the worker that gets it takes
+the most urgent of those that wait. The record is the truth, so a lost message is repeated by the
+reaper and a second one is harmless.
 
 Each kind of job has a queue of its own, so that images need not wait for a training that takes
 hours. Light enough for the API to import: it submits by task name and never loads torch.
@@ -13,7 +14,11 @@ from redis.exceptions import RedisError
 from store.jobs import Kind
 
 RUN_JOB = "worker.run_job"
-QUEUES: dict[Kind, str] = {"train": "diffusion.train", "sample": "diffusion.sample"}
+QUEUES: dict[Kind, str] = {
+    "train": "diffusion.train",
+    "sample": "diffusion.sample",
+    "evaluate": "diffusion.evaluate",
+}
 CONNECT_SECONDS = 2.0
 BROKER_ERRORS = (OSError, CeleryError, KombuError, RedisError)
 

@@ -1,6 +1,7 @@
 """Announces jobs again that no worker holds although one should: their message was lost with a
 broker, their worker was lost with its host. Runs in every worker and in the API; a job announced
-twice is claimed once.
+twice is claimed once. What was to be paused or cancelled when its worker was lost needs no other
+worker, and is so here.
 
 A job that waits in a line has a message in it, most likely, so that there is no hurry as long as
 the line is not empty: else hours of waiting would fill it with copies.
@@ -26,17 +27,22 @@ class Reaper(threading.Thread):
     """Also says, in the same rhythm, that this process lives."""
 
     def __init__(
-        self, database: Database, queue: Celery, role: str, every_seconds: float = 5.0
+        self,
+        database: Database,
+        queue: Celery,
+        role: str,
+        every_seconds: float = 5.0,
+        device: str | None = None,
     ) -> None:
         super().__init__(name="reaper", daemon=True)
         self._database, self._queue, self._role = database, queue, role
-        self._every = every_seconds
+        self._every, self._device = every_seconds, device
         self._stopped = threading.Event()
 
     def run(self) -> None:
         while True:
             try:
-                nodes.heartbeat(self._database, self._role)
+                nodes.heartbeat(self._database, self._role, self._device)
                 self.announce()
             except (SQLAlchemyError, SecondHost):
                 log.exception("this round of announcing jobs failed")

@@ -1,8 +1,8 @@
 """Runs one job: claims it, starts a process of its own for it, and watches both.
 
-While the process lives the lease is renewed. Cancellation, a worker that is asked to leave and a
-lost lease all end it: SIGTERM, which makes it write a checkpoint, then SIGKILL. How it ended is
-read from the record, not from an exit code alone.
+While the process lives the lease is renewed. To be cancelled or paused, a worker that is asked to
+leave and a lost lease all end it: SIGTERM, which makes it write a checkpoint, then SIGKILL. How it
+ended is read from the record, not from an exit code alone.
 """
 
 import contextlib
@@ -20,13 +20,22 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from store import jobs
+from store.artifacts import ArtifactStore
 from store.database import Database
-from store.errors import LostLease
+from store.errors import JobNotFound, LostLease
+from store.job_files import log_key
 from store.jobs import Kind
+from worker.device import num_gpus
+from worker.logs import LOG_FILE
 from worker.settings import WorkerSettings
 
 POLL_SECONDS = 0.2
-MODULES: dict[Kind, str] = {"train": "worker.train_job", "sample": "worker.sample_job"}
+WISH_SECONDS = 2.0  # until a running job that is to be paused or cancelled hears of it
+MODULES: dict[Kind, str] = {
+    "train": "worker.train_job",
+    "sample": "worker.sample_job",
+    "evaluate": "worker.evaluation_job",
+}
 
 log = structlog.get_logger("worker")
 
@@ -36,16 +45,19 @@ class Supervisor:
 
     def __init__(self, database: Database, settings: WorkerSettings, owner: str) -> None:
         self._database, self._settings, self._owner = database, settings, owner
+        self._artifacts = ArtifactStore(settings.locations.artifacts_url)
+        self._renew_seconds = min(WISH_SECONDS, settings.lease_seconds / 4)
         self.leaving = threading.Event()
 
-    def run(self, job_id: str, kind: Kind) -> bool:
-        """Work on a job until it ends here, if it can be had. True: it was given back unfinished,
-        and the workers should hear of it again."""
+    def run(self, kind: Kind) -> bool:
+        """Work on the first of the jobs that wait until it ends here, if there is one. True: it was
+        given back unfinished, and the workers should hear of it again."""
         if self.leaving.is_set():
             return True
-        fence = jobs.claim(self._database, job_id, self._owner, self._settings.lease_seconds)
-        if fence is None:
+        claimed = jobs.claim_next(self._database, kind, self._owner, self._settings.lease_seconds)
+        if claimed is None:
             return False
+        job_id, fence = claimed
         say = log.bind(job=job_id, fence=fence)
         scratch = Path(tempfile.gettempdir(), f"diffusion-{job_id}-{fence}")  # the process makes it
         process = self._start(MODULES[kind], job_id, fence, scratch)
@@ -54,10 +66,11 @@ class Supervisor:
             must_end = self._watch(process, job_id, fence)
         except LostLease:
             say.info("the job is not held here any more")  # done this moment, or another's by now
-            self._stop(process, grace=0.0)
+            self._stop(process, 0.0, job_id, fence)
             return False
         finally:
-            self._stop(process, self._settings.grace_seconds)
+            self._stop(process, self._settings.grace_seconds, job_id, fence)
+            self._keep_log(job_id, fence, scratch)
             shutil.rmtree(scratch, ignore_errors=True)
         return self._settle(job_id, fence, process.returncode, must_end)
 
@@ -69,17 +82,26 @@ class Supervisor:
         if settings.threads:
             environment["OMP_NUM_THREADS"] = str(settings.threads)
         return subprocess.Popen(
-            [sys.executable, "-m", module, job_id, str(fence), str(scratch)],
+            [*self._launcher(module), module, job_id, str(fence), str(scratch)],
             stdin=subprocess.PIPE,  # its end tells the process that we are gone
             env=environment,
             start_new_session=True,
         )
 
+    def _launcher(self, module: str) -> list[str]:
+        """Python, or torchrun where several processes share a training."""
+        settings = self._settings
+        processes = settings.processes or (1 if settings.device else max(1, num_gpus()))
+        if module != MODULES["train"] or processes == 1:
+            return [sys.executable, "-m"]
+        torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+        return [sys.executable, *torchrun, "-m"]
+
     def _watch(self, process: subprocess.Popen[bytes], job_id: str, fence: int) -> bool:
         """Until the process ends or must end; True: it must. Raises LostLease."""
         renewed = time.monotonic()
         while process.poll() is None and not self.leaving.is_set():
-            if time.monotonic() - renewed > self._settings.lease_seconds / 4:
+            if time.monotonic() - renewed > self._renew_seconds:
                 if self._renew(job_id, fence, renewed):
                     return True
                 renewed = time.monotonic()
@@ -92,7 +114,7 @@ class Supervisor:
         lease = self._settings.lease_seconds
         while True:
             try:
-                return jobs.renew(self._database, job_id, fence, lease)
+                return jobs.renew(self._database, job_id, fence, lease) is not None
             except LostLease:
                 if jobs.get_job(self._database, job_id).fence == fence:
                     return True
@@ -103,31 +125,46 @@ class Supervisor:
                     raise LostLease(job_id, fence) from None
                 time.sleep(POLL_SECONDS)
 
-    def _stop(self, process: subprocess.Popen[bytes], grace: float) -> None:
+    def _stop(
+        self, process: subprocess.Popen[bytes], grace: float, job_id: str, fence: int
+    ) -> None:
         if process.poll() is None:
             process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(grace)
+            self._await_end(process, grace, job_id, fence)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # it and whatever it started
         process.wait()
         if process.stdin:
             process.stdin.close()
 
-    def _settle(self, job_id: str, fence: int, exit_code: int, must_end: bool) -> bool:
-        job = jobs.get_job(self._database, job_id)
-        say = log.bind(job=job_id, fence=fence)
-        if job.fence != fence or job.status != "running":
-            say.info("job ended", status=job.status)
-            return False
+    def _await_end(
+        self, process: subprocess.Popen[bytes], grace: float, job_id: str, fence: int
+    ) -> None:
+        """It may write its checkpoint for as long as `grace`, and nobody else has the job before it
+        has."""
+        deadline = time.monotonic() + grace
+        while process.poll() is None and (left := deadline - time.monotonic()) > 0:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(min(left, self._renew_seconds))
+            with contextlib.suppress(LostLease, SQLAlchemyError):
+                jobs.renew(self._database, job_id, fence, self._settings.lease_seconds)
+
+    def _keep_log(self, job_id: str, fence: int, scratch: Path) -> None:
+        """Also what the process said right before it was killed."""
         try:
-            if must_end or job.cancel_requested:
-                jobs.finish(self._database, job_id, fence, "cancelled")
-                say.info("job cancelled")
-                return False
-            blameless = self.leaving.is_set()
-            say.warning("process ended before its job", exit_code=exit_code, leaving=blameless)
-            jobs.requeue(self._database, job_id, fence, blameless=blameless)
+            if (scratch / LOG_FILE).exists():
+                self._artifacts.put_file(log_key(job_id, fence), scratch / LOG_FILE)
+        except Exception:  # the store is full or away: no reason to keep the job from others
+            log.exception("the job's log could not be kept", job=job_id, fence=fence)
+
+    def _settle(self, job_id: str, fence: int, exit_code: int, must_end: bool) -> bool:
+        say = log.bind(job=job_id, fence=fence)
+        blameless = must_end or self.leaving.is_set()
+        try:
+            status = jobs.give_back(self._database, job_id, fence, blameless=blameless)
         except LostLease:
+            with contextlib.suppress(JobNotFound):  # deleted as soon as it was done
+                say.info("job ended", status=jobs.get_job(self._database, job_id).status)
             return False
-        return True
+        say.warning("process ended before its job", exit_code=exit_code, status=status)
+        return status == "queued"

@@ -1,7 +1,8 @@
 """Data sets, models and jobs as callers see them."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Generic, Self, TypeVar
+from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -14,25 +15,34 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.schemas.refusal import refused_with
+from models.choices import DEFAULT_MAX_SIDE, MIN_SIDE
 from models.noise import MAX_SEED
 from models.prediction import PredictionType
 from models.recipe import (
-    DEFAULT_MAX_SIDE,
     DEFAULT_MINUTES,
     LEARNING_RATE_RANGE,
     MAX_BATCH_SIZE,
     MAX_CHECKPOINT_EVERY,
     MAX_SIDE,
     MAX_STEPS,
-    MIN_SIDE,
     MINUTES_RANGE,
     Preset,
 )
 from models.schedule import MAX_TRAIN_TIMESTEPS, ScheduleName
+from store.checkpoints import Checkpoint, best_of
 from store.datasets import DatasetRecord
-from store.jobs import Job, Status
+from store.events import EventType, JobEvent
+from store.jobs import DEFAULT_PRIORITY, PRIORITIES, Job, Status
 from store.models import ModelRecord
 from store.names import MAX_NAME, NAME_PATTERN, NAME_RULE, is_name
+from store.train_options import (
+    DEFAULT_KEEP_CHECKPOINTS,
+    KEEP_CHECKPOINTS,
+    Keep,
+    Origin,
+    TrainOptions,
+)
+from store.webhooks import MAX_URL, Delivery
 
 Item = TypeVar("Item")
 
@@ -186,6 +196,15 @@ class ScheduleOptions(BaseModel):
     rho: float | None = Field(default=None, description="7 where left out")
 
 
+class ResumeFrom(BaseModel):
+    """A checkpoint of an earlier job; GET /train-jobs/{id}/checkpoints lists them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    job: Annotated[str, Field(max_length=64)]
+    step: int | None = Field(default=None, ge=0, description="the last one where left out")
+
+
 class TrainRequest(BaseModel):
     """Two fields are enough: `dataset`, and `minutes` or `steps`; whichever ends first. What is
     left out is chosen from the data."""
@@ -196,7 +215,10 @@ class TrainRequest(BaseModel):
         json_schema_extra={"examples": [{"dataset": "digits", "minutes": 2, "preset": "edm"}]},
     )
 
-    dataset: Name = Field(description="the name under which it was uploaded")
+    dataset: Name | None = Field(
+        default=None,
+        description="the name under which it was uploaded; may be left out with resume_from only",
+    )
     model_name: Name | None = Field(
         default=None,
         description="what the model will be called; where left out the dataset's name and a number",
@@ -259,6 +281,52 @@ class TrainRequest(BaseModel):
     )
     net: NetOptions | None = None
     schedule: ScheduleOptions | None = None
+    resume_from: ResumeFrom | None = Field(
+        default=None,
+        description="go on from a checkpoint of an earlier job. `steps` and `minutes` are then the "
+        "new totals, with what the checkpoint has used. All else is as it was, but for "
+        "learning_rate, checkpoint_every and what does not bear on the weights.",
+    )
+    fine_tune: Name | None = Field(
+        default=None,
+        description="begin with the weights of this model, whose net, schedule, prediction_type, "
+        "image_size and channels stay. A class of the dataset that it knows by name keeps what it "
+        "learned of it.",
+    )
+    distill: Name | None = Field(
+        default=None,
+        description="make of this model one that samples in 1, 2 or 4 steps (consistency tuning, "
+        "Geng et al. 2024): a job of kind `distill`. Its dataset is the model's where left out.",
+    )
+    keep: Keep = Field(
+        default="last",
+        description="the weights that become the model: the `last`, or those of the `best` "
+        "checkpoint by the error on held-out images",
+    )
+    keep_checkpoints: int = Field(
+        default=DEFAULT_KEEP_CHECKPOINTS,
+        ge=KEEP_CHECKPOINTS[0],
+        le=KEEP_CHECKPOINTS[1],
+        description="how many of the last ones stay; the best stays in any case",
+    )
+    priority: int = Field(
+        default=DEFAULT_PRIORITY,
+        ge=PRIORITIES[0],
+        le=PRIORITIES[1],
+        description="of the jobs that wait the highest is next, and of equals the oldest",
+    )
+    webhook_url: str | None = Field(
+        default=None,
+        max_length=MAX_URL,
+        description="is sent a signed POST (Standard Webhooks) when the job has completed or "
+        "failed, is cancelled or paused",
+        examples=["https://example.org/hooks/training"],
+    )
+    webhook_secret: str | None = Field(
+        default=None,
+        max_length=128,
+        description="to sign with: `whsec_` and 24..64 bytes in base64; a new one where left out",
+    )
 
 
 class JobError(BaseModel):
@@ -292,7 +360,31 @@ class JobState(BaseModel):
         return cls.model_validate({**plain, **derived})
 
 
+class WebhookState(BaseModel):
+    url: str
+    secret: str | None = Field(
+        default=None, description="only in the answer that accepts the job, and never again"
+    )
+    delivered_at: datetime | None = Field(default=None, description="of the latest message")
+    last_error: str | None = Field(default=None, description="of the latest message")
+
+    @classmethod
+    def of(
+        cls, job: Job, deliveries: Sequence[Delivery], secret: str | None
+    ) -> "WebhookState | None":
+        if job.webhook_url is None:
+            return None
+        if not deliveries:
+            return cls(url=job.webhook_url, secret=secret)
+        latest = deliveries[-1]
+        error = None if latest.delivered_at else latest.last_error
+        return cls(url=job.webhook_url, delivered_at=latest.delivered_at, last_error=error)
+
+
 class JobAnswer(JobState):
+    kind: Literal["train", "fine_tune", "distill"]
+    pause_requested: bool
+    priority: int
     dataset: str
     model_name: str
     progress: dict[str, Any] = Field(
@@ -300,19 +392,107 @@ class JobAnswer(JobState):
     )
     checkpoint_step: int | None
     config: dict[str, Any] = Field(description="the resolved hyperparameters")
+    keep: Keep
+    keep_checkpoints: int
+    resumed_from: Origin | None = Field(description="the job and the step that it goes on from")
+    begins_with: str | None = Field(
+        description="the model whose weights it began with, to be fine-tuned or distilled"
+    )
+    webhook: WebhookState | None
 
     @classmethod
-    def of(cls, job: Job) -> "JobAnswer":
-        address = f"/train-jobs/{job.id}"
-        links = {
-            "self": address,
-            "cancel": f"{address}/cancel",
-            "metrics": f"{address}/metrics",
-            "samples": f"{address}/samples",
-        }
-        if job.status == "succeeded":
-            links["model"] = f"/models/{job.model_name}"
-        return cls.describe(job, links=links)
+    def of(
+        cls, job: Job, deliveries: Sequence[Delivery] = (), secret: str | None = None
+    ) -> "JobAnswer":
+        """`secret` is shown as the webhook's."""
+        options = TrainOptions.from_dict(job.options)
+        kind = "fine_tune" if options.fine_tune else "train"
+        if job.config["objective"] == "consistency":
+            kind = "distill"
+        return cls.describe(
+            job,
+            links=_links(job),
+            keep=options.keep,
+            keep_checkpoints=options.keep_checkpoints,
+            resumed_from=options.resumed_from,
+            kind=kind,
+            begins_with=options.fine_tune.model if options.fine_tune else None,
+            webhook=WebhookState.of(job, deliveries, secret),
+        )
+
+
+def _links(job: Job) -> dict[str, str]:
+    address = f"/train-jobs/{job.id}"
+    parts = ["events", "metrics", "samples", "checkpoints", "log", "tensorboard"]
+    if not job.done:
+        parts += ["cancel", "resume" if job.status == "paused" or job.pause_requested else "pause"]
+    links = {"self": address, **{part: f"{address}/{part}" for part in parts}}
+    if job.status == "succeeded":
+        links["model"] = f"/models/{job.model_name}"
+    return links
+
+
+class JobEventAnswer(BaseModel):
+    number: int = Field(description="1, 2, 3, ... of the job; the `id` in a stream")
+    type: EventType
+    at: datetime
+    data: dict[str, Any] = Field(description="what belongs to it: a step, a score, a link, ...")
+
+    @classmethod
+    def of(cls, event: JobEvent) -> "JobEventAnswer":
+        return cls(number=event.number, type=event.type, at=event.at, data=event.data)
+
+
+class JobEvents(BaseModel):
+    """In order; the last number is the next page's `after`."""
+
+    items: list[JobEventAnswer]
+    has_more: bool
+
+
+class CheckpointAnswer(BaseModel):
+    step: int
+    created_at: datetime
+    num_bytes: int
+    seconds: float = Field(description="of training until then")
+    score: float | None = Field(
+        description="the error on held-out images, geometric mean over the noise levels; less is "
+        "better, null where it was not measured"
+    )
+    best: bool
+    last: bool
+    links: dict[str, str]
+
+
+class CheckpointList(BaseModel):
+    """The oldest first. `resume_from` takes any of them."""
+
+    items: list[CheckpointAnswer]
+
+    @classmethod
+    def of(cls, job_id: str, checkpoints: Sequence[Checkpoint]) -> "CheckpointList":
+        best = best_of(checkpoints)
+        items = [
+            CheckpointAnswer(
+                step=checkpoint.step,
+                created_at=checkpoint.created_at,
+                num_bytes=checkpoint.num_bytes,
+                seconds=checkpoint.seconds,
+                score=checkpoint.score,
+                best=checkpoint is best,
+                last=checkpoint is checkpoints[-1],
+                links=_checkpoint_links(job_id, checkpoint),
+            )
+            for checkpoint in checkpoints
+        ]
+        return cls(items=items)
+
+
+def _checkpoint_links(job_id: str, checkpoint: Checkpoint) -> dict[str, str]:
+    links = {"job": f"/train-jobs/{job_id}"}
+    if checkpoint.score is not None:  # looked at, so that there are samples too
+        links["samples"] = f"/train-jobs/{job_id}/samples/{checkpoint.step}"
+    return links
 
 
 class MetricLine(BaseModel):
@@ -321,12 +501,14 @@ class MetricLine(BaseModel):
     learning_rate: float
     images_seen: int
     images_per_second: float
+    at: float | None = Field(default=None, description="seconds since 1970")
 
 
 class JobMetrics(BaseModel):
     steps: list[MetricLine]
     evaluations: list[dict[str, Any]] = Field(
-        description="the denoising error on held-out images, per noise level, at checkpoints"
+        description="the denoising error on held-out images at checkpoints: per noise level, and "
+        "as `score` the geometric mean over them"
     )
 
 

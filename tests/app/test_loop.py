@@ -5,12 +5,7 @@ import io
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
-import time
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -23,33 +18,6 @@ ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "examples" / "digits" / "digits.zip"
 JSON = {"Accept": "application/json"}
 TINY_NET = {"block_out_channels": [8, 8], "norm_num_groups": 4, "attention_head_dim": 4}
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    environment = {
-        **os.environ,
-        "DIFFUSION_PORT": str(port),
-        "DIFFUSION_DATA_DIR": str(tmp_path_factory.mktemp("data")),
-        "OMP_NUM_THREADS": "1",
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app.up"], env=environment, stdout=subprocess.DEVNULL, cwd=ROOT
-    )
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90) as client:
-        for _ in range(300):
-            try:
-                parts = client.get("/readyz").json()["components"].values()
-                if all(part["status"] == "up" for part in parts):
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.2)
-        yield client
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ from store.errors import (
     ModelConflict,
     ModelNotFound,
 )
+from store.events import events_after
 from store.jobs import Job
 from store.models import ModelRecord, create_model, get_model
 
@@ -54,7 +55,7 @@ WRITES = {
     "succeed": lambda database, job_id, fence: jobs.succeed_with_model(
         database, job_id, fence, a_model("faces"), {"step": 999}
     ),
-    "requeue": lambda database, job_id, fence: jobs.requeue(database, job_id, fence),
+    "give back": lambda database, job_id, fence: jobs.give_back(database, job_id, fence),
 }
 
 
@@ -64,7 +65,7 @@ def a_model(name: str) -> ModelRecord:
     )
 
 
-def a_job(database: Database, model_name: str = "faces") -> Job:
+def a_job(database: Database, model_name: str = "faces", **given: object) -> Job:
     create_dataset(
         database,
         DatasetRecord(
@@ -81,7 +82,7 @@ def a_job(database: Database, model_name: str = "faces") -> Job:
         ),
     )
     return jobs.create_train_job(
-        database, dataset="photos", model_name=model_name, config={"steps": 10}
+        database, dataset="photos", model_name=model_name, config={"steps": 10}, **given
     )
 
 
@@ -90,6 +91,10 @@ def a_claimed_job(database: Database, lease_seconds: float = 60.0) -> tuple[Job,
     fence = jobs.claim(database, job.id, "one", lease_seconds)
     assert fence is not None
     return job, fence
+
+
+def told(database: Database, job_id: str) -> list[str]:
+    return [event.type for event in events_after(database, job_id, 0, 100)[0]]
 
 
 def facts(job: Job) -> dict[str, object]:
@@ -259,7 +264,7 @@ def test_a_job_whose_lease_expired_can_be_claimed_again(database):
 def test_renewing_holds_a_job_and_is_no_change_to_a_poller(database):
     job, fence = a_claimed_job(database, EXPIRED)
     version = jobs.get_job(database, job.id).version
-    assert jobs.renew(database, job.id, fence, 60) is False
+    assert jobs.renew(database, job.id, fence, 60) is None
     assert jobs.claim(database, job.id, "two", 60) is None
     assert jobs.get_job(database, job.id).version == version
 
@@ -310,7 +315,7 @@ def test_a_checkpoint_makes_the_attempts_count_anew(database):
 @pytest.mark.parametrize(("blameless", "attempts"), [(False, 1), (True, 0)])
 def test_a_job_given_back_is_queued_and_blamed_only_for_a_crash(database, blameless, attempts):
     job, fence = a_claimed_job(database)
-    jobs.requeue(database, job.id, fence, blameless=blameless)
+    assert jobs.give_back(database, job.id, fence, blameless=blameless) == "queued"
     job = jobs.get_job(database, job.id)
     assert (job.status, job.owner, job.attempts) == ("queued", None, attempts)
     assert jobs.claim(database, job.id, "two", 60) == fence + 1
@@ -341,6 +346,143 @@ def test_a_job_whose_model_cannot_be_stored_has_not_succeeded(database):
     assert jobs.get_job(database, job.id).status == "running"
 
 
+# The line -----------------------------------------------------------------------------------------
+
+
+def test_the_most_urgent_job_is_next_and_of_equals_the_oldest(database):
+    later, urgent, first, second = (
+        a_job(database, f"model-{i}", priority=priority).id
+        for i, priority in enumerate((0, 9, 5, 5))
+    )
+    order = [jobs.claim_next(database, "train", "one", 60) for _ in range(5)]
+    assert order == [(urgent, 1), (first, 1), (second, 1), (later, 1), None]
+
+
+def test_a_lost_job_keeps_its_place_in_the_line(database):
+    lost = a_job(database, "lost").id
+    jobs.claim(database, lost, "one", EXPIRED)
+    a_job(database, "next")
+    assert jobs.claim_next(database, "train", "two", 60) == (lost, 2)
+
+
+def test_a_job_that_has_failed_too_often_does_not_hold_up_the_line(database):
+    broken = a_job(database, "broken", priority=9).id
+    for _ in range(jobs.MAX_ATTEMPTS):
+        jobs.claim(database, broken, "one", EXPIRED)
+    good = a_job(database, "good").id
+    assert jobs.claim_next(database, "train", "two", 60) == (good, 1)
+    assert jobs.get_job(database, broken).status == "failed"
+
+
+def test_of_racing_workers_each_has_a_job_of_its_own(database):
+    ids = [a_job(database, f"model-{i}").id for i in range(4)]
+    start = threading.Barrier(8)
+    got: list[tuple[str, int] | None] = []
+
+    def race(owner: str) -> None:
+        start.wait()
+        got.append(jobs.claim_next(database, "train", owner, 60))
+
+    threads = [threading.Thread(target=race, args=(str(i),)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert Counter(got) == {None: 4, **{(job_id, 1): 1 for job_id in ids}}
+
+
+# Pausing ------------------------------------------------------------------------------------------
+
+
+def test_a_queued_job_is_paused_at_once_and_waits_until_it_is_resumed(database):
+    job = a_job(database)
+    assert jobs.request_pause(database, job.id, "train").status == "paused"
+    assert jobs.claim_next(database, "train", "one", 60) is None
+    assert jobs.unclaimed_jobs(database, "train", 0) == []
+    assert jobs.resume(database, job.id, "train").status == "queued"
+    assert jobs.claim_next(database, "train", "one", 60) == (job.id, 1)
+
+
+def test_a_running_job_is_paused_when_its_process_has_ended(database):
+    job, fence = a_claimed_job(database)
+    asked = jobs.request_pause(database, job.id, "train")
+    assert (asked.status, asked.pause_requested) == ("running", True)
+    assert jobs.renew(database, job.id, fence, 60) == "pause"
+    assert jobs.give_back(database, job.id, fence) == "paused"
+    paused = jobs.get_job(database, job.id)
+    assert (paused.owner, paused.lease_expires_at, paused.pause_requested) == (None, None, False)
+
+
+def test_a_pause_is_no_attempt(database):
+    job = a_job(database)
+    for _ in range(2 * jobs.MAX_ATTEMPTS):
+        fence = jobs.claim(database, job.id, "one", 60)
+        jobs.request_pause(database, job.id, "train")
+        jobs.give_back(database, job.id, fence)
+        jobs.resume(database, job.id, "train")
+    assert jobs.get_job(database, job.id).attempts == 0
+
+
+def test_a_job_whose_worker_is_lost_while_it_pauses_is_paused(database):
+    claimed, announced = (a_job(database, f"model-{i}").id for i in range(2))
+    for job_id in (claimed, announced):
+        jobs.claim(database, job_id, "one", EXPIRED)
+        jobs.request_pause(database, job_id, "train")
+    assert jobs.claim(database, claimed, "two", 60) is None
+    assert jobs.unclaimed_jobs(database, "train", 0) == []
+    for job_id in (claimed, announced):
+        assert jobs.get_job(database, job_id).status == "paused"
+        assert told(database, job_id)[-2:] == ["lost", "paused"]
+
+
+def test_a_pause_that_is_not_carried_out_yet_can_be_taken_back(database):
+    job, fence = a_claimed_job(database)
+    jobs.request_pause(database, job.id, "train")
+    assert jobs.resume(database, job.id, "train").status == "running"
+    assert jobs.renew(database, job.id, fence, 60) is None
+    assert jobs.give_back(database, job.id, fence, blameless=True) == "queued"
+
+
+def test_a_paused_job_can_be_cancelled(database):
+    job = a_job(database)
+    jobs.request_pause(database, job.id, "train")
+    assert jobs.request_cancel(database, job.id).status == "cancelled"
+
+
+def test_to_be_cancelled_counts_more_than_to_be_paused(database):
+    job, fence = a_claimed_job(database)
+    jobs.request_pause(database, job.id, "train")
+    jobs.request_cancel(database, job.id)
+    assert jobs.renew(database, job.id, fence, 60) == "cancel"
+    assert jobs.give_back(database, job.id, fence) == "cancelled"
+
+
+def test_a_job_that_is_being_cancelled_cannot_be_paused(database):
+    job, _ = a_claimed_job(database)
+    jobs.request_cancel(database, job.id)
+    with pytest.raises(IllegalTransition, match="being cancelled; it cannot be paused"):
+        jobs.request_pause(database, job.id, "train")
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled"])
+def test_a_job_that_is_done_can_neither_be_paused_nor_resumed(database, status):
+    job, fence = a_claimed_job(database)
+    jobs.finish(database, job.id, fence, status)
+    with pytest.raises(IllegalTransition, match=f"is {status}; it cannot be paused"):
+        jobs.request_pause(database, job.id, "train")
+    with pytest.raises(IllegalTransition, match=f"is {status}; it cannot be resumed"):
+        jobs.resume(database, job.id, "train")
+
+
+def test_a_job_that_is_not_paused_cannot_be_resumed_nor_a_paused_one_paused(database):
+    job = a_job(database)
+    with pytest.raises(IllegalTransition, match="is queued; it cannot be resumed"):
+        jobs.resume(database, job.id, "train")
+    jobs.request_pause(database, job.id, "train")
+    with pytest.raises(IllegalTransition, match="is paused; it cannot be paused"):
+        jobs.request_pause(database, job.id, "train")
+
+
 # Cancelling and announcing ------------------------------------------------------------------------
 
 
@@ -354,7 +496,7 @@ def test_a_queued_job_is_cancelled_at_once(database):
 def test_a_running_job_learns_of_its_cancellation_when_it_renews(database):
     job, fence = a_claimed_job(database)
     assert jobs.request_cancel(database, job.id).status == "running"
-    assert jobs.renew(database, job.id, fence, 60) is True
+    assert jobs.renew(database, job.id, fence, 60) == "cancel"
     jobs.finish(database, job.id, fence, "cancelled")
     assert jobs.get_job(database, job.id).status == "cancelled"
 
@@ -362,8 +504,8 @@ def test_a_running_job_learns_of_its_cancellation_when_it_renews(database):
 def test_a_cancellation_survives_the_worker_that_was_asked(database):
     job, _ = a_claimed_job(database, EXPIRED)
     jobs.request_cancel(database, job.id)
-    fence = jobs.claim(database, job.id, "two", 60)
-    assert jobs.renew(database, job.id, fence, 60) is True
+    assert jobs.claim(database, job.id, "two", 60) is None
+    assert jobs.get_job(database, job.id).status == "cancelled"
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled"])

@@ -10,6 +10,7 @@ from store.nodes import (
     ALIVE_SECONDS,
     FORGET_SECONDS,
     Node,
+    devices,
     heartbeat,
     leave,
     live_nodes,
@@ -33,6 +34,16 @@ def test_a_process_lives_from_its_heartbeat_until_it_leaves(database):
     assert live_nodes(database, "api") == []
     leave(database, "worker")
     assert ids(database) == []
+
+
+def test_workers_say_what_they_train_on(database):
+    assert devices(database) == set()
+    heartbeat(database, "worker", "cpu_bf16")
+    assert devices(database) == {"cpu_bf16"}
+    heartbeat(database, "worker", "cuda")
+    assert devices(database) == {"cuda"}
+    leave(database, "worker")
+    assert devices(database) == set()
 
 
 def test_a_second_heartbeat_keeps_when_the_process_started(database):

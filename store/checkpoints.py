@@ -1,0 +1,56 @@
+"""The checkpoints of a training that can still be had: its last few, and its best."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from store.database import Database, Record, UtcTime, now
+
+
+class Checkpoint(Record):
+    """`score` is the error on held-out images, the less the better; None where it was not measured.
+    `seconds` is the time of training that went into it."""
+
+    __tablename__ = "job_checkpoints"
+
+    job_id: Mapped[str] = mapped_column(primary_key=True)
+    step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    key: Mapped[str]  # of its artefacts
+    num_bytes: Mapped[int] = mapped_column(sa.BigInteger)
+    seconds: Mapped[float]
+    score: Mapped[float | None]
+    created_at: Mapped[datetime] = mapped_column(UtcTime, default=now)
+
+
+def list_checkpoints(database: Database, job_id: str) -> list[Checkpoint]:
+    """The oldest first."""
+    with database.session() as session:
+        return _all(session, job_id)
+
+
+def best_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
+    """None where none has a score."""
+    scored = [checkpoint for checkpoint in checkpoints if checkpoint.score is not None]
+    return min(scored, key=lambda checkpoint: checkpoint.score or 0.0, default=None)
+
+
+def keep_checkpoint(session: Session, checkpoint: Checkpoint, keep: int) -> None:
+    """Add it, and forget all but the last `keep` and the best."""
+    session.merge(checkpoint)
+    session.flush()
+    there = _all(session, checkpoint.job_id)
+    best = best_of(there)
+    for old in there[:-keep]:
+        if old is not best:
+            session.delete(old)
+
+
+def forget_checkpoints(session: Session, job_id: str) -> None:
+    session.execute(sa.delete(Checkpoint).where(Checkpoint.job_id == job_id))
+
+
+def _all(session: Session, job_id: str) -> list[Checkpoint]:
+    query = sa.select(Checkpoint).where(Checkpoint.job_id == job_id).order_by(Checkpoint.step)
+    return list(session.scalars(query))

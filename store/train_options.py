@@ -1,0 +1,51 @@
+"""What a training was asked for besides its config: what it begins with, and what it keeps."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+Keep = Literal["last", "best"]
+KEEPS: tuple[Keep, ...] = get_args(Keep)
+KEEP_CHECKPOINTS = (1, 100)
+DEFAULT_KEEP_CHECKPOINTS = 2
+
+
+@dataclass(frozen=True)
+class FirstWeights:
+    """Those of a model: its name, its digest and where its artefacts are."""
+
+    model: str
+    digest: str
+    prefix: str
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The checkpoint of an earlier job that this one goes on from."""
+
+    job: str
+    step: int
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """`keep` says which weights the model is made of, the last or those of the best checkpoint;
+    `keep_checkpoints` how many of the last checkpoints stay."""
+
+    keep: Keep = "last"
+    keep_checkpoints: int = DEFAULT_KEEP_CHECKPOINTS
+    fine_tune: FirstWeights | None = None
+    resumed_from: Origin | None = None
+    dataset_digest: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrainOptions":
+        known = dict(values)
+        if known.get("fine_tune"):
+            known["fine_tune"] = FirstWeights(**known["fine_tune"])
+        if known.get("resumed_from"):
+            known["resumed_from"] = Origin(**known["resumed_from"])
+        return cls(**known)

@@ -1,0 +1,80 @@
+"""Several processes at one job: torchrun, gloo, real kill -9."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+from store import jobs
+
+STEPS = 200
+
+
+def start_worker(place):
+    return place.start_worker(DIFFUSION_TRAIN_PROCESSES="2")
+
+
+def trainers(place, job):
+    """The first process, the others, and torchrun itself."""
+    return place.workers_on(job)
+
+
+def losses(place, job):
+    job = jobs.get_job(place.database, job.id)
+    lines = place.artifacts.get_bytes(f"{job.checkpoint_key}/metrics.jsonl").decode().splitlines()
+    return {line["step"]: line["loss"] for line in map(json.loads, lines)}
+
+
+@pytest.fixture(scope="module")
+def alone(open_place):
+    """The loss curve of one process."""
+    with open_place() as place:
+        place.start_worker()
+        job = place.accept(steps=STEPS)
+        place.finish(job)
+        return losses(place, job)
+
+
+def test_two_processes_make_the_model_of_one_and_a_lost_one_changes_nothing(place, alone):
+    start_worker(place)
+    job = place.accept(steps=STEPS)
+    undisturbed = place.finish(job)
+    together = losses(place, job)
+    assert together.keys() == alone.keys()
+    assert all(together[step] == pytest.approx(alone[step], rel=0.02) for step in alone)
+
+    job = place.accept(steps=STEPS)
+    place.wait(job, lambda j: (j.checkpoint_step or 0) >= 100)
+    helper = max(trainers(place, job))
+    os.kill(helper, signal.SIGKILL)
+    assert place.finish(job) == undisturbed
+    assert jobs.get_job(place.database, job.id).fence == 2
+    assert trainers(place, job) == []
+
+
+def test_a_cancelled_job_leaves_no_process(place):
+    start_worker(place)
+    job = place.accept(steps=100_000)
+    place.wait(job, lambda j: bool(j.progress))
+    assert len(trainers(place, job)) == 3
+    jobs.request_cancel(place.database, job.id)
+    place.wait(job, lambda j: j.done)
+    deadline = time.monotonic() + 10
+    while trainers(place, job) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert trainers(place, job) == []
+    assert not place.job_folders()
+
+
+def test_a_killed_worker_takes_all_of_them_along(place):
+    worker = start_worker(place)
+    job = place.accept(steps=100_000)
+    place.wait(job, lambda j: bool(j.progress))
+    worker.kill()
+    worker.wait()
+    deadline = time.monotonic() + 10
+    while trainers(place, job) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert trainers(place, job) == []

@@ -1,0 +1,99 @@
+"""`python -m worker.evaluation_job JOB FENCE SCRATCH`: how good a model is.
+
+Begins anew where an attempt before it was lost: it takes minutes, and all of it is a function of
+the model, the data and the request.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+
+from models.batches import Split
+from models.data import Dataset
+from models.evaluation import EvaluationConfig, EvaluationStep, evaluate
+from models.folder import load_model
+from models.generate import Stopped
+from models.images import encode_image
+from models.model import DiffusionModel
+from store import jobs
+from store.datasets import get_dataset
+from store.errors import ArtifactNotFound
+from store.job_files import neighbours_key
+from store.models import add_scores
+from worker.dataset_cache import cached_dataset
+from worker.job_process import JobProcess, ModelGone, main
+
+SAY_SECONDS = 1.0  # how often the record hears of the progress
+
+log = structlog.get_logger("evaluation")
+
+
+class EvaluationJob(JobProcess):
+    def work(self) -> bool:
+        job = jobs.get_job(self.database, self.job_id)
+        model = self._model(job.config["prefix"])
+        assert job.dataset is not None
+        dataset = self._dataset(job.dataset, model)
+        try:
+            last = self._walk(model, dataset, job.config)
+        except Stopped:
+            log.info("stopped")
+            return False
+        assert last.result is not None
+        assert last.neighbours_picture is not None
+        picture = encode_image(last.neighbours_picture, "png")
+        self.artifacts.put_bytes(neighbours_key(self.job_id), picture)
+        result = last.result.to_dict()
+        log.info("evaluated", model=job.model_name, frechet=round(last.result.made.frechet, 4))
+        self.publish_log()
+        jobs.succeed(self.database, self.job_id, self.fence, progress_of(last, result))
+        add_scores(self.database, job.model_name, job.config["digest"], self.job_id, result)
+        return True
+
+    def _model(self, prefix: str) -> DiffusionModel:
+        folder = self.scratch / "model"
+        try:
+            self.artifacts.download_folder(prefix, folder)
+        except ArtifactNotFound:
+            raise ModelGone("the model was deleted before it was evaluated") from None
+        return load_model(folder, self.device)
+
+    def _dataset(self, name: str, model: DiffusionModel) -> Dataset:
+        return cached_dataset(
+            get_dataset(self.database, name),
+            model.config.image_size,
+            model.config.net.in_channels,
+            self.artifacts,
+            self.settings.locations.data_dir,
+            self.scratch,
+        )
+
+    def _walk(
+        self, model: DiffusionModel, dataset: Dataset, asked: Mapping[str, Any]
+    ) -> EvaluationStep:
+        """To the last step, which has the result. Raises Stopped."""
+        config = EvaluationConfig.from_dict(asked["evaluation"])
+        held_out = None
+        if asked["held_out"]:
+            held_out = Split.of_count(len(dataset.images), **asked["held_out"]).held_out.numpy()
+        stage, said = "", time.monotonic()
+        for step in evaluate(model, dataset, held_out, config, self.stop.is_set):
+            if step.stage != stage or time.monotonic() - said > SAY_SECONDS:
+                stage, said = step.stage, time.monotonic()
+                progress = progress_of(step)
+                jobs.record_progress(self.database, self.job_id, self.fence, progress)
+        return step
+
+
+def progress_of(step: EvaluationStep, result: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    return {
+        "stage": step.stage,
+        "progress": round(step.progress, 4),
+        **({"result": dict(result)} if result else {}),
+    }
+
+
+if __name__ == "__main__":
+    main(EvaluationJob)
