@@ -21,10 +21,12 @@ check: .venv/check.stamp  ## style, types, import rules
 demo: .venv/demo.stamp  ## the whole loop on the digits, results in demo/
 	$(BIN)/python examples/demo.py
 
-bench: bench-noise bench-denoise bench-sample bench-serve  ## beside peers, results in benchmarks/results
+bench: bench-noise bench-denoise bench-sample bench-serve bench-train bench-quality  ## beside peers, results in benchmarks/results
 
 bench-%: .venv/run.stamp benchmarks/.venv/stamp
 	$(BIN)/python -m benchmarks.$*
+
+bench-quality: .venv/demo.stamp  # its classifier is scikit-learn's
 
 format: .venv/check.stamp
 	$(BIN)/ruff check --fix .

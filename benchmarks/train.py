@@ -1,0 +1,158 @@
+"""Images per second of training, beside diffusers' example and denoising-diffusion-pytorch.
+
+The same images and batches for all; diffusers trains our network with classes where its setting
+has them, denoising-diffusion-pytorch the one of its own with the nearest number of parameters (its
+operations per image are in the table). They take turns, each in steps of the whole thing: reading
+images, noising, network, optimiser, average. `--quick` takes the small net and fewer rounds and
+leaves files of its own.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import matplotlib
+import matplotlib.pyplot as plt
+
+from benchmarks.common import RESULTS, in_turn, ratio, save, table
+from benchmarks.training import (
+    Files,
+    Ours,
+    Task,
+    Trainee,
+    check_same_net,
+    digits,
+    files_of,
+    noise_images,
+)
+
+OURS = "this service"
+DIFFUSERS, DIFFUSERS_TUNED = "diffusers", "diffusers, tuned"
+DDPM, DDPM_TUNED = "denoising-diffusion-pytorch", "denoising-diffusion-pytorch, tuned"
+COLUMNS = (OURS, DIFFUSERS, DIFFUSERS_TUNED, DDPM, DDPM_TUNED)
+PEERS = COLUMNS[1:]
+BUDGET = 1e9  # seconds: learning rates stay where they are
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args().quick
+    rounds, seconds, warm_up = (3, 1.0, 2.0) if quick else (5, 4.0, 20.0)
+    small, large = digits(), Task("32 px", noise_images(32, 3), True, (1, 2, 2), (1, 2, 2))
+    plans = [(small, (128,))] if quick else [(small, (16, 128)), (large, (16, 64))]
+    cases = [
+        measure(task, batch_size, rounds, seconds, warm_up)
+        for task, batch_sizes in plans
+        for batch_size in batch_sizes
+    ]
+    report("train-part" if quick else "train", cases, rounds)
+
+
+def measure(
+    task: Task, batch_size: int, rounds: int, seconds: float, warm_up: float
+) -> dict[str, Any]:
+    config = task.config(batch_size=batch_size)
+    with files_of(task, config) as files, ExitStack() as stack:
+        diffusers = files.diffusers("default", BUDGET, conditional=False, batch_size=batch_size)
+        stack.callback(diffusers.close)
+        check_same_net(diffusers, files, config)
+        trainees: dict[str, Trainee] = {OURS: Ours(task, config), DIFFUSERS: diffusers}
+        for name, start in others(files, batch_size).items():
+            trainees[name] = start()
+            stack.callback(trainees[name].close)
+        for trainee in trainees.values():
+            trainee.train(warm_up)
+        turns = {name: turn(trainee, seconds) for name, trainee in trainees.items()}
+        figures = in_turn(turns, rounds)
+    entry = {
+        "net": f"{task.side} px, {trainees[OURS].num_parameters / 1e6:.1f}M parameters",
+        "batch_size": batch_size,
+        "images_per_second": figures,
+        "num_parameters": {name: each.num_parameters for name, each in trainees.items()},
+        "num_operations": {name: each.num_operations for name, each in trainees.items()},
+        "speed_up_over": {name: ratio(figures, OURS, name) for name in PEERS},
+    }
+    print(
+        {key: value for key, value in entry.items() if key != "images_per_second"}, file=sys.stderr
+    )
+    return entry
+
+
+def others(files: Files, batch_size: int) -> dict[str, Callable[[], Trainee]]:
+    return {
+        DIFFUSERS_TUNED: lambda: files.diffusers(
+            "tuned", BUDGET, conditional=True, batch_size=batch_size
+        ),
+        DDPM: lambda: files.ddpm_pytorch("default", BUDGET, like_ours=True, batch_size=batch_size),
+        DDPM_TUNED: lambda: files.ddpm_pytorch(
+            "tuned", BUDGET, like_ours=True, batch_size=batch_size
+        ),
+    }
+
+
+def turn(trainee: Trainee, seconds: float) -> Callable[[], float]:
+    """One step that is not timed, since whoever had the cores last has left his marks on them."""
+
+    def images_per_second() -> float:
+        trainee.train(0.0)
+        return trainee.train(seconds).images_per_second
+
+    return images_per_second
+
+
+def report(result: str, cases: list[dict[str, Any]], rounds: int) -> None:
+    save(result, {"rounds": rounds, "cases": cases})
+    rows = []
+    for entry in cases:
+        speeds = [f"{median(entry['images_per_second'][name]):.0f}" for name in COLUMNS]
+        ratios = [f"{entry['speed_up_over'][name]:.2f}" for name in PEERS]
+        rows.append([label(entry), *speeds, *ratios])
+    header = ["images / s, net x batch", *COLUMNS, *(f"to {name}" for name in PEERS)]
+    print(table(header, rows))
+    print(table(["a net's", *COLUMNS], nets(cases)))
+    plot(cases, RESULTS / f"{result}.png")
+
+
+def nets(cases: list[dict[str, Any]]) -> list[list[str]]:
+    """What each contender trains; the first case of each net says it."""
+    rows = []
+    for net in dict.fromkeys(entry["net"] for entry in cases):
+        entry = next(entry for entry in cases if entry["net"] == net)
+        counts = [f"{entry['num_parameters'][name] / 1e6:.2f}" for name in COLUMNS]
+        costs = [f"{entry['num_operations'][name] / 1e6:.0f}" for name in COLUMNS]
+        rows.append([f"{net}: million parameters", *counts])
+        rows.append([f"{net}: million operations per image, forward", *costs])
+    return rows
+
+
+def label(entry: dict[str, Any]) -> str:
+    return f"{entry['net']} x {entry['batch_size']}"
+
+
+def plot(cases: list[dict[str, Any]], path: Path) -> None:
+    """Images per second of each contender, on an axis of its own for each case."""
+    matplotlib.use("Agg")
+    figure, panels = plt.subplots(
+        1, len(cases), figsize=(1 + 3.2 * len(cases), 4.5), layout="constrained", squeeze=False
+    )
+    for axes, entry in zip(panels[0], cases, strict=True):
+        for place, name in enumerate(COLUMNS):
+            figures = entry["images_per_second"][name]
+            axes.bar(place, median(figures), label=name, alpha=0.8)
+            axes.vlines(place, min(figures), max(figures), color="black", lw=1)
+        axes.set_xticks([])
+        axes.set(title=label(entry), ylabel="images / s")
+        axes.title.set_fontsize(9)
+        axes.grid(alpha=0.3, axis="y")
+    handles, names = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
