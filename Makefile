@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: run test check demo bench format clean
+.PHONY: run test check demo train bench format clean
 .DELETE_ON_ERROR:
 
 run: .venv/run.stamp  ## API, one worker and the embedded Valkey; Ctrl-C stops all of it
@@ -20,6 +20,10 @@ check: .venv/check.stamp  ## style, types, import rules
 
 demo: .venv/demo.stamp  ## the whole loop on the digits, results in demo/
 	$(BIN)/python examples/demo.py
+
+MINUTES ?= 25
+train: .venv/demo.stamp  ## ARCHIVE=images.zip [MINUTES=25]: train on it, score it, results in demo/archive
+	$(BIN)/python examples/train_archive.py $(ARCHIVE) --minutes $(MINUTES)
 
 bench: bench-noise bench-denoise bench-sample bench-serve bench-train bench-quality  ## beside peers, results in benchmarks/results
 

@@ -15,7 +15,7 @@ from typing import Any
 from app.errors import InvalidInput, blame, blame_field
 from app.schemas.records import TrainRequest
 from app.services import Services
-from models.choices import DatasetFacts
+from models.choices import DEVICES, DatasetFacts, Device
 from models.folder import load_model
 from models.model import ModelConfig
 from models.recipe import TrainConfig, resolve_config
@@ -26,6 +26,7 @@ from store.errors import ArtifactNotFound, CheckpointGone, DatasetConflict
 from store.job_files import checkpoint_key
 from store.jobs import Job, Webhook
 from store.models import get_model
+from store.nodes import devices
 from store.train_options import FirstWeights, Origin, TrainOptions
 from store.webhooks import check_secret, check_url, new_secret
 
@@ -62,12 +63,11 @@ def plan_training(services: Services, body: TrainRequest) -> Training:
     options = TrainOptions(body.keep, body.keep_checkpoints, dataset_digest=dataset.digest)
     given = _given(body)
     facts = _facts(dataset)
+    given["device"] = _device(services)
     if name := body.fine_tune or body.distill:
         first, model = _model(services, name, "/fine_tune" if body.fine_tune else "/distill")
         options = replace(options, fine_tune=first)
         facts = replace(facts, channels=model.net.in_channels)
-        if "preset" not in body.model_fields_set:
-            del given["preset"]
         given = _as_the_model(given, model)
         given["objective"] = "consistency" if body.distill else "denoising"
     with blame_field(TrainRequest):
@@ -139,6 +139,12 @@ def _given(body: TrainRequest) -> dict[str, Any]:
             for name, value in given["net"].items()
         }
     return given
+
+
+def _device(services: Services) -> Device:
+    """The best that a live worker trains on; a CPU where none has said."""
+    known = devices(services.database)
+    return next((device for device in reversed(DEVICES) if device in known), "cpu")
 
 
 def _facts(dataset: DatasetRecord) -> DatasetFacts:

@@ -96,8 +96,8 @@ def plans(options: argparse.Namespace) -> list[Plan]:
     minutes, count, all_steps = tuple(sorted(options.minutes)), len(small.dataset.images), ALL_STEPS
     large_minutes, per_class, large_count = tuple(sorted(options.cifar_minutes)), 500, 1000
     if options.quick:
-        minutes, count, all_steps = (0.05, 0.1), 100, 20
-        large_minutes, per_class, large_count = (0.1,), 20, 10
+        minutes, count, all_steps = (0.05, 0.1), 60, 60
+        large_minutes, per_class, large_count = (0.05,), 20, 10
     chosen = [Plan(small, "pixels", minutes, count, all_steps)]
     if options.cifar:
         large = cifar(options.cifar, per_class)

@@ -34,7 +34,7 @@ SCALE = 8  # how much larger the pictures of 8 x 8 pixels are shown
 
 def main() -> None:
     OUT.mkdir(exist_ok=True)
-    with service() as url, httpx.Client(base_url=url, timeout=120) as client:
+    with service(OUT) as url, httpx.Client(base_url=url, timeout=120) as client:
         print(f"service at {url}")
         draw_noise(client)
         upload(client)
@@ -45,7 +45,8 @@ def main() -> None:
 
 
 @contextmanager
-def service() -> Iterator[str]:
+def service(folder: Path) -> Iterator[str]:
+    """The address of the one at DIFFUSION_URL, or of one with its state in the folder."""
     if url := os.environ.get("DIFFUSION_URL"):
         yield url
         return
@@ -54,25 +55,25 @@ def service() -> Iterator[str]:
     environment = {
         **os.environ,
         "DIFFUSION_PORT": str(port),
-        "DIFFUSION_DATA_DIR": str(OUT / "data"),
+        "DIFFUSION_DATA_DIR": str(folder / "data"),
     }
-    with (OUT / "service.log").open("w") as log:
+    with (folder / "service.log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "app.up"], env=environment, stdout=log, stderr=log
         )
         try:
             url = f"http://127.0.0.1:{port}"
-            wait_until_ready(url, process)
+            wait_until_ready(url, process, folder)
             yield url
         finally:
             process.send_signal(signal.SIGINT)
             process.wait(60)
 
 
-def wait_until_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
+def wait_until_ready(url: str, process: "subprocess.Popen[bytes]", folder: Path) -> None:
     for _ in range(120):
         if process.poll() is not None:
-            sys.exit(f"the service did not start; see {OUT}/service.log")
+            sys.exit(f"the service did not start; see {folder}/service.log")
         try:
             components = httpx.get(f"{url}/readyz").json()["components"].values()
             if all(component["status"] == "up" for component in components):
@@ -80,7 +81,7 @@ def wait_until_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
         except httpx.TransportError:
             pass
         time.sleep(0.5)
-    sys.exit(f"the service was not ready within a minute; see {OUT}/service.log")
+    sys.exit(f"the service was not ready within a minute; see {folder}/service.log")
 
 
 def draw_noise(client: httpx.Client) -> None:

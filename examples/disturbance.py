@@ -45,7 +45,7 @@ class Curve:
 def main() -> None:
     path = Path(sys.argv[1] if len(sys.argv) > 1 else "demo/disturbance.png")
     demo.OUT.mkdir(exist_ok=True)
-    with demo.service() as url, httpx.Client(base_url=url, timeout=300) as client:
+    with demo.service(demo.OUT) as url, httpx.Client(base_url=url, timeout=300) as client:
         demo.upload(client)
         model = demo.train(client, preset="ddpm")["model_name"]
         curves = {

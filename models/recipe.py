@@ -32,14 +32,15 @@ PRESETS: tuple[Preset, ...] = get_args(Preset)
 Objective = Literal["denoising", "consistency"]
 LrSchedule = Literal["linear", "cosine", "constant"]
 LR_SCHEDULES: tuple[LrSchedule, ...] = get_args(LrSchedule)
-Precision = Literal["float32", "bfloat16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+TrainPrecision = Literal["float32", "bfloat16"]
+PRECISIONS: tuple[TrainPrecision, ...] = get_args(TrainPrecision)
 
 DEFAULT_MINUTES = 10.0
 MAX_SIDE = 256
 MAX_BATCH_SIZE = 4096
 MAX_CHECKPOINT_EVERY = 10**9
 MAX_STEPS = 10**8
+MAX_HELD_OUT = 10**6
 MINUTES_RANGE = (0.01, 60 * 24 * 30)
 LEARNING_RATE_RANGE = (1e-7, 1.0)
 MAX_PARAMETERS = 10**9  # training keeps four numbers for each: 16 GB
@@ -78,7 +79,7 @@ class TrainConfig:
     stratified: bool = True  # noise levels spread evenly over a batch
     lr_schedule: LrSchedule = "linear"
     augmentation: float = 0.0  # how often an image is moved, scaled, turned (models.augment)
-    precision: Precision = "float32"
+    precision: TrainPrecision = "float32"
     compile: bool = False
     micro_batch_size: int | None = None
     reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -90,6 +91,8 @@ class TrainConfig:
         check_number("learning_rate", self.learning_rate, *LEARNING_RATE_RANGE)
         check_number("class_dropout", self.class_dropout, 0.0, 0.9)
         check_number("augmentation", self.augmentation, 0.0, 1.0)
+        check_whole("held_out", self.held_out, 0, MAX_HELD_OUT)
+        check_whole("ema_half_life_images", self.ema_half_life_images, 1, 10**9)
         if self.micro_batch_size is not None:
             check_whole("micro_batch_size", self.micro_batch_size, 1, MAX_BATCH_SIZE)
         for name, value, known in (

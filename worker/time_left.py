@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-WINDOW_SECONDS = 30.0  # of stepping; what was long ago says little about a machine that others use
+WINDOW_SECONDS = 30.0  # of stepping, or the second half of it: what was long ago says little
 MARK_SECONDS = 0.5
 PAUSES = 3  # the last ones count
 
@@ -43,7 +43,8 @@ class TimeLeft:
         if self._marks and stepping - self._marks[-1][0] < MARK_SECONDS:
             return
         self._marks.append((stepping, step))
-        while len(self._marks) > 2 and stepping - self._marks[0][0] > WINDOW_SECONDS:
+        window = max(WINDOW_SECONDS, stepping / 2)
+        while len(self._marks) > 2 and stepping - self._marks[0][0] > window:
             self._marks.popleft()
 
     def seconds(self, step: int, elapsed: float) -> float | None:
@@ -59,10 +60,9 @@ class TimeLeft:
 
     def _rate(self) -> float | None:
         """Steps per second."""
-        marks = list(self._marks)
-        if len(marks) < 2:
+        if len(self._marks) < 2:
             return None
-        (then, before), (now, after) = marks[0], marks[-1]
+        (then, before), (now, after) = self._marks[0], self._marks[-1]
         return (after - before) / (now - then)
 
     def _pauses_left(self, step: int, steps: int, stepping: float) -> int:

@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from app.schemas.refusal import refused_with
 from models.choices import DEFAULT_MAX_SIDE, MIN_SIDE
 from models.noise import MAX_SEED
+from models.objective import LossWeighting
 from models.prediction import PredictionType
 from models.recipe import (
     DEFAULT_MINUTES,
@@ -26,7 +27,9 @@ from models.recipe import (
     MAX_SIDE,
     MAX_STEPS,
     MINUTES_RANGE,
+    LrSchedule,
     Preset,
+    TrainPrecision,
 )
 from models.schedule import MAX_TRAIN_TIMESTEPS, ScheduleName
 from store.checkpoints import Checkpoint, best_of
@@ -223,10 +226,11 @@ class TrainRequest(BaseModel):
         default=None,
         description="what the model will be called; where left out the dataset's name and a number",
     )
-    preset: Preset = Field(
-        default="ddpm",
-        description="`ddpm`: the classic, which predicts the noise on the linear schedule. `edm`: "
-        "preconditioned, with noise levels from 0.002 to 80 (Karras et al. 2022).",
+    preset: Preset | None = Field(
+        default=None,
+        description="`edm`: preconditioned, with noise levels from 0.002 to 80 (Karras et al. "
+        "2022). `ddpm`: the classic, which predicts the noise on the linear schedule (Ho et al. "
+        "2020). `edm` where left out, unless schedule or prediction_type are not its.",
     )
     steps: int | None = Field(
         default=None, ge=1, le=MAX_STEPS, description="optimiser steps; resumed exactly on a CPU"
@@ -253,13 +257,13 @@ class TrainRequest(BaseModel):
         default=None,
         ge=1,
         le=MAX_BATCH_SIZE,
-        description="128 where left out, or all images if they are fewer",
+        description="of an optimiser step; chosen from the size of the images where left out",
     )
     learning_rate: float | None = Field(
         default=None,
         ge=LEARNING_RATE_RANGE[0],
         le=LEARNING_RATE_RANGE[1],
-        description="Adam's, after a warm-up; where left out 0.002, less for nets wider than 32",
+        description="Adam's, after a warm-up; chosen from the width of the net where left out",
     )
     seed: int = Field(
         default=0, ge=0, le=MAX_SEED, description="of the first weights, the noise and the order"
@@ -278,6 +282,51 @@ class TrainRequest(BaseModel):
     horizontal_flip: bool | None = Field(
         default=None,
         description="also learn from mirror images; not for writing. No where left out.",
+    )
+    augmentation: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="how often a training image is moved, scaled or turned; the net is told, so "
+        "that the images it makes are not. Helps where images are few and time is not.",
+    )
+    loss_weighting: LossWeighting | None = Field(
+        default=None,
+        description="of noise levels: `uniform`, `min_snr` (Hang et al. 2023), or `learned` "
+        "(Karras et al. 2024)",
+    )
+    lr_schedule: LrSchedule | None = Field(
+        default=None, description="how the learning rate falls over the budget, after the warm-up"
+    )
+    class_dropout: float | None = Field(
+        default=None,
+        ge=0,
+        le=0.9,
+        description="how often the class is withheld in training, for guidance",
+    )
+    ema_half_life_images: int | None = Field(
+        default=None,
+        ge=1,
+        le=10**9,
+        description="after how many images the average of the weights has forgotten half",
+    )
+    precision: TrainPrecision | None = Field(
+        default=None, description="of the network in training; weights are kept in float32"
+    )
+    compile: bool | None = Field(default=None, description="the network, which takes a minute")
+    micro_batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_BATCH_SIZE,
+        description="work off each batch in parts of so many images, where memory is short; "
+        "changes nothing else",
+    )
+    held_out: int | None = Field(
+        default=None,
+        ge=0,
+        le=10**6,
+        description="images to keep from training and to measure on: at most this many, and at "
+        "most a tenth. 512 where left out.",
     )
     net: NetOptions | None = None
     schedule: ScheduleOptions | None = None
@@ -391,7 +440,9 @@ class JobAnswer(JobState):
         description="step, steps, images_seen, loss, images_per_second, eta_seconds, progress 0..1"
     )
     checkpoint_step: int | None
-    config: dict[str, Any] = Field(description="the resolved hyperparameters")
+    config: dict[str, Any] = Field(
+        description="the resolved hyperparameters; `reasons` says of what was chosen, why"
+    )
     keep: Keep
     keep_checkpoints: int
     resumed_from: Origin | None = Field(description="the job and the step that it goes on from")

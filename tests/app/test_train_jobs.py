@@ -24,7 +24,13 @@ ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "examples" / "digits" / "digits.zip"
 JSON = {"Accept": "application/json"}
 TINY_NET = {"block_out_channels": [8, 8], "norm_num_groups": 4, "attention_head_dim": 4}
-SMALL = {"dataset": "digits", "steps": 40, "batch_size": 16, "checkpoint_every": 20}
+SMALL = {
+    "dataset": "digits",
+    "preset": "ddpm",
+    "steps": 40,
+    "batch_size": 16,
+    "checkpoint_every": 20,
+}
 
 
 def events_in(text: str) -> list[dict]:
