@@ -18,12 +18,11 @@ check: .venv/check.stamp  ## style, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-demo: .venv/demo.stamp  ## the whole loop on the digits, results in demo/
-	$(BIN)/python examples/demo.py
+demo: .venv/demo.stamp  ## the whole loop on the digits, results in demo/; MINUTES=3 for a better model
+	MINUTES=$(MINUTES) $(BIN)/python examples/demo.py
 
-MINUTES ?= 25
-train: .venv/demo.stamp  ## ARCHIVE=images.zip [MINUTES=25]: train on it, score it, results in demo/archive
-	$(BIN)/python examples/train_archive.py $(ARCHIVE) --minutes $(MINUTES)
+train: .venv/demo.stamp  ## ARCHIVE=images.zip MINUTES=25: train on it and score it, results in demo/archive
+	$(BIN)/python examples/train_archive.py $(ARCHIVE) --minutes $(or $(MINUTES),25)
 
 bench: bench-noise bench-denoise bench-sample bench-serve bench-train bench-quality  ## beside peers, results in benchmarks/results
 
