@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Query
 
-from store.jobs import Status
+from store.job_record import Status
 
 Limit = Annotated[int, Query(ge=1, le=100, description="how many at most")]
 After = Annotated[str | None, Query(description="the last one of the page before: its id or name")]

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from app.conditional import conditional, matches
 from app.services import Services
 from store import jobs
-from store.jobs import Job, Kind
+from store.job_record import Job, Kind
 
 LONGEST_WAIT = 60
 POLL_SECONDS = 0.25

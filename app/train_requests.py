@@ -9,14 +9,14 @@ stays.
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from app.errors import InvalidInput, blame, blame_field
 from app.schemas.records import TrainRequest
 from app.services import Services
 from models.choices import DEVICES, DatasetFacts, Device
-from models.folder import load_model
+from models.folder import read_config
 from models.model import ModelConfig
 from models.recipe import TrainConfig, resolve_config
 from store import jobs
@@ -24,7 +24,7 @@ from store.checkpoints import Checkpoint, list_checkpoints
 from store.datasets import DatasetRecord, get_dataset
 from store.errors import ArtifactNotFound, CheckpointGone, DatasetConflict
 from store.job_files import checkpoint_key
-from store.jobs import Job, Webhook
+from store.job_record import Job, Webhook
 from store.models import get_model
 from store.nodes import devices
 from store.train_options import FirstWeights, Origin, TrainOptions
@@ -164,9 +164,12 @@ def _model(services: Services, name: str, pointer: str) -> tuple[FirstWeights, M
     record = get_model(services.database, name)
     with tempfile.TemporaryDirectory(dir=services.settings.locations.data_dir) as scratch:
         folder = Path(scratch) / "model"
-        services.artifacts.download_folder(record.artifact_prefix, folder)
+        for key in services.artifacts.keys(record.artifact_prefix):
+            if key.endswith(".json"):  # the weights are for the worker
+                name_in_folder = PurePosixPath(key).relative_to(record.artifact_prefix)
+                services.artifacts.download(key, folder / name_in_folder)
         with blame(pointer):
-            config = load_model(folder).config
+            config = read_config(folder)
     return FirstWeights(name, record.digest, record.artifact_prefix), config
 
 

@@ -138,7 +138,11 @@ def plot(cases: list[dict[str, Any]], path: Path) -> None:
     """Images per second of each contender, on an axis of its own for each case."""
     matplotlib.use("Agg")
     figure, panels = plt.subplots(
-        1, len(cases), figsize=(1 + 3.2 * len(cases), 4.5), layout="constrained", squeeze=False
+        1,
+        len(cases),
+        figsize=(max(7.0, 1 + 3.2 * len(cases)), 4.5),
+        layout="constrained",
+        squeeze=False,
     )
     for axes, entry in zip(panels[0], cases, strict=True):
         for place, name in enumerate(COLUMNS):
@@ -150,7 +154,7 @@ def plot(cases: list[dict[str, Any]], path: Path) -> None:
         axes.title.set_fontsize(9)
         axes.grid(alpha=0.3, axis="y")
     handles, names = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+    figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path, dpi=120)
 
 

@@ -95,20 +95,28 @@ def save_model(model: DiffusionModel, folder: Path, metadata: Mapping[str, objec
         save_file(weights, part / "unet" / WEIGHTS, metadata={"format": "pt"})
 
 
+def read_config(folder: Path) -> ModelConfig:
+    """Of a folder that may lack its weights. Raises ValueError naming what is missing or not
+    supported."""
+    try:
+        peer = _read_json(_unet_folder(folder) / "config.json")
+        return _model_config(folder, _net_config(peer), peer)
+    except (TypeError, ZeroDivisionError) as error:
+        raise ValueError(f"the model's config is malformed: {error}") from None
+
+
 def load_model(folder: Path, device: str = "cpu") -> DiffusionModel:
     """Our folder, a diffusers pipeline folder or a bare UNet2DModel folder, ready to denoise.
 
     Raises ValueError naming what is missing or not supported.
     """
-    unet = folder / "unet" if (folder / "unet").is_dir() else folder
+    config = read_config(folder)
     try:
-        peer = _read_json(unet / "config.json")
-        config = _model_config(folder, _net_config(peer), peer)
         with torch.device("meta"):  # a config may ask for more memory than its weights' file fills
             net = UNet(config.net)
     except (TypeError, ZeroDivisionError, RuntimeError) as error:
         raise ValueError(f"the model's config is malformed: {error}") from None
-    _load_weights(net, unet)
+    _load_weights(net, _unet_folder(folder))
     return DiffusionModel(config, net.to(device).eval().requires_grad_(False))
 
 
@@ -122,9 +130,12 @@ def read_metadata(folder: Path) -> dict[str, Any]:
 
 def weights_digest(folder: Path) -> str:
     """sha256 of the weights' file."""
-    unet = folder / "unet" if (folder / "unet").is_dir() else folder
-    with (unet / WEIGHTS).open("rb") as file:
+    with (_unet_folder(folder) / WEIGHTS).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unet_folder(folder: Path) -> Path:
+    return folder / "unet" if (folder / "unet").is_dir() else folder
 
 
 # Archives -----------------------------------------------------------------------------------------

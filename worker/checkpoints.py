@@ -9,7 +9,7 @@ import structlog
 
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.train import TrainState
-from store import jobs
+from store import claims
 from store.artifacts import ArtifactStore
 from store.checkpoints import Checkpoint, best_of, list_checkpoints
 from store.database import Database
@@ -52,7 +52,7 @@ class Checkpoints:
         shutil.rmtree(folder)
         if seen:
             self._artifacts.put_bytes(samples_key(self._job_id, state.step), seen.grid)
-        jobs.record_checkpoint(
+        claims.record_checkpoint(
             self._database,
             self._job_id,
             self._fence,

@@ -17,7 +17,7 @@ from models.folder import load_model
 from models.generate import Stopped
 from models.images import encode_image
 from models.model import DiffusionModel
-from store import jobs
+from store import claims, jobs
 from store.datasets import get_dataset
 from store.errors import ArtifactNotFound
 from store.job_files import neighbours_key
@@ -48,7 +48,7 @@ class EvaluationJob(JobProcess):
         result = last.result.to_dict()
         log.info("evaluated", model=job.model_name, frechet=round(last.result.made.frechet, 4))
         self.publish_log()
-        jobs.succeed(self.database, self.job_id, self.fence, progress_of(last, result))
+        claims.succeed(self.database, self.job_id, self.fence, progress_of(last, result))
         add_scores(self.database, job.model_name, job.config["digest"], self.job_id, result)
         return True
 
@@ -83,7 +83,7 @@ class EvaluationJob(JobProcess):
             if step.stage != stage or time.monotonic() - said > SAY_SECONDS:
                 stage, said = step.stage, time.monotonic()
                 progress = progress_of(step)
-                jobs.record_progress(self.database, self.job_id, self.fence, progress)
+                claims.record_progress(self.database, self.job_id, self.fence, progress)
         return step
 
 

@@ -21,7 +21,7 @@ import torch
 from sqlalchemy.exc import OperationalError
 
 from models.priority import yield_to_others
-from store import jobs
+from store import claims
 from store.artifacts import ArtifactStore, StorageError
 from store.database import Database, open_database
 from store.errors import LostLease, ModelConflict
@@ -108,7 +108,7 @@ def main(kind: type[JobProcess]) -> None:
             if job:
                 job.publish_log()
         with contextlib.suppress(LostLease):
-            jobs.finish(database, job_id, fence, "failed", code, message)
+            claims.finish(database, job_id, fence, "failed", code, message)
         sys.exit(1)
     sys.exit(0 if finished else EXIT_STOPPED)
 

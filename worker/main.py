@@ -20,7 +20,7 @@ from celery.signals import worker_shutting_down
 from store import nodes
 from store.database import open_database
 from store.errors import StoreError
-from store.jobs import KINDS, Kind
+from store.job_record import KINDS, Kind
 from worker.device import device_of_host
 from worker.logs import configure_logs
 from worker.queue import QUEUES, RUN_JOB, make_queue, submit

@@ -13,7 +13,7 @@ import structlog
 from celery import Celery
 from sqlalchemy.exc import SQLAlchemyError
 
-from store import jobs, nodes
+from store import claims, nodes
 from store.database import Database
 from store.errors import SecondHost
 from worker.queue import QUEUES, num_waiting, submit
@@ -55,7 +55,7 @@ class Reaper(threading.Thread):
             if in_line is None:
                 return  # nobody would hear of it
             seconds = IN_LINE_SECONDS if in_line else 3 * self._every
-            for job_id in jobs.unclaimed_jobs(self._database, kind, seconds):
+            for job_id in claims.unclaimed_jobs(self._database, kind, seconds):
                 announced = submit(self._queue, job_id, kind)
                 log.info("job announced again", job=job_id, reached_the_broker=announced)
 

@@ -16,7 +16,7 @@ from models.folder import load_model
 from models.images import encode_image
 from models.model import DiffusionModel
 from models.plan import SampleRequest
-from store import jobs
+from store import claims, jobs
 from store.errors import ArtifactNotFound
 from store.sample_images import archive_key, image_key
 from worker.job_process import JobProcess, ModelGone, main
@@ -49,7 +49,7 @@ class SampleJob(JobProcess):
             if not self._make(order, progress):
                 return False
         self._zip(request.num_images)
-        jobs.succeed(self.database, self.job_id, self.fence, progress.to_dict())
+        claims.succeed(self.database, self.job_id, self.fence, progress.to_dict())
         log.info("images made", images=request.num_images)
         return True
 
@@ -83,8 +83,8 @@ class SampleJob(JobProcess):
 
     def _keep(self, progress: "Progress") -> None:
         key, images = f"jobs/{self.job_id}/images", progress.images
-        jobs.record_checkpoint(self.database, self.job_id, self.fence, key, images)
-        jobs.record_progress(self.database, self.job_id, self.fence, progress.to_dict())
+        claims.record_checkpoint(self.database, self.job_id, self.fence, key, images)
+        claims.record_progress(self.database, self.job_id, self.fence, progress.to_dict())
 
     def _zip(self, num_images: int) -> None:
         path = self.scratch / "images.zip"

@@ -19,12 +19,12 @@ from pathlib import Path
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from store import jobs
+from store import claims, jobs
 from store.artifacts import ArtifactStore
 from store.database import Database
 from store.errors import JobNotFound, LostLease
 from store.job_files import log_key
-from store.jobs import Kind
+from store.job_record import Kind
 from worker.device import num_gpus
 from worker.logs import LOG_FILE
 from worker.settings import WorkerSettings
@@ -54,7 +54,7 @@ class Supervisor:
         given back unfinished, and the workers should hear of it again."""
         if self.leaving.is_set():
             return True
-        claimed = jobs.claim_next(self._database, kind, self._owner, self._settings.lease_seconds)
+        claimed = claims.claim_next(self._database, kind, self._owner, self._settings.lease_seconds)
         if claimed is None:
             return False
         job_id, fence = claimed
@@ -114,7 +114,7 @@ class Supervisor:
         lease = self._settings.lease_seconds
         while True:
             try:
-                return jobs.renew(self._database, job_id, fence, lease) is not None
+                return claims.renew(self._database, job_id, fence, lease) is not None
             except LostLease:
                 if jobs.get_job(self._database, job_id).fence == fence:
                     return True
@@ -147,7 +147,7 @@ class Supervisor:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(min(left, self._renew_seconds))
             with contextlib.suppress(LostLease, SQLAlchemyError):
-                jobs.renew(self._database, job_id, fence, self._settings.lease_seconds)
+                claims.renew(self._database, job_id, fence, self._settings.lease_seconds)
 
     def _keep_log(self, job_id: str, fence: int, scratch: Path) -> None:
         """Also what the process said right before it was killed."""
@@ -161,7 +161,7 @@ class Supervisor:
         say = log.bind(job=job_id, fence=fence)
         blameless = must_end or self.leaving.is_set()
         try:
-            status = jobs.give_back(self._database, job_id, fence, blameless=blameless)
+            status = claims.give_back(self._database, job_id, fence, blameless=blameless)
         except LostLease:
             with contextlib.suppress(JobNotFound):  # deleted as soon as it was done
                 say.info("job ended", status=jobs.get_job(self._database, job_id).status)

@@ -22,7 +22,7 @@ from models.folder import load_model, save_model, weights_digest
 from models.recipe import TrainConfig
 from models.team import Team
 from models.train import TrainState, TrainStep, train
-from store import jobs
+from store import claims, jobs
 from store.datasets import get_dataset
 from store.errors import ArtifactNotFound, LostLease
 from store.models import ModelRecord
@@ -168,7 +168,7 @@ class TrainJob(JobProcess):
                 continue
             reported = latest[0].step
             try:
-                jobs.record_progress(self.database, self.job_id, self.fence, progress_of(*latest))
+                claims.record_progress(self.database, self.job_id, self.fence, progress_of(*latest))
                 if time.monotonic() - said > TAIL_SECONDS:
                     said = time.monotonic()
                     _say(*latest)
@@ -203,7 +203,7 @@ class TrainJob(JobProcess):
         progress = {**progress, "progress": 1.0, "eta_seconds": 0.0}
         log.info("model made", model=job.model_name, steps=kept.step)
         self.publish_log()
-        jobs.succeed_with_model(self.database, self.job_id, self.fence, record, progress)
+        claims.succeed_with_model(self.database, self.job_id, self.fence, record, progress)
 
     def _kept(self, state: TrainState) -> TrainState:
         """The state whose average becomes the model."""

@@ -35,7 +35,7 @@ from store.checkpoints import list_checkpoints
 from store.errors import ArtifactNotFound, NotFound
 from store.events import events_after
 from store.job_files import log_keys, metrics_key, newest_event_file, samples_key
-from store.jobs import Job
+from store.job_record import Job
 from store.webhooks import deliveries_of
 from worker.queue import submit
 

@@ -8,7 +8,7 @@ from app.schemas.records import JobState, Name
 from models.evaluation import MAX_IMAGES, MIN_IMAGES
 from models.noise import MAX_SEED
 from models.sampler import SamplerName
-from store.jobs import Job
+from store.job_record import Job
 
 Features = Literal["auto", "classifier", "random", "pixels", "vision_transformer"]
 

@@ -35,7 +35,7 @@ from models.schedule import MAX_TRAIN_TIMESTEPS, ScheduleName
 from store.checkpoints import Checkpoint, best_of
 from store.datasets import DatasetRecord
 from store.events import EventType, JobEvent
-from store.jobs import DEFAULT_PRIORITY, PRIORITIES, Job, Status
+from store.job_record import DEFAULT_PRIORITY, PRIORITIES, Job, Status
 from store.models import ModelRecord
 from store.names import MAX_NAME, NAME_PATTERN, NAME_RULE, is_name
 from store.train_options import (

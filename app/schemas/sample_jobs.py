@@ -4,7 +4,7 @@ from pydantic import BaseModel, Field
 
 from app.schemas.records import JobState
 from app.schemas.sample import SampleUsed
-from store.jobs import Job
+from store.job_record import Job
 
 
 class SampleProgress(BaseModel):

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from store import jobs
+from store import claims, job_record, jobs
 from store.database import Database
 from store.datasets import (
     DatasetRecord,
@@ -31,7 +31,7 @@ def a_dataset(name: str = "photos", digest: str = "d1") -> DatasetRecord:
     )
 
 
-def a_job_on(database: Database, dataset: str) -> jobs.Job:
+def a_job_on(database: Database, dataset: str) -> job_record.Job:
     return jobs.create_train_job(database, dataset=dataset, model_name="m", config={})
 
 
@@ -123,7 +123,7 @@ def test_a_dataset_in_use_cannot_be_deleted(database, status):
     create_dataset(database, a_dataset())
     job = a_job_on(database, "photos")
     if status == "running":
-        jobs.claim(database, job.id, "one", 60)
+        claims.claim(database, job.id, "one", 60)
     with pytest.raises(DatasetConflict, match=f"{job.id}.*needs dataset 'photos'"):
         delete_dataset(database, "photos")
     assert get_dataset(database, "photos").name == "photos"

@@ -4,20 +4,20 @@ import threading
 
 import pytest
 
-from store import jobs
+from store import claims, job_record, jobs
 from store.checkpoints import Checkpoint, best_of, list_checkpoints
 from store.database import Database
 from store.datasets import DatasetRecord, create_dataset
 from store.errors import LostLease, ModelConflict
 from store.events import LAST_EVENTS, JobEvent, events_after
-from store.jobs import Webhook
+from store.job_record import Webhook
 from store.models import ModelRecord, create_model
 from store.webhooks import deliveries_of, new_secret
 
 EXPIRED = -1.0
 
 
-def a_job(database: Database, model_name: str = "faces", **given: object) -> jobs.Job:
+def a_job(database: Database, model_name: str = "faces", **given: object) -> job_record.Job:
     create_dataset(
         database,
         DatasetRecord(
@@ -60,8 +60,8 @@ def types(database: Database, job_id: str) -> list[str]:
 
 def test_a_life_without_trouble_is_told_in_order(database):
     job = a_job(database)
-    fence = jobs.claim(database, job.id, "one", 60)
-    jobs.record_checkpoint(
+    fence = claims.claim(database, job.id, "one", 60)
+    claims.record_checkpoint(
         database,
         job.id,
         fence,
@@ -70,7 +70,7 @@ def test_a_life_without_trouble_is_told_in_order(database):
         checkpoint=a_checkpoint(job.id, 10, 0.5),
         events=[("evaluation", {"step": 10, "score": 0.5}), ("checkpoint", {"step": 10})],
     )
-    jobs.succeed_with_model(database, job.id, fence, a_model(), {"step": 10})
+    claims.succeed_with_model(database, job.id, fence, a_model(), {"step": 10})
     events = told(database, job.id)
     assert [event.number for event in events] == [1, 2, 3, 4, 5]
     assert [event.type for event in events] == [
@@ -87,13 +87,13 @@ def test_a_life_without_trouble_is_told_in_order(database):
 
 def test_losses_and_pauses_are_told_with_the_step_to_go_on_from(database):
     job = a_job(database)
-    fence = jobs.claim(database, job.id, "one", 60)
-    jobs.record_checkpoint(database, job.id, fence, "kept/10", 10, events=[])
-    jobs.give_back(database, job.id, fence)
-    jobs.claim(database, job.id, "one", EXPIRED)
-    fence = jobs.claim(database, job.id, "two", 60)
+    fence = claims.claim(database, job.id, "one", 60)
+    claims.record_checkpoint(database, job.id, fence, "kept/10", 10, events=[])
+    claims.give_back(database, job.id, fence)
+    claims.claim(database, job.id, "one", EXPIRED)
+    fence = claims.claim(database, job.id, "two", 60)
     jobs.request_pause(database, job.id, "train")
-    jobs.give_back(database, job.id, fence)
+    claims.give_back(database, job.id, fence)
     jobs.resume(database, job.id, "train")
     jobs.request_cancel(database, job.id)
     found = [(event.type, event.data.get("step")) for event in told(database, job.id)]
@@ -112,8 +112,8 @@ def test_losses_and_pauses_are_told_with_the_step_to_go_on_from(database):
 
 def test_the_last_event_says_why_a_job_failed(database):
     job = a_job(database)
-    fence = jobs.claim(database, job.id, "one", 60)
-    jobs.finish(database, job.id, fence, "failed", "disk_full", "the disk is full")
+    fence = claims.claim(database, job.id, "one", 60)
+    claims.finish(database, job.id, fence, "failed", "disk_full", "the disk is full")
     last = told(database, job.id)[-1]
     assert (last.type, last.data) == (
         "error",
@@ -124,16 +124,16 @@ def test_the_last_event_says_why_a_job_failed(database):
 
 def test_what_did_not_happen_is_not_told(database):
     job = a_job(database)
-    stale = jobs.claim(database, job.id, "one", EXPIRED)
-    fence = jobs.claim(database, job.id, "two", 60)
+    stale = claims.claim(database, job.id, "one", EXPIRED)
+    fence = claims.claim(database, job.id, "two", 60)
     before = types(database, job.id)
     with pytest.raises(LostLease):
-        jobs.record_checkpoint(
+        claims.record_checkpoint(
             database, job.id, stale, "kept/9", 9, events=[("checkpoint", {"step": 9})]
         )
     create_model(database, a_model())
     with pytest.raises(ModelConflict):
-        jobs.succeed_with_model(database, job.id, fence, a_model(), {})
+        claims.succeed_with_model(database, job.id, fence, a_model(), {})
     assert types(database, job.id) == before
 
 
@@ -152,13 +152,13 @@ def test_events_are_read_on_from_any_of_them(database):
 def test_whoever_tells_at_once_gives_no_number_twice(database):
     """A trainer's checkpoints against a caller who changes his mind."""
     job = a_job(database)
-    fence = jobs.claim(database, job.id, "one", 60)
+    fence = claims.claim(database, job.id, "one", 60)
 
     def keep() -> None:
         for step in range(1, 21):
             key = f"kept/{step}"
             told = [("checkpoint", {"step": step})]
-            jobs.record_checkpoint(database, job.id, fence, key, step, events=told)
+            claims.record_checkpoint(database, job.id, fence, key, step, events=told)
 
     trainers = [threading.Thread(target=keep) for _ in range(3)]
     for trainer in trainers:
@@ -180,10 +180,10 @@ def test_events_go_with_their_job(database):
 
 def test_the_last_checkpoints_and_the_best_are_kept(database):
     job = a_job(database)
-    fence = jobs.claim(database, job.id, "one", 60)
+    fence = claims.claim(database, job.id, "one", 60)
     for step, score in ((1, 0.9), (2, 0.3), (3, 0.5), (4, None), (5, 0.4)):
         checkpoint = a_checkpoint(job.id, step, score)
-        jobs.record_checkpoint(
+        claims.record_checkpoint(
             database, job.id, fence, f"kept/{step}", step, checkpoint=checkpoint, keep=2
         )
     kept = list_checkpoints(database, job.id)
@@ -200,7 +200,7 @@ def test_a_job_may_begin_with_the_checkpoint_of_another(database):
     job = a_job(database, checkpoint=a_checkpoint(job_id, 30, 0.5))
     assert (job.id, job.checkpoint_key, job.checkpoint_step) == (job_id, "kept/30", 30)
     assert [checkpoint.step for checkpoint in list_checkpoints(database, job_id)] == [30]
-    jobs.claim(database, job_id, "one", 60)
+    claims.claim(database, job_id, "one", 60)
     assert told(database, job_id)[-1].data == {"attempt": 1, "step": 30}
 
 
@@ -212,8 +212,8 @@ def test_a_webhook_is_due_with_each_change_that_its_owner_waits_for(database):
     job = a_job(database, webhook=Webhook("https://example.org/hook", secret))
     jobs.request_pause(database, job.id, "train")
     jobs.resume(database, job.id, "train")
-    fence = jobs.claim(database, job.id, "one", 60)
-    jobs.succeed_with_model(database, job.id, fence, a_model(), {"step": 10})
+    fence = claims.claim(database, job.id, "one", 60)
+    claims.succeed_with_model(database, job.id, fence, a_model(), {"step": 10})
     paused, completed = deliveries_of(database, job.id)
     assert (paused.event, completed.event) == ("train_job.paused", "train_job.completed")
     assert (completed.url, completed.secret) == ("https://example.org/hook", secret)
@@ -228,12 +228,12 @@ def test_a_webhook_is_due_with_each_change_that_its_owner_waits_for(database):
 
 def test_a_change_that_is_rolled_back_is_told_to_nobody(database):
     job = a_job(database, webhook=Webhook("https://example.org/hook", new_secret()))
-    fence = jobs.claim(database, job.id, "one", 60)
+    fence = claims.claim(database, job.id, "one", 60)
     create_model(database, a_model())
     with pytest.raises(ModelConflict):
-        jobs.succeed_with_model(database, job.id, fence, a_model(), {})
+        claims.succeed_with_model(database, job.id, fence, a_model(), {})
     assert deliveries_of(database, job.id) == []
-    jobs.finish(database, job.id, fence, "failed", "model_exists", "there is one")
+    claims.finish(database, job.id, fence, "failed", "model_exists", "there is one")
     (failed,) = deliveries_of(database, job.id)
     assert failed.event == "train_job.failed"
     assert failed.payload["error"] == {"code": "model_exists", "message": "there is one"}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from store import jobs
+from store import claims, jobs
 from store.database import Database
 from store.datasets import DatasetRecord, create_dataset
 from store.errors import (
@@ -21,7 +21,7 @@ from store.errors import (
     ModelNotFound,
 )
 from store.events import events_after
-from store.jobs import Job
+from store.job_record import Job
 from store.models import ModelRecord, create_model, get_model
 
 ROOT = Path(__file__).parents[2]
@@ -36,26 +36,26 @@ database = Database(sys.argv[1])
 print("ready", flush=True)
 sys.stdin.readline()
 for job_id in sys.argv[3:]:
-    fence = jobs.claim(database, job_id, sys.argv[2], 60)
+    fence = claims.claim(database, job_id, sys.argv[2], 60)
     if fence is not None:
         print(job_id, fence, flush=True)
 """
 
 WRITES = {
-    "renew": lambda database, job_id, fence: jobs.renew(database, job_id, fence, 60),
-    "progress": lambda database, job_id, fence: jobs.record_progress(
+    "renew": lambda database, job_id, fence: claims.renew(database, job_id, fence, 60),
+    "progress": lambda database, job_id, fence: claims.record_progress(
         database, job_id, fence, {"step": 999}
     ),
-    "checkpoint": lambda database, job_id, fence: jobs.record_checkpoint(
+    "checkpoint": lambda database, job_id, fence: claims.record_checkpoint(
         database, job_id, fence, "checkpoints/stale", 999
     ),
-    "finish": lambda database, job_id, fence: jobs.finish(
+    "finish": lambda database, job_id, fence: claims.finish(
         database, job_id, fence, "failed", "stale", "stale"
     ),
-    "succeed": lambda database, job_id, fence: jobs.succeed_with_model(
+    "succeed": lambda database, job_id, fence: claims.succeed_with_model(
         database, job_id, fence, a_model("faces"), {"step": 999}
     ),
-    "give back": lambda database, job_id, fence: jobs.give_back(database, job_id, fence),
+    "give back": lambda database, job_id, fence: claims.give_back(database, job_id, fence),
 }
 
 
@@ -88,7 +88,7 @@ def a_job(database: Database, model_name: str = "faces", **given: object) -> Job
 
 def a_claimed_job(database: Database, lease_seconds: float = 60.0) -> tuple[Job, int]:
     job = a_job(database)
-    fence = jobs.claim(database, job.id, "one", lease_seconds)
+    fence = claims.claim(database, job.id, "one", lease_seconds)
     assert fence is not None
     return job, fence
 
@@ -161,7 +161,7 @@ def test_an_unknown_job_is_not_found(database):
         jobs.get_job(database, "job_0")
     with pytest.raises(JobNotFound, match="'job_0'"):
         jobs.request_cancel(database, "job_0")
-    assert jobs.claim(database, "job_0", "one", 60) is None
+    assert claims.claim(database, "job_0", "one", 60) is None
 
 
 def test_jobs_come_in_pages_newest_first(database):
@@ -192,7 +192,7 @@ def test_what_follows_no_job_is_not_found(database):
 
 def test_jobs_are_listed_by_status(database):
     ids = [a_job(database, f"model-{i}").id for i in range(3)]
-    jobs.claim(database, ids[1], "one", 60)
+    claims.claim(database, ids[1], "one", 60)
     running, more = jobs.list_jobs(database, "train", limit=10, status="running")
     assert ([job.id for job in running], more) == ([ids[1]], False)
 
@@ -207,7 +207,7 @@ def test_of_racing_threads_exactly_one_wins(database):
 
     def race(owner: str) -> None:
         start.wait()
-        fences.append(jobs.claim(database, job.id, owner, 60))
+        fences.append(claims.claim(database, job.id, owner, 60))
 
     threads = [threading.Thread(target=race, args=(str(i),)) for i in range(8)]
     for thread in threads:
@@ -249,14 +249,14 @@ def test_a_claimed_job_runs_under_its_owner(database):
 
 def test_a_held_job_cannot_be_claimed(database):
     job, _ = a_claimed_job(database)
-    assert jobs.claim(database, job.id, "two", 60) is None
+    assert claims.claim(database, job.id, "two", 60) is None
     assert jobs.get_job(database, job.id).owner == "one"
 
 
 def test_a_job_whose_lease_expired_can_be_claimed_again(database):
     job, fence = a_claimed_job(database, EXPIRED)
     started_at = jobs.get_job(database, job.id).started_at
-    assert jobs.claim(database, job.id, "two", 60) == fence + 1
+    assert claims.claim(database, job.id, "two", 60) == fence + 1
     again = jobs.get_job(database, job.id)
     assert (again.owner, again.attempts, again.started_at) == ("two", 2, started_at)
 
@@ -264,15 +264,15 @@ def test_a_job_whose_lease_expired_can_be_claimed_again(database):
 def test_renewing_holds_a_job_and_is_no_change_to_a_poller(database):
     job, fence = a_claimed_job(database, EXPIRED)
     version = jobs.get_job(database, job.id).version
-    assert jobs.renew(database, job.id, fence, 60) is None
-    assert jobs.claim(database, job.id, "two", 60) is None
+    assert claims.renew(database, job.id, fence, 60) is None
+    assert claims.claim(database, job.id, "two", 60) is None
     assert jobs.get_job(database, job.id).version == version
 
 
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
 def test_an_old_fence_can_write_nothing(database, write):
     job, stale = a_claimed_job(database, EXPIRED)
-    jobs.claim(database, job.id, "two", 60)
+    claims.claim(database, job.id, "two", 60)
     before = facts(jobs.get_job(database, job.id))
     with pytest.raises(LostLease, match=f"{job.id}.*fence {stale}"):
         write(database, job.id, stale)
@@ -284,7 +284,7 @@ def test_an_old_fence_can_write_nothing(database, write):
 @pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
 def test_nothing_can_be_written_to_a_job_that_is_done(database, write):
     job, fence = a_claimed_job(database)
-    jobs.finish(database, job.id, fence, "cancelled")
+    claims.finish(database, job.id, fence, "cancelled")
     before = facts(jobs.get_job(database, job.id))
     with pytest.raises(LostLease):
         write(database, job.id, fence)
@@ -293,9 +293,9 @@ def test_nothing_can_be_written_to_a_job_that_is_done(database, write):
 
 def test_the_sixth_attempt_fails_the_job_as_crashed(database):
     job = a_job(database)
-    for attempt in range(1, jobs.MAX_ATTEMPTS + 1):
-        assert jobs.claim(database, job.id, "one", EXPIRED) == attempt
-    assert jobs.claim(database, job.id, "one", 60) is None
+    for attempt in range(1, claims.MAX_ATTEMPTS + 1):
+        assert claims.claim(database, job.id, "one", EXPIRED) == attempt
+    assert claims.claim(database, job.id, "one", 60) is None
     failed = jobs.get_job(database, job.id)
     assert (failed.status, failed.error_code, failed.attempts) == ("failed", "crashed", 5)
     assert failed.finished_at is not None
@@ -304,10 +304,10 @@ def test_the_sixth_attempt_fails_the_job_as_crashed(database):
 
 def test_a_checkpoint_makes_the_attempts_count_anew(database):
     job = a_job(database)
-    for _ in range(jobs.MAX_ATTEMPTS):
-        fence = jobs.claim(database, job.id, "one", EXPIRED)
-    jobs.record_checkpoint(database, job.id, fence, "checkpoints/10", 10)
-    assert jobs.claim(database, job.id, "one", EXPIRED) == fence + 1
+    for _ in range(claims.MAX_ATTEMPTS):
+        fence = claims.claim(database, job.id, "one", EXPIRED)
+    claims.record_checkpoint(database, job.id, fence, "checkpoints/10", 10)
+    assert claims.claim(database, job.id, "one", EXPIRED) == fence + 1
     job = jobs.get_job(database, job.id)
     assert (job.attempts, job.checkpoint_key, job.checkpoint_step) == (1, "checkpoints/10", 10)
 
@@ -315,23 +315,23 @@ def test_a_checkpoint_makes_the_attempts_count_anew(database):
 @pytest.mark.parametrize(("blameless", "attempts"), [(False, 1), (True, 0)])
 def test_a_job_given_back_is_queued_and_blamed_only_for_a_crash(database, blameless, attempts):
     job, fence = a_claimed_job(database)
-    assert jobs.give_back(database, job.id, fence, blameless=blameless) == "queued"
+    assert claims.give_back(database, job.id, fence, blameless=blameless) == "queued"
     job = jobs.get_job(database, job.id)
     assert (job.status, job.owner, job.attempts) == ("queued", None, attempts)
-    assert jobs.claim(database, job.id, "two", 60) == fence + 1
+    assert claims.claim(database, job.id, "two", 60) == fence + 1
 
 
 def test_every_recorded_progress_is_a_new_version(database):
     job, fence = a_claimed_job(database)
     version = jobs.get_job(database, job.id).version
-    jobs.record_progress(database, job.id, fence, {"step": 5})
+    claims.record_progress(database, job.id, fence, {"step": 5})
     job = jobs.get_job(database, job.id)
     assert (job.progress, job.version) == ({"step": 5}, version + 1)
 
 
 def test_a_job_succeeds_together_with_its_model(database):
     job, fence = a_claimed_job(database)
-    jobs.succeed_with_model(database, job.id, fence, a_model("faces"), {"step": 10})
+    claims.succeed_with_model(database, job.id, fence, a_model("faces"), {"step": 10})
     job = jobs.get_job(database, job.id)
     assert (job.status, job.progress, job.owner) == ("succeeded", {"step": 10}, None)
     assert job.done
@@ -342,7 +342,7 @@ def test_a_job_whose_model_cannot_be_stored_has_not_succeeded(database):
     job, fence = a_claimed_job(database)
     create_model(database, a_model("faces"))  # uploaded in the meantime
     with pytest.raises(ModelConflict, match="'faces' already"):
-        jobs.succeed_with_model(database, job.id, fence, a_model("faces"), {})
+        claims.succeed_with_model(database, job.id, fence, a_model("faces"), {})
     assert jobs.get_job(database, job.id).status == "running"
 
 
@@ -354,23 +354,23 @@ def test_the_most_urgent_job_is_next_and_of_equals_the_oldest(database):
         a_job(database, f"model-{i}", priority=priority).id
         for i, priority in enumerate((0, 9, 5, 5))
     )
-    order = [jobs.claim_next(database, "train", "one", 60) for _ in range(5)]
+    order = [claims.claim_next(database, "train", "one", 60) for _ in range(5)]
     assert order == [(urgent, 1), (first, 1), (second, 1), (later, 1), None]
 
 
 def test_a_lost_job_keeps_its_place_in_the_line(database):
     lost = a_job(database, "lost").id
-    jobs.claim(database, lost, "one", EXPIRED)
+    claims.claim(database, lost, "one", EXPIRED)
     a_job(database, "next")
-    assert jobs.claim_next(database, "train", "two", 60) == (lost, 2)
+    assert claims.claim_next(database, "train", "two", 60) == (lost, 2)
 
 
 def test_a_job_that_has_failed_too_often_does_not_hold_up_the_line(database):
     broken = a_job(database, "broken", priority=9).id
-    for _ in range(jobs.MAX_ATTEMPTS):
-        jobs.claim(database, broken, "one", EXPIRED)
+    for _ in range(claims.MAX_ATTEMPTS):
+        claims.claim(database, broken, "one", EXPIRED)
     good = a_job(database, "good").id
-    assert jobs.claim_next(database, "train", "two", 60) == (good, 1)
+    assert claims.claim_next(database, "train", "two", 60) == (good, 1)
     assert jobs.get_job(database, broken).status == "failed"
 
 
@@ -381,7 +381,7 @@ def test_of_racing_workers_each_has_a_job_of_its_own(database):
 
     def race(owner: str) -> None:
         start.wait()
-        got.append(jobs.claim_next(database, "train", owner, 60))
+        got.append(claims.claim_next(database, "train", owner, 60))
 
     threads = [threading.Thread(target=race, args=(str(i),)) for i in range(8)]
     for thread in threads:
@@ -397,28 +397,28 @@ def test_of_racing_workers_each_has_a_job_of_its_own(database):
 def test_a_queued_job_is_paused_at_once_and_waits_until_it_is_resumed(database):
     job = a_job(database)
     assert jobs.request_pause(database, job.id, "train").status == "paused"
-    assert jobs.claim_next(database, "train", "one", 60) is None
-    assert jobs.unclaimed_jobs(database, "train", 0) == []
+    assert claims.claim_next(database, "train", "one", 60) is None
+    assert claims.unclaimed_jobs(database, "train", 0) == []
     assert jobs.resume(database, job.id, "train").status == "queued"
-    assert jobs.claim_next(database, "train", "one", 60) == (job.id, 1)
+    assert claims.claim_next(database, "train", "one", 60) == (job.id, 1)
 
 
 def test_a_running_job_is_paused_when_its_process_has_ended(database):
     job, fence = a_claimed_job(database)
     asked = jobs.request_pause(database, job.id, "train")
     assert (asked.status, asked.pause_requested) == ("running", True)
-    assert jobs.renew(database, job.id, fence, 60) == "pause"
-    assert jobs.give_back(database, job.id, fence) == "paused"
+    assert claims.renew(database, job.id, fence, 60) == "pause"
+    assert claims.give_back(database, job.id, fence) == "paused"
     paused = jobs.get_job(database, job.id)
     assert (paused.owner, paused.lease_expires_at, paused.pause_requested) == (None, None, False)
 
 
 def test_a_pause_is_no_attempt(database):
     job = a_job(database)
-    for _ in range(2 * jobs.MAX_ATTEMPTS):
-        fence = jobs.claim(database, job.id, "one", 60)
+    for _ in range(2 * claims.MAX_ATTEMPTS):
+        fence = claims.claim(database, job.id, "one", 60)
         jobs.request_pause(database, job.id, "train")
-        jobs.give_back(database, job.id, fence)
+        claims.give_back(database, job.id, fence)
         jobs.resume(database, job.id, "train")
     assert jobs.get_job(database, job.id).attempts == 0
 
@@ -426,10 +426,10 @@ def test_a_pause_is_no_attempt(database):
 def test_a_job_whose_worker_is_lost_while_it_pauses_is_paused(database):
     claimed, announced = (a_job(database, f"model-{i}").id for i in range(2))
     for job_id in (claimed, announced):
-        jobs.claim(database, job_id, "one", EXPIRED)
+        claims.claim(database, job_id, "one", EXPIRED)
         jobs.request_pause(database, job_id, "train")
-    assert jobs.claim(database, claimed, "two", 60) is None
-    assert jobs.unclaimed_jobs(database, "train", 0) == []
+    assert claims.claim(database, claimed, "two", 60) is None
+    assert claims.unclaimed_jobs(database, "train", 0) == []
     for job_id in (claimed, announced):
         assert jobs.get_job(database, job_id).status == "paused"
         assert told(database, job_id)[-2:] == ["lost", "paused"]
@@ -439,8 +439,8 @@ def test_a_pause_that_is_not_carried_out_yet_can_be_taken_back(database):
     job, fence = a_claimed_job(database)
     jobs.request_pause(database, job.id, "train")
     assert jobs.resume(database, job.id, "train").status == "running"
-    assert jobs.renew(database, job.id, fence, 60) is None
-    assert jobs.give_back(database, job.id, fence, blameless=True) == "queued"
+    assert claims.renew(database, job.id, fence, 60) is None
+    assert claims.give_back(database, job.id, fence, blameless=True) == "queued"
 
 
 def test_a_paused_job_can_be_cancelled(database):
@@ -453,8 +453,8 @@ def test_to_be_cancelled_counts_more_than_to_be_paused(database):
     job, fence = a_claimed_job(database)
     jobs.request_pause(database, job.id, "train")
     jobs.request_cancel(database, job.id)
-    assert jobs.renew(database, job.id, fence, 60) == "cancel"
-    assert jobs.give_back(database, job.id, fence) == "cancelled"
+    assert claims.renew(database, job.id, fence, 60) == "cancel"
+    assert claims.give_back(database, job.id, fence) == "cancelled"
 
 
 def test_a_job_that_is_being_cancelled_cannot_be_paused(database):
@@ -467,7 +467,7 @@ def test_a_job_that_is_being_cancelled_cannot_be_paused(database):
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
 def test_a_job_that_is_done_can_neither_be_paused_nor_resumed(database, status):
     job, fence = a_claimed_job(database)
-    jobs.finish(database, job.id, fence, status)
+    claims.finish(database, job.id, fence, status)
     with pytest.raises(IllegalTransition, match=f"is {status}; it cannot be paused"):
         jobs.request_pause(database, job.id, "train")
     with pytest.raises(IllegalTransition, match=f"is {status}; it cannot be resumed"):
@@ -490,28 +490,28 @@ def test_a_queued_job_is_cancelled_at_once(database):
     job = jobs.request_cancel(database, a_job(database).id)
     assert job.status == "cancelled"
     assert job.finished_at is not None
-    assert jobs.claim(database, job.id, "one", 60) is None
+    assert claims.claim(database, job.id, "one", 60) is None
 
 
 def test_a_running_job_learns_of_its_cancellation_when_it_renews(database):
     job, fence = a_claimed_job(database)
     assert jobs.request_cancel(database, job.id).status == "running"
-    assert jobs.renew(database, job.id, fence, 60) == "cancel"
-    jobs.finish(database, job.id, fence, "cancelled")
+    assert claims.renew(database, job.id, fence, 60) == "cancel"
+    claims.finish(database, job.id, fence, "cancelled")
     assert jobs.get_job(database, job.id).status == "cancelled"
 
 
 def test_a_cancellation_survives_the_worker_that_was_asked(database):
     job, _ = a_claimed_job(database, EXPIRED)
     jobs.request_cancel(database, job.id)
-    assert jobs.claim(database, job.id, "two", 60) is None
+    assert claims.claim(database, job.id, "two", 60) is None
     assert jobs.get_job(database, job.id).status == "cancelled"
 
 
 @pytest.mark.parametrize("status", ["failed", "cancelled"])
 def test_a_job_that_is_done_cannot_be_cancelled(database, status):
     job, fence = a_claimed_job(database)
-    jobs.finish(database, job.id, fence, status, "code", "message")
+    claims.finish(database, job.id, fence, status, "code", "message")
     before = facts(jobs.get_job(database, job.id))
     with pytest.raises(IllegalTransition, match=f"is {status}; it cannot be cancelled"):
         jobs.request_cancel(database, job.id)
@@ -520,24 +520,24 @@ def test_a_job_that_is_done_cannot_be_cancelled(database, status):
 
 def test_unclaimed_are_the_forgotten_and_the_orphaned(database):
     forgotten, orphaned, held, cancelled = (a_job(database, f"model-{i}").id for i in range(4))
-    jobs.claim(database, orphaned, "one", 0.05)
-    jobs.claim(database, held, "one", 60)
+    claims.claim(database, orphaned, "one", 0.05)
+    claims.claim(database, held, "one", 60)
     jobs.request_cancel(database, cancelled)
     time.sleep(0.1)
-    assert jobs.unclaimed_jobs(database, "sample", 0) == []
-    assert jobs.unclaimed_jobs(database, "train", 60) == [orphaned]
-    assert jobs.unclaimed_jobs(database, "train", 0) == [forgotten, orphaned]
+    assert claims.unclaimed_jobs(database, "sample", 0) == []
+    assert claims.unclaimed_jobs(database, "train", 60) == [orphaned]
+    assert claims.unclaimed_jobs(database, "train", 0) == [forgotten, orphaned]
 
 
 def test_an_announced_job_is_not_announced_again_at_once(database):
     job = a_job(database)
-    assert jobs.unclaimed_jobs(database, "train", 0) == [job.id]
-    assert jobs.unclaimed_jobs(database, "train", 60) == []
+    assert claims.unclaimed_jobs(database, "train", 0) == [job.id]
+    assert claims.unclaimed_jobs(database, "train", 60) == []
 
 
 def test_a_lease_that_expires_is_a_reason_to_announce_once(database):
     job, _ = a_claimed_job(database, 0.05)
-    assert jobs.unclaimed_jobs(database, "train", 60) == []
+    assert claims.unclaimed_jobs(database, "train", 60) == []
     time.sleep(0.1)
-    assert jobs.unclaimed_jobs(database, "train", 60) == [job.id]
-    assert jobs.unclaimed_jobs(database, "train", 60) == []
+    assert claims.unclaimed_jobs(database, "train", 60) == [job.id]
+    assert claims.unclaimed_jobs(database, "train", 60) == []

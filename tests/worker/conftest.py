@@ -29,7 +29,7 @@ from store import jobs
 from store.artifacts import ArtifactStore
 from store.database import Database, open_database
 from store.datasets import DatasetRecord, create_dataset
-from store.jobs import Job
+from store.job_record import Job
 from store.locations import Locations, valkey_socket
 from store.models import get_model
 from store.valkey import start_valkey

@@ -12,7 +12,7 @@ from store import jobs
 from store.checkpoints import best_of, list_checkpoints
 from store.events import JobEvent, events_after
 from store.job_files import log_keys, newest_event_file
-from store.jobs import Job
+from store.job_record import Job
 from store.models import get_model
 from store.train_options import TrainOptions
 from tests.worker.tfrecord import read_events

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from store import jobs
-from store.jobs import Job
+from store.job_record import Job
 from worker.queue import num_waiting, submit
 from worker.reaper import Reaper
 

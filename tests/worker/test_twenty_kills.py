@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 
 from store import jobs
 from store.events import events_after
-from store.jobs import Job
+from store.job_record import Job
 from tests.postgres import PostgresServer
 from tests.worker.conftest import Place
 
