@@ -29,7 +29,7 @@ EXPIRED = -1.0  # seconds: a lease that ended before it began
 
 CLAIM_ALL = """
 import sys
-from store import jobs
+from store import claims
 from store.database import Database
 
 database = Database(sys.argv[1])
