@@ -48,7 +48,7 @@ DDPM, DDPM_TUNED = "denoising-diffusion-pytorch", "denoising-diffusion-pytorch, 
 CONTENDERS = (OURS, DIFFUSERS, DIFFUSERS_TUNED, DDPM, DDPM_TUNED)
 CONDITIONAL = (OURS, DIFFUSERS_TUNED, DDPM_TUNED)
 
-OUR_STEPS, PEER_STEPS = 20, 50  # DPM-Solver++ 2M; DDPM's in fewer steps, which suits them best
+OUR_STEPS, PEER_STEPS = 20, 50  # DPM-Solver++ 2M; what suits each peer best
 ALL_STEPS = 1000  # DDPM's, one for each level of training
 GUIDANCE = 1.5
 TAUGHT = 0.7  # of the real images, to the classifier

@@ -95,7 +95,7 @@ def cifar(archive: Path, per_class: int) -> Task:
     return Task("CIFAR", dataset, True, (1, 2, 4, 8), (1, 2, 2))
 
 
-def noise_images(side: int, channels: int, count: int = 1024) -> Dataset:
+def noise_images(side: int, channels: int, count: int = 5000) -> Dataset:
     """Something to train on where only the speed matters."""
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (count, side, side, channels), np.uint8)

@@ -7,11 +7,16 @@ one process without any of that.
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+
+class TeammateLost(Exception):
+    """Another process is gone; nothing is wrong with the training."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +48,16 @@ class Team:
             yield range(first, min(first + most, stop))
 
     def agree(self, value: float) -> float:
-        """What the first one says."""
+        """What the first one says. Raises TeammateLost."""
         if self.size == 1:
             return value
         said = torch.tensor([value], dtype=torch.float64, device=_device())
-        dist.broadcast(said, src=0)
+        with _together():
+            dist.broadcast(said, src=0)
         return float(said)
 
     def add_up(self, parameters: Sequence[nn.Parameter], loss: Tensor) -> float:
-        """Gradients become their sums over all; the sum of the losses."""
+        """Gradients become their sums over all; the sum of the losses. Raises TeammateLost."""
         if self.size == 1:
             return float(loss)
         for p in parameters:
@@ -59,7 +65,8 @@ class Team:
                 p.grad = torch.zeros_like(p)
         gradients = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([*(g.reshape(-1) for g in gradients), loss.reshape(1)])
-        dist.all_reduce(flat)
+        with _together():
+            dist.all_reduce(flat)
         start = 0
         for gradient in gradients:
             gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
@@ -69,6 +76,14 @@ class Team:
     def leave(self) -> None:
         if self.size > 1:
             dist.destroy_process_group()
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # of the connection; what is sent is always well-formed
+        raise TeammateLost(str(error)) from error
 
 
 def _device() -> str:

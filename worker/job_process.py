@@ -21,6 +21,7 @@ import torch
 from sqlalchemy.exc import OperationalError
 
 from models.priority import yield_to_others
+from models.team import TeammateLost
 from store import claims
 from store.artifacts import ArtifactStore, StorageError
 from store.database import Database, open_database
@@ -129,9 +130,11 @@ def classify(error: Exception) -> tuple[str, str]:
 
 
 def _is_outage(error: Exception, database: Database) -> bool:
-    """Nothing is wrong with the job: a server that it needs was killed, or is out of reach."""
+    """Nothing is wrong with the job: a server that it needs was killed or is out of reach, or
+    another process at it was lost."""
     has_server = database.engine.dialect.name != "sqlite"
-    return isinstance(error, StorageError) or (has_server and isinstance(error, OperationalError))
+    gone = (StorageError, TeammateLost, *((OperationalError,) if has_server else ()))
+    return isinstance(error, gone)
 
 
 def _die_with_worker(scratch: Path) -> None:

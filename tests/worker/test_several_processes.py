@@ -21,6 +21,13 @@ def trainers(place, job):
     return place.workers_on(job)
 
 
+def all_gone(place, job):
+    deadline = time.monotonic() + 10
+    while trainers(place, job) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return trainers(place, job) == []
+
+
 def losses(place, job):
     job = jobs.get_job(place.database, job.id)
     lines = place.artifacts.get_bytes(f"{job.checkpoint_key}/metrics.jsonl").decode().splitlines()
@@ -51,7 +58,7 @@ def test_two_processes_make_the_model_of_one_and_a_lost_one_changes_nothing(plac
     os.kill(helper, signal.SIGKILL)
     assert place.finish(job) == undisturbed
     assert jobs.get_job(place.database, job.id).fence == 2
-    assert trainers(place, job) == []
+    assert all_gone(place, job)
 
 
 def test_a_cancelled_job_leaves_no_process(place):
@@ -61,10 +68,7 @@ def test_a_cancelled_job_leaves_no_process(place):
     assert len(trainers(place, job)) == 3
     jobs.request_cancel(place.database, job.id)
     place.wait(job, lambda j: j.done)
-    deadline = time.monotonic() + 10
-    while trainers(place, job) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert trainers(place, job) == []
+    assert all_gone(place, job)
     assert not place.job_folders()
 
 
@@ -74,7 +78,4 @@ def test_a_killed_worker_takes_all_of_them_along(place):
     place.wait(job, lambda j: bool(j.progress))
     worker.kill()
     worker.wait()
-    deadline = time.monotonic() + 10
-    while trainers(place, job) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert trainers(place, job) == []
+    assert all_gone(place, job)
