@@ -457,3 +457,68 @@ def _wait_until_up(client: httpx.Client) -> None:
         except httpx.TransportError:
             time.sleep(0.1)
     pytest.fail("the server did not start")
+
+
+# Distilling ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def distilled(service: httpx.Client, streamed: tuple[dict, list[dict]]) -> dict:
+    return finished(service, {"distill": "little", "steps": 10, "model_name": "quick"})
+
+
+def test_a_distilled_model_has_its_teachers_net_and_classes(service, streamed, distilled):
+    teacher, _ = streamed
+    assert (distilled["kind"], distilled["begins_with"]) == ("distill", "little")
+    assert distilled["dataset"] == teacher["dataset"]
+    assert distilled["config"]["objective"] == "consistency"
+    for name in ("net", "schedule", "prediction_type", "class_names"):
+        assert distilled["config"][name] == teacher["config"][name], name
+    assert service.get("/models/quick").json()["details"]["consistency"] is True
+    assert service.get("/models/little").json()["details"]["consistency"] is False
+
+
+def test_a_distilled_model_samples_in_few_steps_where_nothing_is_asked(service, distilled):
+    request = {"model": "quick", "seed": 1, "class_label": "3"}
+    answer = service.post("/sample", json=request, headers=JSON)
+    used = answer.json()["used"]
+    assert (used["sampler"], used["num_inference_steps"], used["spacing"]) == (
+        "consistency",
+        2,
+        "coarse",
+    )
+    for steps in (1, 4):
+        request = {"model": "quick", "seed": 1, "num_inference_steps": steps}
+        answer = service.post("/sample", json=request, headers=JSON)
+        assert answer.json()["used"]["num_inference_steps"] == steps
+
+
+@pytest.mark.parametrize(
+    ("given", "pointer"),
+    [
+        ({"model": "quick", "sampler": "dpmpp_2m"}, "/sampler"),
+        ({"model": "quick", "num_inference_steps": 9}, "/num_inference_steps"),
+        ({"model": "little", "sampler": "consistency"}, "/sampler"),
+    ],
+    ids=str,
+)
+def test_a_model_is_sampled_as_it_was_made_to_be(service, distilled, given, pointer):
+    answer = service.post("/sample", json=given)
+    assert answer.status_code == 422, answer.text
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+def test_a_distilled_model_that_was_downloaded_and_uploaded_is_still_one(service, distilled):
+    archive = service.get("/models/quick/download").content
+    service.put("/models/quick-again", content=archive).raise_for_status()
+    assert service.get("/models/quick-again").json()["details"]["consistency"] is True
+
+
+def test_a_run_begins_in_one_way(client):
+    answer = client.post("/train-jobs", json={"distill": "a", "fine_tune": "b"})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == "/distill"
+
+
+def test_only_a_model_that_exists_can_be_distilled(client):
+    assert client.post("/train-jobs", json={"distill": "nobody"}).status_code == 404
