@@ -36,7 +36,7 @@ OUT = Path("demo")
 ARCHIVE = HERE / "digits" / "digits.zip"
 MINUTES = float(os.environ.get("MINUTES") or 1)
 PER_CLASS = 100
-GUIDANCE = 1.2  # 1.5 is surer of the class, and has less variety
+GUIDANCE = 1.1  # 1.5 is surer of the class, and has less variety
 SCALE = 8  # how much larger the pictures of 8 x 8 pixels are shown
 
 

@@ -170,7 +170,7 @@ def resolve_config(
         check_whole("image_size", side, MIN_SIDE, MAX_SIDE)
     if steps is None and minutes is None:
         minutes = DEFAULT_MINUTES
-    choices = choose(Situation(facts, size, len(class_names), minutes, device))
+    choices = choose(Situation(facts, size, len(class_names), minutes, steps, device))
     given = {name: value for name, value in overrides.items() if value is not None}
     if net:
         given["net"] = _with_parts(choices["net"].value, net)

@@ -16,7 +16,11 @@ FEW = DatasetFacts(200, 3, (256, 256), ("a", "b"))
 def test_every_choice_has_a_reason_and_makes_a_config(facts, minutes, device):
     budget = {"steps": 100} if minutes is None else {"minutes": minutes}
     config = resolve_config(facts, device=device, **budget)
-    chosen = choose(Situation(facts, config.image_size, len(facts.class_names), minutes, device))
+    chosen = choose(
+        Situation(
+            facts, config.image_size, len(facts.class_names), minutes, budget.get("steps"), device
+        )
+    )
     for name, choice in chosen.items():
         assert getattr(config, name) == choice.value
         assert config.reasons[name] == choice.reason
@@ -44,6 +48,14 @@ def test_few_images_are_varied_where_there_is_time_to_learn_them_by_heart():
     assert few.augmentation > 0.0 == many.augmentation
     assert few.net.dropout > many.net.dropout
     assert resolve_config(FEW, minutes=30).augmentation == 0.0
+
+
+def test_a_net_that_sees_each_image_very_often_drops_some_of_what_it_sees():
+    assert resolve_config(DIGITS, minutes=1).net.dropout == 0.0
+    assert resolve_config(DIGITS, minutes=3).net.dropout == 0.25
+    assert resolve_config(DIGITS, steps=100).net.dropout == 0.0
+    assert resolve_config(DIGITS, steps=10_000).net.dropout == 0.25
+    assert resolve_config(PHOTOS, minutes=30).net.dropout == 0.0
 
 
 def test_a_batch_is_never_wider_than_the_data():
