@@ -15,7 +15,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.concurrency import run_in_threadpool
 
 from app.logs import log
-from app.schemas.records import JobEventAnswer
+from app.schemas.train_jobs import JobEventAnswer
 from app.services import Services
 from app.streams import Stopping, with_pauses
 from store import jobs

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from app.errors import InvalidInput, blame, blame_field
-from app.schemas.records import TrainRequest
+from app.schemas.train_request import TrainRequest
 from app.services import Services
 from models.choices import DEVICES, DatasetFacts, Device
 from models.folder import read_config

@@ -16,17 +16,17 @@ from app.job_events import event_stream
 from app.paging import After, Limit, OnlyStatus
 from app.polling import Wait, poll
 from app.representation import choose
-from app.schemas.records import (
+from app.schemas.records import Page
+from app.schemas.train_jobs import (
     CheckpointList,
     JobAnswer,
     JobEventAnswer,
     JobEvents,
     JobMetrics,
     MetricLine,
-    Page,
     SampleList,
-    TrainRequest,
 )
+from app.schemas.train_request import TrainRequest
 from app.services import Services, ServicesDep
 from app.streams import EVENT_STREAM
 from app.train_requests import copy_checkpoint, plan_training, webhook_of
