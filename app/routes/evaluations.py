@@ -18,9 +18,10 @@ from app.services import Services, ServicesDep
 from models.evaluation import EvaluationConfig
 from store import jobs
 from store.datasets import get_dataset
-from store.errors import ArtifactNotFound, JobNotFound, NotFound
+from store.errors import ArtifactNotFound, NotFound
 from store.job_files import neighbours_key
 from store.models import ModelRecord, get_model
+from store.train_options import TrainOptions
 from worker.queue import submit
 
 router = APIRouter(prefix="/evaluations", tags=["models"])
@@ -154,12 +155,21 @@ def _config(body: EvaluationRequest, model: ModelRecord, services: Services) -> 
 def _held_out(
     services: Services, body: EvaluationRequest, model: ModelRecord
 ) -> dict[str, Any] | None:
-    """Which images the model has not seen: those that its own job kept from it, where that is
-    known and they are of this data set."""
+    """Which images of this data set the model has not seen, where that is known: those that its
+    own job kept from it, and that of the model that it began with, if there was one."""
     if model.job_id is None or body.dataset not in (None, model.dataset):
         return None
     try:
-        config = jobs.get_job(services.database, model.job_id).config
-    except JobNotFound:
+        job = jobs.get_job(services.database, model.job_id)
+        split = {"seed": job.config["seed"], "most": job.config["held_out"]}
+        first = TrainOptions.from_dict(job.options).fine_tune
+        if first is None:
+            return split
+        before = get_model(services.database, first.model)
+    except NotFound:
         return None
-    return {"seed": config["seed"], "most": config["held_out"]}
+    if before.digest != first.digest:  # another model of that name
+        return None
+    if before.dataset not in (None, model.dataset):
+        return split
+    return split if _held_out(services, body, before) == split else None

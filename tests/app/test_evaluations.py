@@ -100,6 +100,17 @@ def test_what_cannot_be_is_refused_by_name(service, model, change, status, point
         assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
 
 
+@pytest.mark.parametrize(("seed", "is_known"), [(0, True), (1, False)])
+def test_what_the_teacher_learned_from_is_not_unseen(service, model, seed, is_known):
+    """With another seed the student's held-out images are among those of its teacher."""
+    name = f"student-{seed}"
+    request = {"distill": model, "model_name": name, "steps": 3, "seed": seed}
+    assert finished(service, service.post("/train-jobs", json=request))["status"] == "succeeded"
+    request = {"model": name, "num_images": 20, "features": "pixels", "likelihood_images": 0}
+    result = finished(service, service.post("/evaluations", json=request))["result"]
+    assert (result["memorisation"]["unseen"] is not None) == is_known
+
+
 def test_an_uploaded_model_needs_a_data_set_to_be_compared_with(service, model):
     archive = service.get(f"/models/{model}/download").content
     service.put("/models/guest", content=archive).raise_for_status()
