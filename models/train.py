@@ -49,7 +49,6 @@ class TrainStep:
     images_seen: int
     images_per_second: float
     progress: float
-    eta_seconds: float | None
 
 
 @dataclass
@@ -324,14 +323,13 @@ def _report(state: TrainState, loss: float, learning_rate: float, speed: Speed) 
         remaining.append((config.steps - state.step) / steps_per_second)
     if config.minutes is not None:
         remaining.append(60.0 * config.minutes - state.elapsed())
-    eta = max(0.0, min(remaining))
+    left = max(0.0, min(remaining))
     return TrainStep(
         step=state.step,
-        steps=state.step + round(eta * steps_per_second),
+        steps=state.step + round(left * steps_per_second),
         loss=loss,
         learning_rate=learning_rate,
         images_seen=state.images_seen,
         images_per_second=steps_per_second * config.batch_size,
         progress=state.progress(),
-        eta_seconds=eta,
     )

@@ -13,17 +13,15 @@ import structlog
 from models.batches import Split
 from models.data import Dataset
 from models.evaluation import EvaluationConfig, EvaluationStep, evaluate
-from models.folder import load_model
 from models.generate import Stopped
 from models.images import encode_image
 from models.model import DiffusionModel
 from store import claims, jobs
 from store.datasets import get_dataset
-from store.errors import ArtifactNotFound
 from store.job_files import neighbours_key
 from store.models import add_scores
 from worker.dataset_cache import cached_dataset
-from worker.job_process import JobProcess, ModelGone, main
+from worker.job_process import JobProcess, main
 
 SAY_SECONDS = 1.0  # how often the record hears of the progress
 
@@ -33,7 +31,7 @@ log = structlog.get_logger("evaluation")
 class EvaluationJob(JobProcess):
     def work(self) -> bool:
         job = jobs.get_job(self.database, self.job_id)
-        model = self._model(job.config["prefix"])
+        model = self.fetch_model(job.config["prefix"])
         assert job.dataset is not None
         dataset = self._dataset(job.dataset, model)
         try:
@@ -51,14 +49,6 @@ class EvaluationJob(JobProcess):
         claims.succeed(self.database, self.job_id, self.fence, progress_of(last, result))
         add_scores(self.database, job.model_name, job.config["digest"], self.job_id, result)
         return True
-
-    def _model(self, prefix: str) -> DiffusionModel:
-        folder = self.scratch / "model"
-        try:
-            self.artifacts.download_folder(prefix, folder)
-        except ArtifactNotFound:
-            raise ModelGone("the model was deleted before it was evaluated") from None
-        return load_model(folder, self.device)
 
     def _dataset(self, name: str, model: DiffusionModel) -> Dataset:
         return cached_dataset(

@@ -20,12 +20,14 @@ import structlog
 import torch
 from sqlalchemy.exc import OperationalError
 
+from models.folder import load_model
+from models.model import DiffusionModel
 from models.priority import yield_to_others
 from models.team import TeammateLost
 from store import claims
 from store.artifacts import ArtifactStore, StorageError
 from store.database import Database, open_database
-from store.errors import LostLease, ModelConflict
+from store.errors import ArtifactNotFound, LostLease, ModelConflict
 from store.job_files import log_key
 from worker.logs import LOG_FILE, configure_logs
 from worker.settings import WorkerSettings
@@ -70,6 +72,15 @@ class JobProcess(ABC):
     @abstractmethod
     def work(self) -> bool:
         """True: the job is done. False: stopped, with a checkpoint."""
+
+    def fetch_model(self, prefix: str) -> DiffusionModel:
+        """Raises ModelGone."""
+        folder = self.scratch / "model-to-begin-with"
+        try:
+            self.artifacts.download_folder(prefix, folder)
+        except ArtifactNotFound:
+            raise ModelGone("the model was deleted before the job began") from None
+        return load_model(folder, self.device)
 
     def publish_log(self) -> None:
         """What was said so far, where readers find it."""

@@ -12,14 +12,11 @@ from typing import Any
 import structlog
 
 from models.engine import Engine, Made, NotMade, Order
-from models.folder import load_model
 from models.images import encode_image
-from models.model import DiffusionModel
 from models.plan import SampleRequest
 from store import claims, jobs
-from store.errors import ArtifactNotFound
 from store.sample_images import archive_key, image_key
-from worker.job_process import JobProcess, ModelGone, main
+from worker.job_process import JobProcess, main
 
 KEEP_SECONDS = 1.0  # how often the record hears of what is made
 
@@ -40,7 +37,7 @@ class SampleJob(JobProcess):
             order = Order(
                 self.job_id,
                 job.config["digest"],
-                self._model(job.config["prefix"]),
+                self.fetch_model(job.config["prefix"]),
                 request,
                 deterministic=job.config["deterministic"],
                 precision=job.config["precision"],
@@ -52,14 +49,6 @@ class SampleJob(JobProcess):
         claims.succeed(self.database, self.job_id, self.fence, progress.to_dict())
         log.info("images made", images=request.num_images)
         return True
-
-    def _model(self, prefix: str) -> DiffusionModel:
-        folder = self.scratch / "model"
-        try:
-            self.artifacts.download_folder(prefix, folder)
-        except ArtifactNotFound:
-            raise ModelGone("the model was deleted before the images were made") from None
-        return load_model(folder, self.device)
 
     def _make(self, order: Order, progress: "Progress") -> bool:
         """True: all are made. False: stopped, and what is made is kept."""

@@ -18,20 +18,20 @@ from typing import Any
 import structlog
 
 from models.data import Dataset
-from models.folder import load_model, save_model, weights_digest
+from models.folder import save_model, weights_digest
 from models.recipe import TrainConfig
 from models.team import Team
 from models.train import TrainState, TrainStep, train
 from store import claims, jobs
 from store.datasets import get_dataset
-from store.errors import ArtifactNotFound, LostLease
+from store.errors import LostLease
 from store.models import ModelRecord
 from store.train_options import FirstWeights, TrainOptions
 from worker.checkpoints import Checkpoints
 from worker.dataset_cache import cached_dataset
 from worker.fine_tuning import begin_with
 from worker.glance import glance
-from worker.job_process import EXIT_STOPPED, JobProcess, ModelGone, main
+from worker.job_process import EXIT_STOPPED, JobProcess, main
 from worker.time_left import TimeLeft
 from worker.train_log import TrainLog
 
@@ -87,13 +87,9 @@ class TrainJob(JobProcess):
         return TrainState.create(self.config, dataset, self.device)
 
     def _first_weights(self, first: FirstWeights) -> TrainState:
-        folder = self.scratch / "first"
-        try:
-            self.artifacts.download_folder(first.prefix, folder)
-        except ArtifactNotFound:
-            raise ModelGone("the model to be fine-tuned was deleted before it began") from None
+        model = self.fetch_model(first.prefix)
         log.info("begins with a model", model=first.model)
-        return begin_with(load_model(folder), self.config, self.device)
+        return begin_with(model, self.config, self.device)
 
     def _dataset(self) -> Dataset:
         assert self.job.dataset is not None

@@ -4,44 +4,17 @@ import threading
 
 import pytest
 
-from store import claims, job_record, jobs
+from store import claims, jobs
 from store.checkpoints import Checkpoint, best_of, list_checkpoints
 from store.database import Database
-from store.datasets import DatasetRecord, create_dataset
 from store.errors import LostLease, ModelConflict
 from store.events import LAST_EVENTS, JobEvent, events_after
 from store.job_record import Webhook
-from store.models import ModelRecord, create_model
+from store.models import create_model
 from store.webhooks import deliveries_of, new_secret
+from tests.store.records import a_job, a_model
 
 EXPIRED = -1.0
-
-
-def a_job(database: Database, model_name: str = "faces", **given: object) -> job_record.Job:
-    create_dataset(
-        database,
-        DatasetRecord(
-            name="photos",
-            digest="d",
-            num_bytes=1,
-            num_images=2,
-            channels=1,
-            classes={},
-            sizes=[],
-            rejected=[],
-            num_rejected=0,
-            artifact_key="datasets/photos.zip",
-        ),
-    )
-    return jobs.create_train_job(
-        database, dataset="photos", model_name=model_name, config={}, **given
-    )
-
-
-def a_model(name: str = "faces") -> ModelRecord:
-    return ModelRecord(
-        name=name, digest="0", details={}, artifact_prefix=f"models/{name}", num_bytes=1
-    )
 
 
 def a_checkpoint(job_id: str, step: int, score: float | None = None) -> Checkpoint:

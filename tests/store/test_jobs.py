@@ -11,7 +11,6 @@ import pytest
 
 from store import claims, jobs
 from store.database import Database
-from store.datasets import DatasetRecord, create_dataset
 from store.errors import (
     DatasetNotFound,
     IllegalTransition,
@@ -22,7 +21,8 @@ from store.errors import (
 )
 from store.events import events_after
 from store.job_record import Job
-from store.models import ModelRecord, create_model, get_model
+from store.models import create_model, get_model
+from tests.store.records import a_job, a_model
 
 ROOT = Path(__file__).parents[2]
 EXPIRED = -1.0  # seconds: a lease that ended before it began
@@ -57,33 +57,6 @@ WRITES = {
     ),
     "give back": lambda database, job_id, fence: claims.give_back(database, job_id, fence),
 }
-
-
-def a_model(name: str) -> ModelRecord:
-    return ModelRecord(
-        name=name, digest="0", details={}, artifact_prefix=f"models/{name}", num_bytes=1
-    )
-
-
-def a_job(database: Database, model_name: str = "faces", **given: object) -> Job:
-    create_dataset(
-        database,
-        DatasetRecord(
-            name="photos",
-            digest="d",
-            num_bytes=1,
-            num_images=2,
-            channels=1,
-            classes={},
-            sizes=[],
-            rejected=[],
-            num_rejected=0,
-            artifact_key="datasets/photos.zip",
-        ),
-    )
-    return jobs.create_train_job(
-        database, dataset="photos", model_name=model_name, config={"steps": 10}, **given
-    )
 
 
 def a_claimed_job(database: Database, lease_seconds: float = 60.0) -> tuple[Job, int]:
