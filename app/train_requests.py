@@ -51,6 +51,7 @@ class Training:
     dataset: DatasetRecord
     config: TrainConfig
     options: TrainOptions
+    device: str | None  # that the config was chosen for
     checkpoint: Checkpoint | None = None  # of an earlier job
 
 
@@ -71,7 +72,7 @@ def plan_training(services: Services, body: TrainRequest) -> Training:
         given = _as_the_model(given, model)
         given["objective"] = "consistency" if body.distill else "denoising"
     with blame_field(TrainRequest):
-        return Training(dataset, resolve_config(facts, **given), options)
+        return Training(dataset, resolve_config(facts, **given), options, given["device"])
 
 
 def _check_beginnings(body: TrainRequest) -> None:
@@ -219,7 +220,7 @@ def _continued(services: Services, body: TrainRequest) -> Training:
         resumed_from=Origin(earlier.id, checkpoint.step),
         dataset_digest=dataset.digest,
     )
-    return Training(dataset, config, options, checkpoint)
+    return Training(dataset, config, options, earlier.device, checkpoint)
 
 
 def _checkpoint(services: Services, job: Job, step: int | None) -> Checkpoint:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from store import transitions
+from store import nodes, transitions
 from store.checkpoints import Checkpoint, keep_checkpoint
 from store.database import Database, now
 from store.errors import LostLease, ModelConflict
@@ -22,17 +22,18 @@ from store.models import ModelRecord
 
 Wish = Literal["cancel", "pause"]
 
+GPU = "cuda"
 MAX_ATTEMPTS = 5  # without a new checkpoint in between
 
 
 def claim_next(
-    database: Database, kind: Kind, owner: str, lease_seconds: float
+    database: Database, kind: Kind, owner: str, lease_seconds: float, device: str | None = None
 ) -> tuple[str, int] | None:
     """Of the jobs that wait, the one of the highest priority, and of those the oldest: its id, and
-    the fence under which it is ours. None where no job waits."""
+    the fence under which it is ours. None where no job waits for one who computes on `device`."""
     first = (
         sa.select(Job.id)
-        .where(Job.kind == kind, transitions.free())
+        .where(Job.kind == kind, transitions.free(), _suits(device))
         .order_by(Job.priority.desc(), Job.id)
         .limit(1)
     )
@@ -43,6 +44,13 @@ def claim_next(
             return None
         if (fence := claim(database, job_id, owner, lease_seconds)) is not None:
             return job_id, fence
+
+
+def _suits(device: str | None) -> sa.ColumnElement[bool]:
+    """What was planned for a GPU waits for one, as long as there is a live worker that has it."""
+    if device == GPU:
+        return sa.true()
+    return sa.or_(Job.device.is_distinct_from(GPU), sa.not_(nodes.has_worker(GPU)))
 
 
 def claim(database: Database, job_id: str, owner: str, lease_seconds: float) -> int | None:

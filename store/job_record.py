@@ -44,6 +44,7 @@ class Job(Record):
     model_name: Mapped[str]  # to be made, or to be sampled from
     config: Mapped[dict[str, Any]]  # what the result is a function of
     options: Mapped[dict[str, Any]]  # of "train": what to begin with, what to keep
+    device: Mapped[str | None]  # of "train": what its config was chosen for
     priority: Mapped[int]  # the higher the sooner
     progress: Mapped[dict[str, Any]]
     error_code: Mapped[str | None]

@@ -29,6 +29,7 @@ def create_train_job(
     model_name: str,
     config: dict[str, Any],
     options: dict[str, Any] | None = None,
+    device: str | None = None,
     priority: int = DEFAULT_PRIORITY,
     webhook: Webhook | None = None,
     checkpoint: Checkpoint | None = None,
@@ -37,7 +38,7 @@ def create_train_job(
     Raises DatasetNotFound, or ModelConflict where a model of that name exists or another job is
     about to make it."""
     job = _new_job("train", model_name, config, dataset)
-    job.options, job.priority = options or {}, priority
+    job.options, job.device, job.priority = options or {}, device, priority
     if webhook:
         job.webhook_url, job.webhook_secret = webhook.url, webhook.secret
     if checkpoint:

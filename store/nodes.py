@@ -36,8 +36,8 @@ def heartbeat(database: Database, role: str, device: str | None = None) -> None:
     at, host = now(), socket.gethostname()
     with database.session() as session:
         if database.engine.dialect.name == "sqlite":
-            alive = Node.last_seen > at - timedelta(seconds=ALIVE_SECONDS)
-            other = session.scalars(sa.select(Node.host).where(alive, Node.host != host)).first()
+            query = sa.select(Node.host).where(_alive(), Node.host != host)
+            other = session.scalars(query).first()
             if other:
                 raise SecondHost(
                     f"host {other!r} uses this SQLite database; for several hosts set "
@@ -54,9 +54,8 @@ def heartbeat(database: Database, role: str, device: str | None = None) -> None:
 
 
 def live_nodes(database: Database, role: str) -> list[Node]:
-    alive = Node.last_seen > now() - timedelta(seconds=ALIVE_SECONDS)
     with database.session() as session:
-        return list(session.scalars(sa.select(Node).where(alive, Node.role == role)))
+        return list(session.scalars(sa.select(Node).where(_alive(), Node.role == role)))
 
 
 def devices(database: Database) -> set[str]:
@@ -64,6 +63,15 @@ def devices(database: Database) -> set[str]:
     return {node.device for node in live_nodes(database, "worker") if node.device}
 
 
+def has_worker(device: str) -> sa.ColumnElement[bool]:
+    """Whether a live worker computes on it."""
+    return sa.exists().where(_alive(), Node.role == "worker", Node.device == device)
+
+
 def leave(database: Database, role: str) -> None:
     with database.session() as session:
         session.execute(sa.delete(Node).where(Node.id == node_id(role)))
+
+
+def _alive() -> sa.ColumnElement[bool]:
+    return Node.last_seen > now() - timedelta(seconds=ALIVE_SECONDS)

@@ -25,7 +25,7 @@ from store.database import Database
 from store.errors import JobNotFound, LostLease
 from store.job_files import log_key
 from store.job_record import Kind
-from worker.device import num_gpus
+from worker.device import device_of_host, num_gpus
 from worker.logs import LOG_FILE
 from worker.settings import WorkerSettings
 
@@ -45,6 +45,7 @@ class Supervisor:
 
     def __init__(self, database: Database, settings: WorkerSettings, owner: str) -> None:
         self._database, self._settings, self._owner = database, settings, owner
+        self._device = device_of_host(settings.device)
         self._artifacts = ArtifactStore(settings.locations.artifacts_url)
         self._renew_seconds = min(WISH_SECONDS, settings.lease_seconds / 4)
         self.leaving = threading.Event()
@@ -54,7 +55,9 @@ class Supervisor:
         given back unfinished, and the workers should hear of it again."""
         if self.leaving.is_set():
             return True
-        claimed = claims.claim_next(self._database, kind, self._owner, self._settings.lease_seconds)
+        claimed = claims.claim_next(
+            self._database, kind, self._owner, self._settings.lease_seconds, self._device
+        )
         if claimed is None:
             return False
         job_id, fence = claimed

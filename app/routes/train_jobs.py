@@ -70,6 +70,7 @@ def create_train_job(body: TrainRequest, response: Response, services: ServicesD
             model_name=body.model_name or _model_name(services, training.dataset.name),
             config=training.config.to_dict(),
             options=training.options.to_dict(),
+            device=training.device,
             priority=body.priority,
             webhook=webhook,
             checkpoint=checkpoint,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from store import claims, jobs
+from store import claims, jobs, nodes
 from store.database import Database
 from store.errors import (
     DatasetNotFound,
@@ -345,6 +345,22 @@ def test_a_job_that_has_failed_too_often_does_not_hold_up_the_line(database):
     good = a_job(database, "good").id
     assert claims.claim_next(database, "train", "two", 60) == (good, 1)
     assert jobs.get_job(database, broken).status == "failed"
+
+
+def test_what_was_planned_for_a_gpu_waits_for_the_worker_that_has_one(database):
+    planned = a_job(database, "planned", device="cuda").id
+    nodes.heartbeat(database, "worker", "cuda")
+    assert claims.claim_next(database, "train", "one", 60, "cpu") is None
+    any_device = a_job(database, "any", device="cpu").id
+    assert claims.claim_next(database, "train", "one", 60, "cpu") == (any_device, 1)
+    assert claims.claim_next(database, "train", "two", 60, "cuda") == (planned, 1)
+
+
+def test_without_a_live_gpu_any_worker_takes_what_was_planned_for_one(database, monkeypatch):
+    planned = a_job(database, device="cuda").id
+    nodes.heartbeat(database, "worker", "cuda")
+    monkeypatch.setattr(nodes, "ALIVE_SECONDS", -1.0)
+    assert claims.claim_next(database, "train", "one", 60, "cpu") == (planned, 1)
 
 
 def test_of_racing_workers_each_has_a_job_of_its_own(database):
