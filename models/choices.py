@@ -61,7 +61,7 @@ def choose(situation: Situation) -> dict[str, Choice]:
     return {
         "net": net,
         "batch_size": _batch_size(situation),
-        "learning_rate": _learning_rate(net.value),
+        "learning_rate": learning_rate(net.value),
         "augmentation": _augmentation(situation),
         "precision": _precision(situation),
         "compile": _compile(situation),
@@ -82,9 +82,14 @@ def default_image_size(size: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def default_learning_rate(net: UNetConfig) -> float:
+def learning_rate(net: UNetConfig, *, distilled: bool = False) -> Choice:
     """2e-3 for nets of 32 channels, less for wider ones as 1 / sqrt(width)."""
-    return 2e-3 * math.sqrt(32 / max(32, net.block_out_channels[0]))
+    width = net.block_out_channels[0]
+    rate = 2e-3 * math.sqrt(32 / max(32, width))
+    reason = f"2e-3 at 32 channels, as 1 / sqrt(width) at {width}"
+    if distilled:
+        return Choice(rate / 2, f"half of {reason}: this net is trained already")
+    return Choice(rate, reason)
 
 
 def _net(situation: Situation) -> Choice:
@@ -135,11 +140,6 @@ def _batch_size(situation: Situation) -> Choice:
     if situation.longest >= 32:
         return Choice(min(32, most), "small, so that a CPU makes enough steps in the time")
     return Choice(min(128, most), "wider ones made no better use of a CPU")
-
-
-def _learning_rate(net: UNetConfig) -> Choice:
-    width = net.block_out_channels[0]
-    return Choice(default_learning_rate(net), f"2e-3 at 32 channels, as 1 / sqrt(width) at {width}")
 
 
 def _augmentation(situation: Situation) -> Choice:

@@ -2,12 +2,13 @@
 that it samples in one, two or four steps (Geng et al. 2024, "Consistency Models Made Easy").
 
 Its estimate at a noise level is pulled towards its own estimate, taken as fixed, at a lower level
-of the same image and the same noise. At first the lower level is the clean image itself, which is
-what the model has learned already; step by step it comes closer.
+of the same image and the same noise; stage by stage that level comes closer.
 
     r_s = r_t (1 - n(r_t) / 2^stage),   n(r) = 1 + 8 / (1 + e^r)
 
-with r = sigma / alpha, in STAGES stages over the budget. Where r_s falls below the lowest level the
+with r = sigma / alpha, in stages of equal length. The first two of the paper, whose target is the
+clean image nearly everywhere, are left out: a denoiser knows that already, and loses some of what
+it knows to the other distance. Where r_s falls below the lowest level the
 target is the image itself. The distance is |.| (their pseudo-Huber with c -> 0), weighted by
 1 / (r_t - r_s).
 """
@@ -24,7 +25,7 @@ from models.noise import Stream, normal, uniform
 from models.objective import Batch
 from models.schedule import Float64
 
-STAGES = 8
+STAGES = (3, 4, 5, 6, 7, 8)
 LOG_RATIO_MEAN, LOG_RATIO_STD = -1.1, 2.0  # of ln(sigma / alpha), as drawn
 HUBER = 0.00054  # times the square root of the number of values (Song & Dhariwal 2023)
 
@@ -59,7 +60,7 @@ def consistency_loss(
 
 def lower_ratios(ratio: Float64, progress: float) -> Float64:
     """Where the target looks; below 0 and up to the lowest level means the clean image."""
-    stage = min(STAGES, math.floor(progress * STAGES) + 1)
+    stage = STAGES[min(len(STAGES) - 1, math.floor(progress * len(STAGES)))]
     n = 1.0 + 8.0 / (1.0 + np.exp(np.minimum(ratio, 50.0)))
     return np.asarray(np.maximum(ratio * (1.0 - n / 2.0**stage), 0.0))
 

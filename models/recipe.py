@@ -19,7 +19,7 @@ from models.choices import (
     Situation,
     choose,
     default_image_size,
-    default_learning_rate,
+    learning_rate,
 )
 from models.model import ModelConfig
 from models.objective import LOSS_WEIGHTINGS, LossWeighting
@@ -174,8 +174,10 @@ def resolve_config(
     given = {name: value for name, value in overrides.items() if value is not None}
     if net:
         given["net"] = _with_parts(choices["net"].value, net)
-        if "learning_rate" not in given:
-            given["learning_rate"] = default_learning_rate(given["net"])
+    choices["learning_rate"] = learning_rate(
+        given.get("net", choices["net"].value),
+        distilled=given.get("objective") == "consistency",
+    )
     family = _family(preset, schedule)
     return TrainConfig(
         preset=preset,

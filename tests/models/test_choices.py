@@ -36,6 +36,20 @@ def test_what_the_caller_insists_on_needs_no_reason():
     assert "learning_rate" in resolve_config(DIGITS, minutes=1).reasons
 
 
+def test_a_net_that_is_trained_already_takes_smaller_steps_and_says_why():
+    new, distilled = (
+        resolve_config(DIGITS, minutes=1, objective=o) for o in ("denoising", "consistency")
+    )
+    assert distilled.learning_rate == new.learning_rate / 2
+    assert "trained already" in distilled.reasons["learning_rate"]
+
+
+def test_the_learning_rate_is_that_of_the_net_that_was_asked_for():
+    wide = resolve_config(DIGITS, minutes=1, net={"block_out_channels": (128, 128)})
+    assert wide.learning_rate == pytest.approx(1e-3)
+    assert wide.reasons["learning_rate"].endswith("at 128")
+
+
 def test_a_gpu_gets_a_wider_net_and_half_precision():
     cpu, gpu = (resolve_config(PHOTOS, minutes=30, device=d) for d in ("cpu", "cuda"))
     assert gpu.net.block_out_channels[0] > cpu.net.block_out_channels[0]

@@ -16,13 +16,13 @@ NET = UNetConfig(1, 1, block_out_channels=(8, 8), norm_num_groups=4, attention_h
 RATIOS = np.geomspace(0.002, 80.0, 50)
 
 
-def test_at_first_the_target_is_the_clean_image_and_then_it_comes_closer():
-    gaps = [RATIOS - lower_ratios(RATIOS, stage / STAGES) for stage in range(STAGES)]
-    assert np.array_equal(gaps[0][RATIOS < 0.5], RATIOS[RATIOS < 0.5])  # the lower one is 0
+def test_the_target_comes_closer_stage_by_stage():
+    gaps = [RATIOS - lower_ratios(RATIOS, i / len(STAGES)) for i in range(len(STAGES))]
+    assert gaps[0][0] / RATIOS[0] == pytest.approx(5 / 8, rel=1e-3)  # n(0) = 5
     for wide, narrow in pairwise(gaps):
         assert (narrow <= wide).all()
         assert (narrow > 0).all()
-    assert gaps[-1][-1] == pytest.approx(80.0 / 2**STAGES)
+    assert gaps[-1][-1] == pytest.approx(80.0 / 2 ** STAGES[-1])
 
 
 def test_the_end_is_in_the_last_stage():
