@@ -3,8 +3,9 @@
 The same images and batches for all; diffusers trains our network with classes where its setting
 has them, denoising-diffusion-pytorch the one of its own with the nearest number of parameters (its
 operations per image are in the table). They take turns, each in steps of the whole thing: reading
-images, noising, network, optimiser, average. `--quick` takes the small net and fewer rounds and
-leaves files of its own.
+images, noising, network, optimiser, average. Ours and the tuned ones compute in the precision that
+the service chooses on this machine, the peers' own settings in float32. `--quick` takes the small
+net and fewer rounds and leaves files of its own.
 """
 
 import argparse
@@ -70,7 +71,7 @@ def measure(
         turns = {name: turn(trainee, seconds) for name, trainee in trainees.items()}
         figures = in_turn(turns, rounds)
     entry = {
-        "net": f"{task.side} px, {trainees[OURS].num_parameters / 1e6:.1f}M parameters",
+        "net": f"{task.side} px, {trainees[OURS].num_parameters / 1e6:.1f}M, {config.precision}",
         "batch_size": batch_size,
         "images_per_second": figures,
         "num_parameters": {name: each.num_parameters for name, each in trainees.items()},

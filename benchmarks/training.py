@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import HERE, PEER_PYTHON
-from models.choices import DatasetFacts
+from models.choices import DatasetFacts, Device
 from models.data import Dataset, prepare
 from models.folder import save_model
 from models.generate import sample_images
@@ -32,6 +32,7 @@ from models.model import DiffusionModel
 from models.recipe import TrainConfig, resolve_config
 from models.train import TrainState, train
 from models.unet import UNet, UNetConfig
+from worker.device import device_of_host
 
 DIGITS = HERE.parent / "examples" / "digits" / "digits.zip"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -62,12 +63,12 @@ class Task:
         return int(self.dataset.images.shape[3])
 
     def config(self, *, minutes: float | None = None, batch_size: int | None = None) -> TrainConfig:
-        """What the service chooses for these images."""
+        """What the service chooses for these images on this machine."""
         images, classes = self.dataset.images, self.dataset.class_names
         facts = DatasetFacts(len(images), self.channels, (self.side, self.side), classes)
         return resolve_config(
             facts,
-            preset="edm",
+            device=cast(Device, device_of_host("")),
             minutes=minutes,
             steps=None if minutes else ENDLESS,
             batch_size=batch_size,
@@ -271,6 +272,7 @@ class Files:
     conditional: Path
     unconditional: Path
     num_parameters: int
+    bfloat16: bool  # in which ours computes
 
     def diffusers(
         self, settings: str, budget: float, *, conditional: bool, batch_size: int | None = None
@@ -283,6 +285,7 @@ class Files:
             net=str(net / "unet"),
             settings=settings,
             flip=self.task.flip,
+            bfloat16=self.bfloat16,
             batch_size=batch_size,
         )
 
@@ -301,6 +304,7 @@ class Files:
             parameters=self.num_parameters if like_ours else None,
             settings=settings,
             flip=task.flip,
+            bfloat16=self.bfloat16,
             batch_size=batch_size,
         )
 
@@ -315,7 +319,8 @@ def files_of(task: Task, config: TrainConfig) -> Iterator[Files]:
             folders[conditional] = Path(scratch) / f"net-{conditional}"
             save_model(_random_model(config, conditional), folders[conditional], {})
         count = sum(p.numel() for p in UNet(config.net).parameters())
-        yield Files(task, images, folders[True], folders[False], count)
+        bfloat16 = config.precision == "bfloat16"
+        yield Files(task, images, folders[True], folders[False], count, bfloat16)
 
 
 def _write_images(dataset: Dataset, folder: Path) -> None:

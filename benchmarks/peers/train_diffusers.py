@@ -6,7 +6,8 @@ class, `net` a folder with a UNet2DModel's config, `settings` one of
     default   what the example's script does without options but --use_ema: linear betas, epsilon,
               AdamW, cosine over 100 epochs, a DataLoader that decodes files, through accelerate
     tuned     what one would change for small images: they stay in memory as tensors, classes,
-              a large learning rate that falls to 0 at the end of the budget, fused and foreach
+              a large learning rate that falls to 0 at the end of the budget, fused and foreach,
+              bfloat16 where `bfloat16` says so
 
 `batch_size` and `learning_rate` of null are the setting's own; `flip` mirrors half of the images.
 Sampling is DDPM's in so many steps: of the digits of a tuned run, 544 steps long, a classifier saw
@@ -171,10 +172,17 @@ class Example(Sampled):
 
 class Tuned(Sampled):
     def __init__(
-        self, images: str, net: str, batch_size: int, learning_rate: float, flip: bool
+        self,
+        images: str,
+        net: str,
+        batch_size: int,
+        learning_rate: float,
+        flip: bool,
+        bfloat16: bool,
     ) -> None:
         super().__init__(net, batch_size)
         config = self.config
+        self.autocast = torch.autocast(DEVICE, torch.bfloat16, enabled=bfloat16)
         files = Files(images, config["sample_size"], config["in_channels"], flip=False)
         self.x0 = torch.stack([files[i]["input"] for i in range(len(files))]).to(DEVICE)
         self.labels = torch.tensor(files.labels, device=DEVICE)
@@ -199,7 +207,9 @@ class Tuned(Sampled):
             x0 = torch.where(mirrored, x0.flip(3), x0)
         x_t, noise, t = self.noised(x0.contiguous(memory_format=torch.channels_last))
         told = self.labels[index] if self.config["num_class_embeds"] else None
-        loss = mse_loss(self.unet(x_t, t, class_labels=told).sample, noise)
+        with self.autocast:
+            y = self.unet(x_t, t, class_labels=told).sample
+        loss = mse_loss(y.float(), noise)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
         self.optimizer.step()
@@ -213,12 +223,13 @@ def create(
     net: str,
     settings: str,
     flip: bool,
+    bfloat16: bool = False,
     batch_size: int | None = None,
     learning_rate: float | None = None,
 ) -> Sampled:
     if settings == "default":
         return Example(images, net, batch_size or 16, learning_rate or 1e-4, flip)
-    return Tuned(images, net, batch_size or 128, learning_rate or 1e-3, flip)
+    return Tuned(images, net, batch_size or 128, learning_rate or 1e-3, flip, bfloat16)
 
 
 if __name__ == "__main__":
