@@ -1,0 +1,111 @@
+"""`diffusion doctor`: what is installed, on what it computes, what is reachable, and what to do
+about what is not."""
+
+import importlib.metadata
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import typer
+from rich.console import Console
+
+from app.cli.front import front_of, size
+from app.client import Client, ClientError
+
+LITTLE_SPACE = 2 * 10**9
+PACKAGES = ("torch", "fastapi", "celery", "sqlalchemy", "pillow")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """`advice` is what to do, where something is amiss."""
+
+    what: str
+    found: str
+    ok: bool = True
+    advice: str = ""
+
+
+def examine(context: typer.Context) -> None:
+    """Look whether everything is in order, and say what to do where it is not."""
+    front = front_of(context)
+    with front.busy("looking"):
+        findings = [*_this_machine(), *_service(front.client)]
+
+    def show(console: Console) -> None:
+        for finding in findings:
+            mark = "[green]ok[/]" if finding.ok else "[red]no[/]"
+            console.print(f"{mark}  {finding.what}: ", end="")
+            console.print(finding.found, markup=False, highlight=False)
+            if finding.advice:
+                console.print(f"    {finding.advice}", markup=False, highlight=False)
+
+    front.say([asdict(finding) for finding in findings], show)
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _this_machine() -> Iterator[Finding]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding("Python", f"{version}, {sys.executable}")
+    yield Finding("packages", ", ".join(map(_installed, PACKAGES)))
+    yield _device()
+    compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    yield Finding(
+        "compiler",
+        compiler or "none",
+        advice=""
+        if compiler
+        else "With g++ installed, the service compiles networks that it uses "
+        "often, and samples up to twice as fast.",
+    )
+    yield _space()
+
+
+def _installed(package: str) -> str:
+    return f"{package} {importlib.metadata.version(package)}"
+
+
+def _device() -> Finding:
+    import torch  # takes a second, and nothing else here needs it
+
+    if torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory
+        others = f", {torch.cuda.device_count()} of them" if torch.cuda.device_count() > 1 else ""
+        return Finding("device", f"{torch.cuda.get_device_name(0)}, {size(memory)}{others}")
+    cores = f"CPU, {len(os.sched_getaffinity(0))} cores"
+    if not list(Path("/dev").glob("nvidia[0-9]*")):
+        return Finding("device", f"{cores}; no GPU is here")
+    advice = "The driver shows a GPU, but this torch cannot use it: install a build for CUDA."
+    return Finding("device", cores, ok=False, advice=advice)
+
+
+def _space() -> Finding:
+    folder = Path(os.environ.get("DIFFUSION_DATA_DIR") or "data").absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    what, found = "data folder", f"{folder}, {size(free)} free"
+    if not os.access(there, os.W_OK):
+        advice = "Set DIFFUSION_DATA_DIR to a folder that you may write to."
+        return Finding(what, f"{found}, not writable", ok=False, advice=advice)
+    if free < LITTLE_SPACE:
+        advice = "Make room: checkpoints and data sets are kept there."
+        return Finding(what, found, ok=False, advice=advice)
+    return Finding(what, found)
+
+
+def _service(client: Client) -> Iterator[Finding]:
+    try:
+        answer = client.ready()
+    except ClientError as error:
+        advice = "Start one by `diffusion up`, or name another by --url or DIFFUSION_URL."
+        yield Finding("service", str(error), ok=False, advice=advice)
+        return
+    yield Finding("service", f"{client.url}, {answer['status']}")
+    for name, component in answer["components"].items():
+        up = component["status"] == "up"
+        advice = "" if up else "`diffusion up` starts all parts; its log tells why this one is not."
+        yield Finding(name, f"{component['status']}, {component['detail']}", ok=up, advice=advice)

@@ -1,0 +1,99 @@
+"""`diffusion noise` and `diffusion sample`: images in files, and in the terminal where it can."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.front import Settings, front_of, request_of
+from app.cli.pictures import show_pictures
+from app.client import Samples
+
+LADDER = (0, 50, 100, 200, 300, 500, 700, 1000)
+TYPES = {".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
+
+
+def noise(
+    context: typer.Context,
+    image: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An image file.")],
+    t: Annotated[
+        list[int] | None,
+        typer.Option("-t", help="How far to go, 0 is the image itself. May be repeated."),
+    ] = None,
+    schedule: Annotated[str | None, typer.Option(help="linear where left out.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same one, the same noise.")] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help=f"The file to write: {', '.join(TYPES)}.")
+    ] = Path("noise.png"),
+    settings: Settings = None,
+) -> None:
+    """What noise does to an image: x_t for each t, side by side."""
+    front = front_of(context)
+    if out.suffix.lower() not in TYPES:
+        raise typer.BadParameter(f"{out} ends in none of {', '.join(TYPES)}", param_hint="--out")
+    made = front.client.noise(
+        image,
+        t or LADDER,
+        accept=TYPES[out.suffix.lower()],
+        **request_of(settings, schedule=schedule, seed=seed),
+    )
+    out.write_bytes(made.content)
+    front.say(
+        {"file": str(out), "used": made.used},
+        lambda console: console.print(f"{out}, seed {made.used['seed']}", markup=False),
+    )
+    if front.is_live:
+        show_pictures(front.console, [made.content])
+
+
+def sample(
+    context: typer.Context,
+    model: Annotated[str, typer.Argument(help="`diffusion models list` has them.")],
+    num_images: Annotated[int, typer.Option("--num-images", "-n")] = 1,
+    class_label: Annotated[
+        str | None,
+        typer.Option("--class", "-c", help="Its name; any class where left out."),
+    ] = None,
+    guidance_scale: Annotated[
+        float | None, typer.Option("--guidance", "-g", help="Exaggerates the class; 1 is off.")
+    ] = None,
+    num_inference_steps: Annotated[int | None, typer.Option("--steps")] = None,
+    sampler: Annotated[str | None, typer.Option(help="GET /samplers has them.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same one, the same images.")] = None,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The folder for the files.", file_okay=False)
+    ] = Path("."),
+    settings: Settings = None,
+) -> None:
+    """New images, one PNG file each."""
+    front = front_of(context)
+    request = request_of(
+        settings,
+        num_images=num_images,
+        class_label=class_label,
+        guidance_scale=guidance_scale,
+        num_inference_steps=num_inference_steps,
+        sampler=sampler,
+        seed=seed,
+    )
+    with front.busy("sampling"):
+        made = front.client.sample(model, **request)
+    paths = _write(made, model, out)
+    first, last = paths[0], paths[-1]
+    said = f"{first}" if first == last else f"{first} .. {last.name}"
+    front.say(
+        {"files": [str(path) for path in paths], "used": made.used},
+        lambda console: console.print(f"{said}, seed {made.used['seed']}", markup=False),
+    )
+    if front.is_live:
+        show_pictures(front.console, made.images)
+
+
+def _write(made: Samples, model: str, folder: Path) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    digits = len(str(len(made.images) - 1))
+    seed = made.used["seed"]
+    paths = [folder / f"{model}-{seed}-{i:0{digits}}.png" for i in range(len(made.images))]
+    for path, image in zip(paths, made.images, strict=True):
+        path.write_bytes(image)
+    return paths

@@ -1,0 +1,131 @@
+"""`diffusion`: the service on the command line.
+
+Everything that asks the service goes through app.client. Exit codes: 0 done, 1 refused or failed,
+2 wrong usage, 3 no service answers, 130 interrupted.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from app.cli import datasets, images, jobs, models
+from app.cli.doctor import examine
+from app.cli.front import Front
+from app.client import DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE, ClientError, Unreachable
+
+REFUSED, UNREACHABLE, INTERRUPTED = 1, 3, 130
+EVERYWHERE = {"--url": True, "--api-key": True, "--json": False}  # whether a value follows
+
+cli = typer.Typer(
+    name="diffusion",
+    help="Train diffusion models on your own images and make new ones. --url, --api-key and --json "
+    "may stand anywhere.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+cli.add_typer(datasets.cli, name="dataset")
+cli.add_typer(jobs.cli, name="jobs")
+cli.add_typer(models.cli, name="models")
+cli.command("train")(jobs.train)
+cli.command("noise")(images.noise)
+cli.command("sample")(images.sample)
+cli.command("doctor")(examine)
+
+
+def main() -> None:
+    """The entry point: errors in a line, without a traceback."""
+    try:
+        cli(_options_first(sys.argv[1:]), prog_name="diffusion")
+    except Unreachable as error:
+        _end(f"{error}\nIs it running? `diffusion up` starts one here; --url names another.", 3)
+    except (ClientError, OSError) as error:
+        _end(str(error), REFUSED)
+    except KeyboardInterrupt:
+        _end("interrupted", INTERRUPTED)
+
+
+@cli.callback()
+def options(
+    context: typer.Context,
+    url: Annotated[
+        str | None,
+        typer.Option(envvar=URL_VARIABLE, help="Of the service.", show_default=DEFAULT_URL),
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar=KEY_VARIABLE, help="Sent as a bearer token.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Say what happened as JSON, for programs.")
+    ] = False,
+) -> None:
+    context.obj = Front(url, api_key, json)
+
+
+# The service itself -------------------------------------------------------------------------------
+
+
+@cli.command()
+def up(
+    host: Annotated[str | None, typer.Option(help="Where to listen.")] = None,
+    port: Annotated[int | None, typer.Option(help="8000 where left out.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Where everything is kept; ./data where left out.")
+    ] = None,
+) -> None:
+    """Run the whole service here until Ctrl-C: the API, workers and a broker."""
+    _become("app.up", host=host, port=port, data_dir=data_dir)
+
+
+@cli.command()
+def api(
+    host: Annotated[str | None, typer.Option(help="Where to listen.")] = None,
+    port: Annotated[int | None, typer.Option(help="8000 where left out.")] = None,
+) -> None:
+    """Run the API alone; DIFFUSION_REDIS_URL names the broker that its workers share."""
+    _become("app.api", host=host, port=port)
+
+
+@cli.command()
+def worker(
+    kinds: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[train] [sample] [evaluate]", help="Kinds of jobs; all if none."),
+    ] = None,
+) -> None:
+    """Run a worker; DIFFUSION_REDIS_URL names the broker that it shares with the API."""
+    _become("worker.main", *kinds or ())
+
+
+def _become(module: str, *arguments: str, **settings: object) -> NoReturn:
+    for name, value in settings.items():
+        if value is not None:
+            os.environ[f"DIFFUSION_{name.upper()}"] = str(value)
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
+
+
+def _options_first(arguments: list[str]) -> list[str]:
+    """The options of all commands, wherever they stand, in front."""
+    first, rest = [], []
+    left = iter(arguments)
+    for argument in left:
+        if argument == "--":
+            rest += [argument, *left]
+        elif argument.partition("=")[0] in EVERYWHERE:
+            first.append(argument)
+            if EVERYWHERE[argument.partition("=")[0]] and "=" not in argument:
+                first += [value for value in [next(left, None)] if value is not None]
+        else:
+            rest.append(argument)
+    return first + rest
+
+
+def _end(message: str, code: int) -> NoReturn:
+    print(f"diffusion: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
