@@ -16,7 +16,7 @@ As many new images as the data set has (CIFAR: 1,000) are compared with the real
 
 The other 30% of the real images are measured likewise.
 
-    python -m benchmarks.quality --minutes 1 3
+    python -m benchmarks.quality --minutes 1 3 --all-steps 0     without the slowest samplers
     python -m benchmarks.quality --cifar cifar10-train.zip --cifar-minutes 10
     python -m benchmarks.quality --quick       seconds in place of minutes: shows that all works
 """
@@ -81,6 +81,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, nargs="+", default=[1 / 3, 2 / 3, 1, 2, 3])
     parser.add_argument("--cifar", type=Path, help="an archive of 32-pixel images in folders")
     parser.add_argument("--cifar-minutes", type=float, nargs="+", default=[10])
+    parser.add_argument(
+        "--all-steps", type=int, default=ALL_STEPS, help="of DDPM, at the end; 0 leaves it out"
+    )
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     result = "quality-part" if options.quick else "quality"
@@ -93,7 +96,8 @@ def main() -> None:
 
 def plans(options: argparse.Namespace) -> list[Plan]:
     small = digits()
-    minutes, count, all_steps = tuple(sorted(options.minutes)), len(small.dataset.images), ALL_STEPS
+    minutes, count = tuple(sorted(options.minutes)), len(small.dataset.images)
+    all_steps = options.all_steps
     large_minutes, per_class, large_count = tuple(sorted(options.cifar_minutes)), 500, 1000
     if options.quick:
         minutes, count, all_steps = (0.05, 0.1), 60, 60
