@@ -344,6 +344,7 @@ def _random_model(config: TrainConfig, conditional: bool) -> DiffusionModel:
 def check_same_net(peer: Peer, files: Files, config: TrainConfig) -> None:
     """AssertionError where diffusers' network says something else than ours with its weights."""
     model = _random_model(config, conditional=True)
+    model.net.eval()
     torch.manual_seed(1)
     x = torch.randn(4, config.channels, *config.image_size)
     c_noise, labels = torch.tensor([0.0, 3.0, 250.0, 999.0]), torch.arange(4)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from app.cli.front import Front, Settings, duration, front_of, request_of
 from app.client import Client, JobEnded
@@ -141,7 +141,7 @@ def _watch(front: Front, job: JobAnswer, *, may_cancel: bool) -> None:
     )
     with Progress(*columns, console=front.console, disable=not front.is_live) as bar:
         task = bar.add_task("", total=1.0, status=job.status, said="")
-        job = _followed(front, job, may_cancel, lambda job: bar.update(task, **_shown(job)))
+        job = _followed(front, job, may_cancel, bar, task)
     if job.status in ("failed", "cancelled"):
         if front.as_json:
             front.say(job, lambda console: None)
@@ -150,19 +150,21 @@ def _watch(front: Front, job: JobAnswer, *, may_cancel: bool) -> None:
 
 
 def _followed(
-    front: Front, job: JobAnswer, may_cancel: bool, show: Callable[[JobAnswer], None]
+    front: Front, job: JobAnswer, may_cancel: bool, bar: Progress, task: TaskID
 ) -> JobAnswer:
     while True:
         try:
             for job in front.client.watch(job.id):  # noqa: B020  the newest of it
-                show(job)
+                bar.update(task, **_shown(job))
                 if job.status == "paused":
                     break
             return job
         except KeyboardInterrupt:
+            bar.stop()
             if not (may_cancel and _is_to_cancel(job)):
                 raise
             job = front.client.cancel(job.id)
+            bar.start()
 
 
 def _is_to_cancel(job: JobAnswer) -> bool:

@@ -1,6 +1,7 @@
 """`diffusion` as people run it: processes of its own against a real service."""
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ from typer.testing import CliRunner
 
 from app.cli import pictures
 from app.cli.front import duration, request_of, size
-from app.cli.main import cli
+from app.cli.main import cli, main
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "examples" / "digits" / "digits.zip"
@@ -33,21 +35,57 @@ COMMAND = (sys.executable, "-m", "app.cli.main")
 NOWHERE = "http://127.0.0.1:9"
 
 
-@pytest.fixture(scope="module")
-def diffusion(service, tmp_path_factory):
-    """diffusion("jobs", "list"): the finished process; it must end with `code`."""
-    folder = tmp_path_factory.mktemp("here")
-    environment = {**os.environ, "DIFFUSION_URL": str(service.base_url), "COLUMNS": "160"}
+@dataclass
+class Done:
+    stdout: str
+    stderr: str
 
-    def run(*arguments, code=0, cwd=folder):
+
+@pytest.fixture(scope="module")
+def environment(service):
+    return {**os.environ, "DIFFUSION_URL": str(service.base_url), "COLUMNS": "160"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("here")
+
+
+@pytest.fixture(scope="module")
+def diffusion(environment, folder):
+    """diffusion("jobs", "list"): what it said, in this process; it must end with `code`."""
+
+    def run(*arguments, code=0):
+        out, err = io.StringIO(), io.StringIO()
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            patch.chdir(folder)
+            patch.setattr(sys, "argv", ["diffusion", *arguments])
+            for name in ("DIFFUSION_URL", "COLUMNS"):
+                patch.setenv(name, environment[name])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        assert ended.value.code == code, err.getvalue() + out.getvalue()
+        return Done(out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def process(environment, folder):
+    """The same as a process of its own."""
+
+    def run(*arguments, code=0):
         done = subprocess.run(
-            [*COMMAND, *arguments], capture_output=True, text=True, env=environment, cwd=cwd
+            [*COMMAND, *arguments], capture_output=True, text=True, env=environment, cwd=folder
         )
         assert done.returncode == code, done.stderr + done.stdout
         assert "Traceback" not in done.stderr
         return done
 
-    run.folder, run.environment = folder, environment
     return run
 
 
@@ -60,30 +98,30 @@ def model(diffusion):
     return "little"
 
 
-def test_the_whole_loop(diffusion, model):
-    assert "1797" in diffusion("dataset", "list").stdout
-    shown = diffusion("dataset", "show", "digits").stdout
+def test_the_whole_loop(process, folder, model):
+    assert "1797" in process("dataset", "list").stdout
+    shown = process("dataset", "show", "digits").stdout
     assert "1797 images, 8 x 8, greyscale" in shown
     assert re.search(r"^7 +179$", shown, re.MULTILINE)
-    jobs = diffusion("jobs", "list").stdout
+    jobs = process("jobs", "list").stdout
     assert re.search(r"succeeded +100% +little +digits", jobs)
-    assert re.search(r"little +8 x 8 +10", diffusion("models", "list").stdout)
+    assert re.search(r"little +8 x 8 +10", process("models", "list").stdout)
 
-    done = diffusion("sample", model, "-n3", "--class=7", "--steps=3", "--seed=5", "--out=new")
+    done = process("sample", model, "-n3", "--class=7", "--steps=3", "--seed=5", "--out=new")
     assert "new/little-5-0.png .. little-5-2.png, seed 5" in done.stdout
-    files = sorted((diffusion.folder / "new").iterdir())
+    files = sorted((folder / "new").iterdir())
     assert [_size_of(file) for file in files] == [(8, 8)] * 3
 
-    diffusion("noise", str(files[0]), "-t0", "-t1000", "-oladder.webp", "--seed=1")
-    assert _size_of(diffusion.folder / "ladder.webp") == (16, 8)
+    process("noise", str(files[0]), "-t0", "-t1000", "-oladder.webp", "--seed=1")
+    assert _size_of(folder / "ladder.webp") == (16, 8)
 
-    diffusion("models", "pull", model)
-    with zipfile.ZipFile(diffusion.folder / "little.zip") as archive:
+    process("models", "pull", model)
+    with zipfile.ZipFile(folder / "little.zip") as archive:
         assert any(name.endswith(".safetensors") for name in archive.namelist())
-    diffusion("models", "push", "copy", "little.zip")
-    assert "an upload" in diffusion("models", "show", "copy").stdout
-    diffusion("models", "delete", "copy", "--yes")
-    assert "copy" not in diffusion("models", "list").stdout
+    process("models", "push", "copy", "little.zip")
+    assert "an upload" in process("models", "show", "copy").stdout
+    process("models", "delete", "copy", "--yes")
+    assert "copy" not in process("models", "list").stdout
 
 
 def test_json_is_the_apis_and_may_stand_anywhere(diffusion, model):
@@ -118,8 +156,8 @@ def test_a_distilled_model_is_asked_for_by_an_option(diffusion, model):
     assert made["used"]["sampler"] == "consistency"
 
 
-def test_errors_are_a_line_and_a_code(diffusion, model):
-    refused = diffusion("sample", "nobody", code=1)
+def test_errors_are_a_line_and_a_code(diffusion, process, model):
+    refused = process("sample", "nobody", code=1)
     assert refused.stderr.startswith("diffusion: ")
     assert "nobody" in refused.stderr
     assert refused.stdout == ""
@@ -129,7 +167,7 @@ def test_errors_are_a_line_and_a_code(diffusion, model):
     diffusion("noise", str(DIGITS), "-o", "out.gif", code=2)
     diffusion("noise", str(DIGITS), code=1)  # no image
     diffusion("nonsense", code=2)
-    away = diffusion("--url", NOWHERE, "jobs", "list", code=3)
+    away = process("--url", NOWHERE, "jobs", "list", code=3)
     assert "diffusion up" in away.stderr
 
 
@@ -156,20 +194,20 @@ def test_every_command_explains_itself(command):
     assert "Usage: " in done.output
 
 
-def test_shells_can_complete(diffusion):
-    environment = {**diffusion.environment, "_DIFFUSION_COMPLETE": "complete_bash"}
+def test_shells_can_complete(environment):
+    environment = {**environment, "_DIFFUSION_COMPLETE": "complete_bash"}
     environment |= {"COMP_WORDS": "diffusion jo", "COMP_CWORD": "1"}
     done = subprocess.run(COMMAND, capture_output=True, text=True, env=environment)
     assert done.stdout.split() == ["jobs"]
 
 
 @pytest.mark.parametrize(("answer", "status"), [("l", "running"), ("c", "cancelled")])
-def test_ctrl_c_asks_whether_the_job_is_to_go_on(diffusion, service, model, answer, status):
+def test_ctrl_c_asks_whether_the_job_is_to_go_on(environment, service, model, answer, status):
     name = f"asked-{answer}"
     pid, terminal = pty.fork()
     if pid == 0:
         arguments = ["train", "digits", "--steps=100000", f"--name={name}", *TINY]
-        os.execve(COMMAND[0], [*COMMAND, *arguments], {**diffusion.environment, "TERM": "xterm"})
+        os.execve(COMMAND[0], [*COMMAND, *arguments], {**environment, "TERM": "xterm"})
     said = _until(terminal, b"images/s")
     os.write(terminal, b"\x03")
     said += _until(terminal, b"[l/c]")
