@@ -43,6 +43,10 @@ class Front:
             self._client = Client(self.url, api_key=self.api_key)
         return self._client
 
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
     def say(self, data: object, show: Callable[[Console], None]) -> None:
         if self.as_json:
             print(json.dumps(_plain(data), indent=2, ensure_ascii=False))

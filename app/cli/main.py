@@ -61,7 +61,8 @@ def options(
         bool, typer.Option("--json", help="Say what happened as JSON, for programs.")
     ] = False,
 ) -> None:
-    context.obj = Front(url, api_key, json)
+    context.obj = front = Front(url, api_key, json)
+    context.call_on_close(front.close)
 
 
 # The service itself -------------------------------------------------------------------------------
