@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from app.cli.front import front_of, size, table
+from app.cli.front import Yes, front_of, size, table
 from app.cli.pictures import show_pictures
 from app.schemas.records import DatasetAnswer
 
@@ -68,14 +68,11 @@ def show(context: typer.Context, name: Name) -> None:
 def delete(
     context: typer.Context,
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
 ) -> None:
     """Delete a data set; models that learned from it stay."""
-    if not yes:
-        typer.confirm(f"Delete data set {name}?", abort=True)
     front = front_of(context)
-    front.client.delete_dataset(name)
-    front.say({"deleted": name}, lambda console: console.print(f"deleted {name}"))
+    front.delete(f"data set {name}", name, front.client.delete_dataset, sure=yes)
 
 
 def _describe(console: Console, dataset: DatasetAnswer) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from app.cli.front import front_of, size
 from app.client import Client, ClientError
+from worker.device import num_gpus
 
 LITTLE_SPACE = 2 * 10**9
 PACKAGES = ("torch", "fastapi", "celery", "sqlalchemy", "pillow")
@@ -77,7 +78,7 @@ def _device() -> Finding:
         others = f", {torch.cuda.device_count()} of them" if torch.cuda.device_count() > 1 else ""
         return Finding("device", f"{torch.cuda.get_device_name(0)}, {size(memory)}{others}")
     cores = f"CPU, {len(os.sched_getaffinity(0))} cores"
-    if not list(Path("/dev").glob("nvidia[0-9]*")):
+    if not num_gpus():
         return Finding("device", f"{cores}; no GPU is here")
     advice = "The driver shows a GPU, but this torch cannot use it: install a build for CUDA."
     return Finding("device", cores, ok=False, advice=advice)

@@ -26,6 +26,8 @@ Settings = Annotated[
     ),
 ]
 
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
 
 @dataclass
 class Front:
@@ -58,6 +60,13 @@ class Front:
     ) -> None:
         found = list(items)
         self.say(found, lambda console: console.print(table(columns, map(row, found))))
+
+    def delete(self, what: str, name: str, work: Callable[[str], None], *, sure: bool) -> None:
+        """After a question, where the caller is not sure yet."""
+        if not sure:
+            typer.confirm(f"Delete {what}?", abort=True)
+        work(name)
+        self.say({"deleted": name}, lambda console: console.print(f"deleted {name}"))
 
     def uploading(self, title: str, work: Callable[[Callable[[int, int], None]], Result]) -> Result:
         """Do `work`, which tells how far it is, under a bar."""

@@ -40,7 +40,10 @@ def main() -> None:
     try:
         cli(_options_first(sys.argv[1:]), prog_name="diffusion")
     except Unreachable as error:
-        _end(f"{error}\nIs it running? `diffusion up` starts one here; --url names another.", 3)
+        _end(
+            f"{error}\nIs it running? `diffusion up` starts one here; --url names another.",
+            UNREACHABLE,
+        )
     except (ClientError, OSError) as error:
         _end(str(error), REFUSED)
     except KeyboardInterrupt:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.front import front_of, size, table
+from app.cli.front import Yes, front_of, size, table
 from app.schemas.records import ModelAnswer
 
 cli = typer.Typer(help="What was trained or uploaded.", no_args_is_help=True)
@@ -83,14 +83,11 @@ def push(
 def delete(
     context: typer.Context,
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
 ) -> None:
     """Delete a model."""
-    if not yes:
-        typer.confirm(f"Delete model {name}?", abort=True)
     front = front_of(context)
-    front.client.delete_model(name)
-    front.say({"deleted": name}, lambda console: console.print(f"deleted {name}"))
+    front.delete(f"model {name}", name, front.client.delete_model, sure=yes)
 
 
 def _size(model: ModelAnswer) -> str:
