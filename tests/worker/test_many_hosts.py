@@ -75,6 +75,7 @@ def test_a_host_that_vanishes_is_replaced_and_the_weights_are_the_same(open_host
     for pid in (worker.pid, *lost.workers_on(job)):
         os.kill(pid, signal.SIGKILL)
     worker.wait()
+    lost.wait(job, lambda j: not lost.workers_on(j))
     shutil.rmtree(lost.locations.data_dir)
 
     assert other.finish(job) == undisturbed
@@ -90,6 +91,7 @@ def test_what_one_host_trained_another_serves(open_host):
     trains.start_worker()
     job = trains.accept(steps=20)
     trains.finish(job)
+    trains.wait(job, lambda _: not trains.job_folders())
     trains.close()
     shutil.rmtree(trains.locations.data_dir)
     with api_on(serves) as client:
