@@ -22,6 +22,7 @@ from app.logs import RequestLog
 from app.metrics import Metrics
 from app.problems import ANY_PROBLEM, FieldError, Problem
 from app.routes import (
+    console,
     datasets,
     docs,
     evaluations,
@@ -60,6 +61,7 @@ ROUTES = (
     health,
     metrics,
     docs,
+    console,
 )
 TAGS = [
     {"name": "noise", "description": "The forward process on an image of yours."},
@@ -86,6 +88,7 @@ def create_app(settings: Settings) -> FastAPI:
     for routes in ROUTES:
         app.include_router(routes.router)
     app.mount("/static", docs.CachedFiles(directory=STATIC), name="static")
+    app.mount("/console", console.Modules(directory=console.FOLDER), name="console")
     install_error_handlers(app)
     app.add_middleware(
         BodyLimit,

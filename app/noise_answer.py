@@ -15,11 +15,19 @@ from app.noising import NoisedPicture, noise_picture, noise_schedule
 from app.noisy_png import encode_noisy_png
 from app.schemas.noise import NoiseAnswer, NoisedImage, NoiseForm
 from app.settings import Settings
-from models.images import ImageFormat, decode_image, encode_image, image_grid, resize_image
+from models.images import (
+    ImageFormat,
+    decode_image,
+    encode_animation,
+    encode_image,
+    image_grid,
+    resize_image,
+)
 from models.schedule import NoiseSchedule, ScheduleConfig
 
 FORMATS: dict[str, ImageFormat] = {"image/png": "png", "image/webp": "webp", "image/jpeg": "jpeg"}
-OFFERED = (*FORMATS, "application/zip", "application/json")
+ANIMATION = "image/apng"
+OFFERED = (*FORMATS, ANIMATION, "application/zip", "application/json")
 MAX_SIDE = {"image/png": 2**31 - 1, "image/webp": 16_383, "image/jpeg": 65_500}
 
 
@@ -39,6 +47,9 @@ def answer(form: NoiseForm, media_type: str, settings: Settings) -> Response:
         return Response(_json(form, seed, pictures), headers=headers, media_type=media_type)
     if media_type == "application/zip":
         return Response(_zip(pictures), headers=headers, media_type=media_type)
+    if media_type == ANIMATION:
+        content = encode_animation([picture.image for picture in pictures], "png")
+        return Response(content, headers=headers, media_type=media_type)
     strip = pictures[0].image
     if len(pictures) > 1:
         strip = image_grid(np.stack([picture.image for picture in pictures]), len(pictures))

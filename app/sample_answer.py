@@ -8,17 +8,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from app.sampling import Sampling
 from app.schemas.sample import SampleAnswer, TrajectoryStep
 from models.engine import Event, Made, Seen
-from models.images import ImageFormat, encode_image, image_grid
+from models.images import ImageFormat, encode_animation, encode_image, image_grid
 
 UInt8 = NDArray[np.uint8]
 
 FORMATS: dict[str, ImageFormat] = {"image/png": "png", "image/webp": "webp", "image/jpeg": "jpeg"}
-FRAME_MILLISECONDS, LAST_FRAME_MILLISECONDS = 80, 1500
 
 
 @dataclass
@@ -105,14 +103,8 @@ def _animation(harvest: Harvest, images: UInt8) -> bytes:
     walks = [harvest.trajectory(i) for i in range(len(images))]
     frames = [_frame([(s.x_t, s.x0_hat) for s in step]) for step in zip(*walks, strict=True)]
     frames.append(_frame([(image, image) for image in images]))
-    buffer = io.BytesIO()
-    durations = [FRAME_MILLISECONDS] * (len(frames) - 1) + [LAST_FRAME_MILLISECONDS]
-    frames[0].save(
-        buffer, "WEBP", save_all=True, append_images=frames[1:], duration=durations, lossless=True
-    )
-    return buffer.getvalue()
+    return encode_animation(frames, "webp")
 
 
-def _frame(pairs: Sequence[tuple[UInt8, UInt8]]) -> Image.Image:
-    sheet = image_grid(np.stack([picture for pair in pairs for picture in pair]), 2, padding=1)
-    return Image.fromarray(sheet[:, :, 0] if sheet.shape[2] == 1 else sheet)
+def _frame(pairs: Sequence[tuple[UInt8, UInt8]]) -> UInt8:
+    return image_grid(np.stack([picture for pair in pairs for picture in pair]), 2, padding=1)

@@ -9,7 +9,8 @@ import io
 import math
 import struct
 import warnings
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 ImageFormat = Literal["png", "webp", "jpeg"]
 READABLE = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 4096 * 4096
+FRAME_MILLISECONDS, LAST_FRAME_MILLISECONDS = 80, 1500
 
 _GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "F")
 _ORIENTATION = 0x0112  # the Exif tag
@@ -69,7 +71,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
 
 def encode_image(image: NDArray[np.uint8], file_format: ImageFormat) -> bytes:
     """A file of an image (H, W, C) uint8. PNG is exact, WebP and JPEG of quality 95 are not."""
-    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    picture = _as_pillow(image)
     buffer = io.BytesIO()
     if file_format == "png":
         # Noise does not compress: higher levels take several times longer to save a few percent.
@@ -81,12 +83,32 @@ def encode_image(image: NDArray[np.uint8], file_format: ImageFormat) -> bytes:
     return buffer.getvalue()
 
 
+def encode_animation(
+    images: Sequence[NDArray[np.uint8]], file_format: Literal["png", "webp"]
+) -> bytes:
+    """A file that shows images (H, W, C) uint8 one after the other, exactly, over and over."""
+    first, *others = (_as_pillow(image) for image in images)
+    durations = [FRAME_MILLISECONDS] * len(others) + [LAST_FRAME_MILLISECONDS]
+    options: dict[str, Any] = {"compress_level": 1} if file_format == "png" else {"lossless": True}
+    buffer = io.BytesIO()
+    first.save(
+        buffer,
+        file_format,
+        save_all=True,
+        append_images=others,
+        duration=durations,
+        loop=0,
+        **options,
+    )
+    return buffer.getvalue()
+
+
 def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """Cut to the aspect ratio of `size` (height, width) around the centre, then scale."""
     height, width = size
     if image.shape[:2] == (height, width):
         return image
-    picture = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    picture = _as_pillow(image)
     fitted = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
     return np.asarray(fitted).reshape(height, width, image.shape[2])
 
@@ -155,3 +177,7 @@ def _grey(picture: Image.Image) -> NDArray[np.uint8]:
             raise _Unreadable("the image has more than 16 bits a pixel, or negative ones")
         return ((wide + 128) // 257).astype(np.uint8)
     return np.asarray(picture.convert("L"))
+
+
+def _as_pillow(image: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from app import problems
 from app.errors import InvalidInput, invalid
 from app.multipart import parse_form
-from app.noise_answer import FORMATS, OFFERED
+from app.noise_answer import ANIMATION, FORMATS, OFFERED
 from app.representation import choose
 from app.schemas.noise import NoiseAnswer, NoiseForm
 from app.services import services_of
@@ -55,10 +55,11 @@ _OPENAPI: dict[str, Any] = {
     response_class=Response,
     responses={
         200: {
-            "description": "The noised image; with several t a strip of them, left to right. As "
-            "zip one PNG for each, as JSON base64 with the coefficients used.",
+            "description": "The noised image; with several t a strip of them, left to right, as "
+            "image/apng an animation. As zip one PNG for each, as JSON base64 with the "
+            "coefficients used.",
             "model": NoiseAnswer,
-            "content": dict.fromkeys((*FORMATS, "application/zip"), _BINARY),
+            "content": dict.fromkeys((*FORMATS, ANIMATION, "application/zip"), _BINARY),
             "headers": {
                 name: {"description": text, "schema": {"type": "string"}}
                 for name, text in _HEADERS.items()

@@ -25,6 +25,7 @@ from app.schemas.train_jobs import (
     JobMetrics,
     MetricLine,
     SampleList,
+    TrainPlan,
 )
 from app.schemas.train_request import TrainRequest
 from app.services import Services, ServicesDep
@@ -82,6 +83,27 @@ def create_train_job(body: TrainRequest, response: Response, services: ServicesD
     submit(services.queue, job.id, "train")  # if it fails, the reaper announces the job
     response.headers["Location"] = f"/train-jobs/{job.id}"
     return JobAnswer.of(job, secret=webhook.secret if webhook else None)
+
+
+@router.post(
+    "/plan",
+    summary="What a training job would be, without starting it",
+    responses=problems.declare(
+        problems.NOT_FOUND, problems.CONFLICT, problems.UNSUPPORTED, problems.INVALID
+    ),
+)
+def plan_train_job(body: TrainRequest, services: ServicesDep) -> TrainPlan:
+    """Takes what POST /train-jobs takes, and refuses what it refuses: every choice with its
+    reason."""
+    webhook_of(body)
+    training = plan_training(services, body)
+    dataset = training.dataset.name
+    return TrainPlan(
+        dataset=dataset,
+        model_name=body.model_name or _model_name(services, dataset),
+        device=training.device,
+        config=training.config.to_dict(),
+    )
 
 
 @router.get("", summary="List the jobs, newest first")

@@ -4,10 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    Field,
-)
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.schemas.records import JobState
 from store.checkpoints import Checkpoint, best_of
@@ -82,6 +79,19 @@ class JobAnswer(JobState):
             begins_with=options.fine_tune.model if options.fine_tune else None,
             webhook=WebhookState.of(job, deliveries, secret),
         )
+
+
+class TrainPlan(BaseModel):
+    """What POST /train-jobs would make of the same request."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    dataset: str
+    model_name: str
+    device: str | None = Field(description="that the choices are made for")
+    config: dict[str, Any] = Field(
+        description="the resolved hyperparameters; `reasons` says of what was chosen, why"
+    )
 
 
 def _links(job: Job) -> dict[str, str]:

@@ -110,6 +110,18 @@ def test_a_zip_has_one_file_for_each_t(client, picture):
         assert np.array_equal(pixels(archive.read("000-t00000.png")), pixels(picture()))
 
 
+def test_an_animation_has_one_frame_for_each_t(client, picture):
+    times = [0, 400, 800]
+    answer = noise(client, picture(), accept="image/apng", t=times, seed=1)
+    assert answer.headers["content-type"] == "image/apng"
+    with Image.open(io.BytesIO(answer.content)) as animation:
+        assert animation.n_frames == 3
+        for i, t in enumerate(times):
+            animation.seek(i)
+            alone = noise(client, picture(), t=t, seed=1)
+            assert np.array_equal(np.asarray(animation.convert("RGB")), pixels(alone.content))
+
+
 def test_json_says_what_was_used(client, picture):
     answer = noise(
         client, picture(), accept="application/json", t=[0, 600], seed=9, schedule="cosine"

@@ -320,6 +320,43 @@ def test_without_a_dataset_nothing_starts(client):
     assert answer.json()["errors"][0]["pointer"] == "/dataset"
 
 
+# Planning -----------------------------------------------------------------------------------------
+
+
+def test_a_plan_is_what_the_job_would_be_and_starts_nothing(client):
+    client.put("/datasets/digits", content=DIGITS.read_bytes())
+    before = client.get("/train-jobs").json()
+    request = {"dataset": "digits", "minutes": 3, "batch_size": 48, "model_name": "planned"}
+    plan = client.post("/train-jobs/plan", json=request).raise_for_status().json()
+    assert client.get("/train-jobs").json() == before
+    job = client.post("/train-jobs", json=request).json()
+    client.post(job["links"]["cancel"])
+    assert plan["config"] == job["config"]
+    assert (plan["dataset"], plan["model_name"]) == (job["dataset"], job["model_name"])
+    assert "dropout" in plan["config"]["reasons"]["net"]
+    assert "batch_size" not in plan["config"]["reasons"]
+
+
+@pytest.mark.parametrize(
+    ("given", "pointer"),
+    [
+        ({"minutes": -1}, "/minutes"),
+        ({"net": {"dropout": 2}}, "/net/dropout"),
+        ({"webhook_url": "ftp://example.org/"}, "/webhook_url"),
+    ],
+)
+def test_a_plan_is_refused_as_the_job_would_be(client, given, pointer):
+    client.put("/datasets/digits", content=DIGITS.read_bytes())
+    answers = [
+        client.post(address, json={"dataset": "digits", **given})
+        for address in ("/train-jobs/plan", "/train-jobs")
+    ]
+    assert [answer.status_code for answer in answers] == [422, 422]
+    plan, job = (answer.json()["errors"] for answer in answers)
+    assert plan == job
+    assert plan[0]["pointer"] == pointer
+
+
 # Fine-tuning --------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,173 @@
+// The way to the service. Addresses are relative, so that the page also works behind a prefix.
+
+/** What the service refused, in its words; `errors` name the fields at fault (RFC 9457). */
+export class Problem extends Error {
+  constructor(status, body) {
+    super(body.detail || body.title || `The service answered ${status}.`);
+    this.status = status;
+    this.errors = body.errors ?? [];
+  }
+
+  /** What is said of a field, as `minutes` or `net/dropout`; undefined where nothing is. */
+  of(field) {
+    const found = this.errors.find((e) => e.pointer === `/${field}` || e.parameter === field);
+    return found?.detail;
+  }
+}
+
+/** No answer: the service is stopped, or the network is down. */
+export class Unreachable extends Error {
+  constructor() {
+    super("The service does not answer.");
+  }
+}
+
+/** An address whose parts are escaped: at`models/${name}`. */
+export function at(strings, ...parts) {
+  return String.raw({ raw: strings }, ...parts.map(encodeURIComponent));
+}
+
+/** A response that is a success. Throws Problem, Unreachable, and AbortError after signal's abort. */
+export async function ask(address, { json, accept, headers, ...options } = {}) {
+  const init = { ...options, headers: { ...headers } };
+  if (accept) init.headers.Accept = accept;
+  if (json) {
+    init.method ??= "POST";
+    init.headers["Content-Type"] = "application/json";
+    init.body = JSON.stringify(json);
+  }
+  const response = await reach(() => fetch(address, init));
+  if (!response.ok) throw new Problem(response.status, await response.json().catch(() => ({})));
+  return response;
+}
+
+export async function get(address, signal) {
+  const response = await ask(address, { signal, accept: "application/json" });
+  return reach(() => response.json());
+}
+
+export async function post(address, json = {}) {
+  return (await ask(address, { json, accept: "application/json" })).json();
+}
+
+export const remove = (address) => ask(address, { method: "DELETE" });
+
+/** All items of a list, which the service gives in pages. */
+export async function all(address, key, signal) {
+  const items = [];
+  for (;;) {
+    const after = items.length ? `&after=${encodeURIComponent(items.at(-1)[key])}` : "";
+    const page = await get(`${address}?limit=100${after}`, signal);
+    items.push(...page.items);
+    if (!page.has_more) return items;
+  }
+}
+
+/** PUT a file; `sent` is told how much of it is there, 0..1. fetch cannot tell that. */
+export function upload(address, blob, sent) {
+  return new Promise((resolve, reject) => {
+    const request = new XMLHttpRequest();
+    request.open("PUT", address);
+    request.upload.onprogress = (event) => sent(event.loaded / (event.total || 1));
+    request.onerror = () => {
+      connection.lose();
+      reject(new Unreachable());
+    };
+    request.onload = () => {
+      let body = {};
+      try {
+        body = JSON.parse(request.responseText);
+      } catch {
+        // not the service's own answer; the status says enough
+      }
+      if (request.status < 300) resolve(body);
+      else reject(new Problem(request.status, body));
+    };
+    request.send(blob);
+  });
+}
+
+/** The server-sent events of a response to POST, as {type, data}. */
+export async function* events(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  try {
+    for (;;) {
+      const { value, done } = await reach(() => reader.read());
+      if (done) return;
+      const blocks = (rest + value).split("\n\n");
+      rest = blocks.pop();
+      for (const block of blocks) {
+        const event = { type: "message", data: "" };
+        for (const line of block.split("\n")) {
+          const [name, ...text] = line.split(": ");
+          if (name === "event") event.type = text.join(": ");
+          if (name === "data") event.data += text.join(": ");
+        }
+        if (event.data) yield { type: event.type, data: JSON.parse(event.data) };
+      }
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+// The connection ----------------------------------------------------------------------------------
+
+const HEARTBEAT = 5000;
+const RETRY = 1000;
+
+/** `epoch` grows each time a lost connection is back, so that whatever was shown is asked anew. */
+export const connection = {
+  lost: false,
+  epoch: 0,
+  listeners: new Set(),
+
+  lose() {
+    if (this.lost) return;
+    this.lost = true;
+    this.tell();
+    this.retry();
+  },
+
+  async retry() {
+    while (this.lost) {
+      await sleep(RETRY);
+      if (!(await alive())) continue;
+      this.lost = false;
+      this.epoch += 1;
+      this.tell();
+    }
+  },
+
+  tell() {
+    for (const listener of this.listeners) listener();
+  },
+
+  async watch() {
+    for (;;) {
+      await sleep(HEARTBEAT);
+      if (!this.lost && !document.hidden && !(await alive())) this.lose();
+    }
+  },
+};
+
+async function alive() {
+  try {
+    return (await fetch("healthz", { cache: "no-store" })).ok;
+  } catch {
+    return false;
+  }
+}
+
+async function reach(way) {
+  try {
+    return await way();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    connection.lose();
+    throw new Unreachable();
+  }
+}
+
+export const sleep = (milliseconds) => new Promise((wake) => setTimeout(wake, milliseconds));

@@ -1,0 +1,130 @@
+// Curves, drawn by uPlot.
+
+import { html, useEffect, useRef } from "../vendor/htm-preact.js";
+import uPlot from "../vendor/uplot.js";
+
+const FEW = 20; // values, which are shown as points too
+const COLOURS = ["--curve-1", "--curve-2", "--curve-3"];
+
+/**
+ * x and lines[i].y are lists of one length; `mark` is an x to point at. `says` is the chart in words.
+ */
+export function Chart({ x, lines, mark, says, xLabel, logX, logY, height = 180 }) {
+  const place = useRef();
+  const now = useRef({}).current;
+  const labels = lines.map((line) => line.label).join();
+  now.data = [x, ...lines.map((line) => line.y)];
+  now.mark = mark;
+
+  useEffect(() => {
+    const make = () => {
+      now.plot?.destroy();
+      now.plot = new uPlot(options(place.current, lines, xLabel, logX, logY, height, now), now.data);
+      place.current.append(now.plot.root);
+    };
+    make();
+    const resize = new ResizeObserver(() =>
+      now.plot.setSize({ width: place.current.clientWidth, height }),
+    );
+    resize.observe(place.current);
+    addEventListener("theme", make);
+    return () => {
+      removeEventListener("theme", make);
+      resize.disconnect();
+      now.plot.destroy();
+      now.plot = undefined;
+    };
+  }, [labels, logX, logY, height]);
+
+  const first = now.data.map((values) => `${values.length}:${values.at(0)}:${values.at(-1)}`).join();
+  useEffect(() => now.plot.setData(now.data), [first]);
+  useEffect(() => now.plot.redraw(false), [mark]);
+
+  return html`
+    <figure class="chart">
+      <figcaption>
+        ${lines.map(
+          (line, i) => html`<span class="key"><i class=${`swatch swatch-${i + 1}`}></i>${line.label}</span>`,
+        )}
+      </figcaption>
+      <div ref=${place} role="img" aria-label=${says} data-points=${x.length}></div>
+    </figure>
+  `;
+}
+
+function options(place, lines, xLabel, logX, logY, height, now) {
+  const style = getComputedStyle(place);
+  const colour = (name) => colourIn(place, name);
+  const axis = {
+    stroke: style.color,
+    font: `12px ${style.fontFamily}`,
+    labelFont: `12px ${style.fontFamily}`,
+    grid: { stroke: colour("--line"), width: 1 },
+    ticks: { stroke: colour("--line"), width: 1 },
+  };
+  return {
+    width: place.clientWidth,
+    height,
+    padding: [8, 24, 0, 0],
+    legend: { show: false },
+    cursor: { show: false },
+    scales: { x: { time: false, distr: logX ? 3 : 1 }, y: { distr: logY ? 3 : 1 } },
+    axes: [
+      { ...axis, ...(logX && powers), values: short, label: xLabel, labelSize: 18, size: 34 },
+      { ...axis, ...(logY && powers), values: short, size: 56 },
+    ],
+    series: [
+      {},
+      ...lines.map((line, i) => ({
+        label: line.label,
+        stroke: colour(COLOURS[i]),
+        width: 2,
+        points: { show: (plot) => line.points || plot.data[0].length < FEW },
+      })),
+    ],
+    hooks: { draw: [(plot) => point(plot, now.mark, colour("--accent"))] },
+  };
+}
+
+/** What a variable of the style sheet is here and now; canvas does not know variables. */
+function colourIn(place, name) {
+  const probe = place.appendChild(document.createElement("i"));
+  probe.style.color = `var(${name})`;
+  const { color } = getComputedStyle(probe);
+  probe.remove();
+  return color;
+}
+
+function point(plot, mark, colour) {
+  if (mark === undefined) return;
+  const { ctx, bbox } = plot;
+  const at = plot.valToPos(mark, "x", true);
+  ctx.save();
+  ctx.strokeStyle = colour;
+  ctx.lineWidth = 2 * devicePixelRatio;
+  ctx.beginPath();
+  ctx.moveTo(at, bbox.top);
+  ctx.lineTo(at, bbox.top + bbox.height);
+  ctx.stroke();
+  ctx.restore();
+}
+
+/** Ticks of a logarithmic axis: powers of ten, or where it spans less than two of them, more. */
+const powers = {
+  splits: (plot, axis, low, high) => {
+    const [first, last] = [Math.ceil(Math.log10(low)), Math.floor(Math.log10(high))];
+    const factors = last - first < 1 ? [1, 2, 5] : [1];
+    const stride = Math.max(1, Math.ceil((last - first) / 6));
+    const ticks = [];
+    for (let power = first - 1; power <= last; power += 1)
+      for (const factor of factors) if ((power - first) % stride === 0) ticks.push(factor * 10 ** power);
+    return ticks.filter((tick) => tick >= low && tick <= high);
+  },
+  filter: (plot, ticks) => ticks,
+};
+
+const short = (plot, ticks) =>
+  ticks.map((tick) => {
+    const size = Math.abs(tick);
+    return size && (size < 1e-3 || size >= 1e5) ? tick.toExponential(0) : `${Number(tick.toPrecision(6))}`;
+  });

@@ -1,0 +1,99 @@
+// Files that were dropped or chosen, and files to take away.
+
+import { downloadZip } from "../vendor/client-zip.js";
+import { ask } from "./api.js";
+
+const ARCHIVE = /\.(zip|tar|tar\.gz|tgz)$/i;
+
+/** {name, blob}: the archive itself, or one of what was given. Throws Error where there is nothing. */
+export async function archiveOf(source) {
+  const files = await filesOf(source);
+  if (!files.length) throw new Error("There is no file in it.");
+  if (files.length === 1 && ARCHIVE.test(files[0].path)) {
+    return { name: stem(files[0].path), blob: files[0].file };
+  }
+  // A single folder is the data set; the folders in it are its classes.
+  const top = files[0].path.split("/")[0];
+  const isOne = files.every(({ path }) => path.startsWith(`${top}/`));
+  const entries = files.map(({ path, file }) => ({
+    name: isOne ? path.slice(top.length + 1) : path,
+    input: file,
+    lastModified: new Date(2000, 0, 1), // the same files are the same archive
+  }));
+  return { name: isOne ? top : "images", blob: await downloadZip(entries).blob() };
+}
+
+/** The first image of what was dropped or chosen. */
+export const imageOf = (source) => source.files[0];
+
+async function filesOf(source) {
+  const entries = [...(source.items ?? [])].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  const found = entries.length
+    ? (await Promise.all(entries.map(walk))).flat()
+    : [...source.files].map((file) => ({ path: file.webkitRelativePath || file.name, file }));
+  return found
+    .filter(({ path }) => !path.split("/").some((part) => part.startsWith(".")))
+    .sort((a, b) => (a.path < b.path ? -1 : 1));
+}
+
+async function walk(entry) {
+  if (entry.isFile) {
+    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
+    return [{ path: entry.fullPath.slice(1), file }];
+  }
+  const reader = entry.createReader();
+  const inside = [];
+  for (;;) {
+    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    if (!some.length) break;
+    inside.push(...some);
+  }
+  return (await Promise.all(inside.map(walk))).flat();
+}
+
+const stem = (path) => path.split("/").at(-1).replace(ARCHIVE, "");
+
+/** A name that the service takes, made of any text. */
+export const nameOf = (text) =>
+  text
+    .toLowerCase()
+    .replace(/[^a-z0-9._-]+/g, "-")
+    .replace(/^[^a-z0-9]+/, "")
+    .slice(0, 60) || "images";
+
+export function save(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+/** Ask, and keep the answer as a file. */
+export async function download(address, name, options) {
+  save(await (await ask(address, options)).blob(), name);
+}
+
+/** An image scaled to fit a square of `side` pixels, as a PNG; never enlarged. */
+export async function scaled(image, side) {
+  const bitmap = await createImageBitmap(image);
+  const scale = Math.min(1, side / Math.max(bitmap.width, bitmap.height));
+  const canvas = document.createElement("canvas");
+  canvas.width = Math.max(1, Math.round(scale * bitmap.width));
+  canvas.height = Math.max(1, Math.round(scale * bitmap.height));
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.fillStyle = "#fff"; // where it is transparent, as the service does
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  return blobOf(canvas);
+}
+
+export const blobOf = (canvas) => new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+
+export const base64 = (text) => `data:image/png;base64,${text}`;
+
+export async function toBase64(blob) {
+  const content = new Uint8Array(await blob.arrayBuffer());
+  return btoa(content.reduce((text, byte) => text + String.fromCharCode(byte), ""));
+}

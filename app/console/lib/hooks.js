@@ -1,0 +1,153 @@
+// State that several pages need.
+
+import { useCallback, useEffect, useMemo, useRef, useState } from "../vendor/htm-preact.js";
+import { connection, get } from "./api.js";
+
+export function useConnection() {
+  const [, redraw] = useState({});
+  useEffect(() => {
+    const listener = () => redraw({});
+    connection.listeners.add(listener);
+    return () => connection.listeners.delete(listener);
+  }, []);
+  return connection;
+}
+
+/**
+ * What an address (or a function of a signal) answers: {data, problem, refresh}. Asked anew when it
+ * changes, when a lost connection is back, and every so many milliseconds while the page is seen.
+ */
+export function useAnswer(source, every = 0) {
+  const [answer, setAnswer] = useState({});
+  const [turn, setTurn] = useState(0);
+  const { epoch } = useConnection();
+  const key = typeof source === "function" ? source.key : source;
+  useEffect(() => {
+    if (!source) return setAnswer({});
+    const abort = new AbortController();
+    let timer;
+    const load = async () => {
+      try {
+        if (!document.hidden || !timer) {
+          const ask = typeof source === "function" ? source : (signal) => get(source, signal);
+          setAnswer({ data: await ask(abort.signal), key });
+        }
+      } catch (problem) {
+        if (problem.name === "AbortError") return;
+        setAnswer((old) => ({ data: old.key === key ? old.data : undefined, key, problem }));
+      }
+      if (every && !abort.signal.aborted) timer = setTimeout(load, every);
+    };
+    load();
+    return () => {
+      abort.abort();
+      clearTimeout(timer);
+    };
+  }, [key, every, epoch, turn]);
+  const refresh = useCallback(() => setTurn((n) => n + 1), []);
+  const isCurrent = answer.key === key;
+  return { data: isCurrent ? answer.data : undefined, problem: isCurrent && answer.problem, refresh };
+}
+
+/** A function for useAnswer, told apart by its key. */
+export const keyed = (key, ask) => Object.assign(ask, { key });
+
+/** {run, busy, problem}: an action, one at a time, and what went wrong with the last one. */
+export function useAction(action) {
+  const [state, setState] = useState({ busy: false });
+  const run = async (...given) => {
+    setState({ busy: true });
+    try {
+      const result = await action(...given);
+      setState({ busy: false });
+      return result;
+    } catch (problem) {
+      setState({ busy: false, problem });
+      return undefined;
+    }
+  };
+  return { run, ...state };
+}
+
+/**
+ * Runs task(value, signal) for the newest value only, one at a time: what arrives meanwhile takes
+ * the place of what waits. For sliders.
+ */
+export function useLatest(task) {
+  const now = useRef({ busy: false }).current;
+  now.task = task;
+  useEffect(
+    () => () => {
+      now.waiting = undefined;
+      now.abort?.abort();
+    },
+    [],
+  );
+  return useCallback(async (value) => {
+    now.waiting = { value };
+    if (now.busy) return;
+    now.busy = true;
+    while (now.waiting) {
+      const { value: next } = now.waiting;
+      now.waiting = undefined;
+      now.abort = new AbortController();
+      await now.task(next, now.abort.signal);
+    }
+    now.busy = false;
+  }, []);
+}
+
+/** An object address for a blob, given back when another takes its place. */
+export function useObjectUrl(blob) {
+  const url = useMemo(() => blob && URL.createObjectURL(blob), [blob]);
+  useEffect(() => () => url && URL.revokeObjectURL(url), [url]);
+  return url;
+}
+
+// Where we are -------------------------------------------------------------------------------------
+
+/** `#/training/job_1?x=2` is {parts: ["training", "job_1"], query: {x: "2"}}. */
+export function useRoute() {
+  const [hash, setHash] = useState(location.hash);
+  useEffect(() => {
+    const changed = () => setHash(location.hash);
+    addEventListener("hashchange", changed);
+    return () => removeEventListener("hashchange", changed);
+  }, []);
+  const [path, query] = hash.replace(/^#\/?/, "").split("?");
+  return {
+    parts: path.split("/").filter(Boolean).map(decodeURIComponent),
+    query: Object.fromEntries(new URLSearchParams(query)),
+  };
+}
+
+export const go = (hash) => {
+  location.hash = hash;
+};
+
+// Light and dark -----------------------------------------------------------------------------------
+
+const THEME = "diffusion-theme";
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+/** ["light" | "dark", toggle]; the system's until it is chosen here. */
+export function useTheme() {
+  const [chosen, setChosen] = useState(localStorage.getItem(THEME));
+  const [system, setSystem] = useState(dark.matches);
+  useEffect(() => {
+    const changed = () => setSystem(dark.matches);
+    dark.addEventListener("change", changed);
+    return () => dark.removeEventListener("change", changed);
+  }, []);
+  const theme = chosen ?? (system ? "dark" : "light");
+  useEffect(() => {
+    document.documentElement.dataset.theme = theme;
+    dispatchEvent(new Event("theme"));
+  }, [theme]);
+  const toggle = () => {
+    const other = theme === "dark" ? "light" : "dark";
+    localStorage.setItem(THEME, other);
+    setChosen(other);
+  };
+  return [theme, toggle];
+}

@@ -1,0 +1,48 @@
+// A form to bring an archive: of images, or of a model.
+
+import { html, useState } from "../vendor/htm-preact.js";
+import { upload } from "./api.js";
+import { archiveOf, nameOf } from "./files.js";
+import { useAction } from "./hooks.js";
+import { Bar, FileDrop, Input, Said, bytes } from "./parts.js";
+
+/** `what` is said in labels; `address` makes of a name where to put it; FileDrop has the rest. */
+export function Upload({ what, title, address, onDone, ...drop }) {
+  const [archive, setArchive] = useState();
+  const [name, setName] = useState("");
+  const [sent, setSent] = useState(0);
+  const read = useAction(async (files) => {
+    setArchive(undefined);
+    const found = await archiveOf(files);
+    setArchive(found);
+    setName(nameOf(found.name));
+  });
+  const put = useAction(async () => {
+    setSent(0);
+    const made = await upload(address(name), archive.blob, setSent);
+    setArchive(undefined);
+    onDone(made);
+  });
+  const submit = (event) => {
+    event.preventDefault();
+    put.run();
+  };
+  return html`
+    <section class="card" aria-label=${`Upload a ${what}`}>
+      ${title && html`<h2>${title}</h2>`}
+      <${FileDrop} ...${drop} onFiles=${read.run} />
+      ${read.busy && html`<p role="status">Reading the files…</p>`}
+      <${Said} problem=${read.problem} />
+      ${archive &&
+      html`
+        <form class="line" onSubmit=${submit}>
+          <${Input} label=${`Name of the ${what}`} value=${name} onChange=${setName} required hint=${`${bytes(archive.blob.size)} to send`} />
+          <button class="primary" disabled=${put.busy}>Upload</button>
+        </form>
+        ${put.busy && html`<${Bar} label="Upload" value=${sent} />`}
+        ${put.busy && sent === 1 && html`<p role="status">All is sent; the service looks at it…</p>`}
+        <${Said} problem=${put.problem} />
+      `}
+    </section>
+  `;
+}

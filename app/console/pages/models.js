@@ -1,0 +1,125 @@
+// What can make images: cards with what each makes, how good it is and where it comes from.
+
+import { html, useState } from "../vendor/htm-preact.js";
+import { all, at, get, post, remove } from "../lib/api.js";
+import { base64 } from "../lib/files.js";
+import { keyed, useAction, useAnswer } from "../lib/hooks.js";
+import { Bar, ConfirmButton, Facts, Page, Said, bytes, duration, number, when } from "../lib/parts.js";
+import { Upload } from "../lib/upload.js";
+
+const allModels = keyed("models", (signal) => all("models", "name", signal));
+
+export function Models() {
+  const models = useAnswer(allModels, 5000);
+  return html`
+    <${Page} title="Models" intro="Trained here or uploaded. A download is a folder that diffusers can load.">
+      <${Said} problem=${models.problem} />
+      ${models.data && !models.data.length && html`<p class="empty">No model is here yet. <a href="#/training">Train one</a>, or upload one below.</p>`}
+      <ul class="cards">
+        ${models.data?.map((model) => html`<${Card} key=${model.name} model=${model} refresh=${models.refresh} />`)}
+      </ul>
+      <${Upload}
+        what="model"
+        title="Upload a model"
+        label="Choose a zip"
+        hint="or drop one here: a diffusers pipeline folder with a UNet2DModel in safetensors"
+        accept=".zip"
+        folders
+        address=${(name) => at`models/${name}`}
+        onDone=${models.refresh}
+      />
+    <//>
+  `;
+}
+
+function Card({ model, refresh }) {
+  const { name, details } = model;
+  const query = (how) => new URLSearchParams({ [how]: name });
+  return html`
+    <li class="card model">
+      <${Pictures} model=${model} />
+      <h2>${name}</h2>
+      <${Facts}
+        of=${[
+          ["images", `${details.image_size[1]} × ${details.image_size[0]}, ${details.channels === 1 ? "greyscale" : "colour"}`],
+          ["classes", details.class_names?.length ? list(details.class_names) : "none"],
+          ["learned from", model.dataset && html`<a href=${at`#/datasets/${model.dataset}`}>${model.dataset}</a>`],
+          ["made by", model.job_id ? html`<a href=${at`#/training/${model.job_id}`}>its training</a>` : "an upload"],
+          ["trained", details.seconds && `${duration(details.seconds)}, ${details.steps.toLocaleString("en")} steps`],
+          ["recipe", [details.preset, `predicts ${details.prediction_type}`, details.consistency && "distilled"].filter(Boolean).join(", ")],
+          ["parameters", `${(details.num_parameters / 1e6).toFixed(1)} million, ${bytes(model.num_bytes)}`],
+          ["made", when(model.created_at)],
+        ]}
+      />
+      <${Scores} model=${model} />
+      <div class="actions">
+        <a class="button primary" href=${`#/sample?${query("model")}`}>Make images</a>
+        <a class="button" href=${at`models/${name}/download`} download>Download<span class="hidden"> ${name}</span></a>
+        <a class="button" href=${`#/training?${query("fine_tune")}`}>Fine-tune<span class="hidden"> ${name}</span></a>
+        ${!details.consistency && html`<a class="button" href=${`#/training?${query("distill")}`}>Distil<span class="hidden"> ${name}</span></a>`}
+        <${ConfirmButton}
+          question=${`Delete the model ${name}? Its training, if it was made here, stays.`}
+          yes="Delete"
+          onConfirm=${async () => {
+            await remove(at`models/${name}`);
+            refresh();
+          }}
+        >
+          Delete<span class="hidden"> ${name}</span>
+        <//>
+      </div>
+    </li>
+  `;
+}
+
+const list = (names) => (names.length > 12 ? `${names.length}` : names.join(", "));
+
+/** The last grid of its training, or some that are made when asked for. */
+function Pictures({ model }) {
+  const grids = useAnswer(model.job_id && keyed(model.job_id, (signal) => grid(model.job_id, signal)));
+  const make = useAction(async () => (await post("sample", { model: model.name, num_images: 16, seed: 0 })).images);
+  const [made, setMade] = useState();
+  if (grids.data) return html`<img class="sheet" src=${grids.data} alt=${`Images by ${model.name}`} loading="lazy" />`;
+  if (made)
+    return html`<div class="sheet tiles">${made.map((image) => html`<img src=${base64(image)} alt="" />`)}</div>`;
+  return html`
+    <div class="sheet">
+      <button disabled=${make.busy} onClick=${async () => setMade(await make.run())}>Show some images<span class="hidden"> by ${model.name}</span></button>
+      <${Said} problem=${make.problem} />
+    </div>
+  `;
+}
+
+async function grid(job, signal) {
+  const { steps } = await get(at`train-jobs/${job}/samples`, signal);
+  return steps.length ? at`train-jobs/${job}/samples/${Math.max(...steps)}` : undefined;
+}
+
+function Scores({ model }) {
+  const scores = model.details.scores;
+  const latest = useAnswer("evaluations?limit=50", scores ? 0 : 3000);
+  const job = latest.data?.items.find((each) => each.model === model.name && !each.done);
+  const measure = useAction(async () => {
+    await post("evaluations", { model: model.name });
+    latest.refresh();
+  });
+  if (job)
+    return html`<p role="status">Measuring: ${job.progress.stage}</p><${Bar} label="Evaluation" value=${job.progress.progress} />`;
+  return html`
+    ${scores && html`<${Facts} of=${told(scores)} />`}
+    ${model.dataset && html`<button class="small" disabled=${measure.busy} onClick=${() => measure.run()}>Measure how good it is<span class="hidden">: ${model.name}</span></button>`}
+    <${Said} problem=${measure.problem} />
+  `;
+}
+
+/** How far its images are from real ones, beside real images that were set apart. */
+function told({ made, real, memorisation, class_agreement: agreement }) {
+  const beside = (value, yardstick) =>
+    yardstick === null ? number(value) : `${number(value)} (real ones ${number(yardstick)})`;
+  return [
+    ["Frechet distance", beside(made.frechet, real.frechet)],
+    ["precision, recall", `${number(made.precision)}, ${number(made.recall)}`],
+    ["nearest training image", memorisation && beside(memorisation.made, memorisation.unseen)],
+    ["class seen", agreement && `${(100 * agreement).toFixed(1)}%`],
+  ];
+}

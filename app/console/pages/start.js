@@ -1,0 +1,61 @@
+// The way in: what to do first, and what is there already.
+
+import { html } from "../vendor/htm-preact.js";
+import { useAnswer } from "../lib/hooks.js";
+import { Page, Said } from "../lib/parts.js";
+
+export function Start() {
+  const datasets = useAnswer("datasets?limit=1");
+  const jobs = useAnswer("train-jobs?limit=1", 3000);
+  const models = useAnswer("models?limit=1", 3000);
+  const newest = (answer) => answer.data?.items[0];
+  const [dataset, job, model] = [datasets, jobs, models].map(newest);
+  const loaded = datasets.data && jobs.data && models.data;
+  const isRunning = job && !job.done;
+  const steps = [
+    {
+      title: "See what noise does",
+      text: "Take any picture and dissolve it step by step. This is what a model learns to undo.",
+      link: ["#/noise", "Dissolve a picture"],
+    },
+    {
+      title: "Bring your images",
+      text: "A zip or a folder, 8 to 256 pixels a side; folders in it are classes. None at hand? examples/digits/digits.zip comes with the service.",
+      done: dataset && html`<a href=${`#/datasets/${dataset.name}`}>${dataset.name}</a> is here.`,
+      link: ["#/datasets", "Upload images"],
+    },
+    {
+      title: "Train a model",
+      text: "Say which images and how many minutes. Everything else is chosen from the data, with its reason.",
+      done: job && html`The latest: <a href=${`#/training/${job.id}`}>${job.model_name}</a>, ${job.status}.`,
+      link: isRunning ? [`#/training/${job.id}`, "Watch it"] : ["#/training", "Train"],
+    },
+    {
+      title: "Make new images",
+      text: "Watch them appear from noise, ask for a class, repaint a part, and copy the request into your own program.",
+      done: model && html`<a href=${`#/sample?model=${model.name}`}>${model.name}</a> is ready.`,
+      link: ["#/sample", "Make images"],
+    },
+  ];
+  const next = loaded ? (!dataset ? 1 : isRunning || !model ? 2 : 3) : -1;
+  return html`
+    <${Page}
+      title="Train a diffusion model on your own images"
+      intro="A diffusion model turns noise into an image, a small step at a time. Four steps lead from a folder of images to new ones."
+    >
+      <${Said} problem=${datasets.problem} />
+      <ol class="loop">
+        ${steps.map(
+          (step, i) => html`
+            <li class=${`card ${i === next ? "next" : ""}`}>
+              <h2>${step.title}</h2>
+              <p>${step.text}</p>
+              ${step.done && html`<p class="done">${step.done}</p>`}
+              <a class=${`button ${i === next ? "primary" : ""}`} href=${step.link[0]}>${step.link[1]}</a>
+            </li>
+          `,
+        )}
+      </ol>
+    <//>
+  `;
+}

@@ -1,0 +1,125 @@
+"""Pictures of the console's pages, light and dark, wide and narrow: `make screenshots`.
+
+A service of its own in demo/screenshots gets the digits and trains for a minute; then Chromium
+looks at each page. They go to docs/images/console/.
+"""
+
+import io
+import re
+import sys
+from pathlib import Path
+
+import httpx
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from demo import ARCHIVE, service
+
+STATE = Path("demo/screenshots")
+OUT = Path("docs/images/console")
+CHROMIUM = Path("/usr/bin/chromium")
+SIZES = {"wide": (1280, 860), "narrow": (390, 844)}
+THEMES = ("light", "dark")
+DATASET, MODEL = "digits", "my-digits"
+PATIENCE = 60_000  # milliseconds
+
+
+def main() -> None:
+    expect.set_options(timeout=PATIENCE)
+    if not CHROMIUM.exists():
+        sys.exit(f"{CHROMIUM} is missing; apt-get install chromium")
+    STATE.mkdir(parents=True, exist_ok=True)
+    OUT.mkdir(parents=True, exist_ok=True)
+    with service(STATE) as url, sync_playwright() as playwright:
+        job = prepare(url)
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        for theme in THEMES:
+            for name, size in SIZES.items():
+                look(browser, url, job, theme, name, size)
+        browser.close()
+
+
+def prepare(url: str) -> str:
+    """The id of a finished training."""
+    with httpx.Client(base_url=url, timeout=120) as client:
+        client.put(f"/datasets/{DATASET}", content=ARCHIVE.read_bytes()).raise_for_status()
+        known = client.get(f"/models/{MODEL}")
+        if known.is_success:
+            return str(known.json()["job_id"])
+        request = {
+            "dataset": DATASET,
+            "minutes": 1,
+            "model_name": MODEL,
+            "checkpoint_every": 100,
+        }
+        job = client.post("/train-jobs", json=request).raise_for_status().json()
+        while not job["done"]:
+            job = client.get(f"/train-jobs/{job['id']}", params={"wait": 30}).json()
+        measured = client.post("/evaluations", json={"model": MODEL, "num_images": 200})
+        while not client.get(measured.headers["location"], params={"wait": 30}).json()["done"]:
+            pass
+        return str(job["id"])
+
+
+def look(
+    browser: Browser, url: str, job: str, theme: str, size_name: str, size: tuple[int, int]
+) -> None:
+    width, height = size
+    context = browser.new_context(
+        base_url=url, viewport={"width": width, "height": height}, color_scheme=theme
+    )
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    pages = {
+        "start": ("", nothing),
+        "noise": ("#/noise", noise),
+        "dataset": (f"#/datasets/{DATASET}", nothing),
+        "training": (f"#/training?dataset={DATASET}", unfold),
+        "job": (f"#/training/{job}", nothing),
+        "models": ("#/models", nothing),
+        "sample": (f"#/sample?model={MODEL}", sample),
+    }
+    for name, (address, prepare_page) in pages.items():
+        page.goto("about:blank")
+        page.goto(f"/{address}")
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        prepare_page(page)
+        page.wait_for_timeout(1500)
+        content = page.screenshot(full_page=True, animations="disabled")
+        picture = Image.open(io.BytesIO(content)).convert("RGB")
+        picture.save(OUT / f"{name}-{theme}-{size_name}.webp", quality=85, method=6)
+        print(OUT / f"{name}-{theme}-{size_name}.webp", picture.size)
+    context.close()
+
+
+def nothing(page: Page) -> None:
+    pass
+
+
+def noise(page: Page) -> None:
+    page.get_by_label(re.compile("t, of 1000 steps")).fill("180")
+    expect(page.locator("img[data-method=step_by_step]")).to_have_attribute("data-t", "180")
+
+
+def unfold(page: Page) -> None:
+    page.get_by_text("Everything else, and why").click()
+
+
+def sample(page: Page) -> None:
+    page.get_by_label("Class", exact=True).select_option("7")
+    page.get_by_label("How many").fill("16")
+    page.get_by_text("Sampler, steps, guidance, seed").click()
+    page.get_by_label("Seed").fill("3")
+    page.get_by_role("button", name="Make images").click()
+    made = page.get_by_role("region", name=f"{MODEL}: 7", exact=True)
+    expect(made.get_by_role("button", name="Make again")).to_be_visible()
+    made.get_by_text("Disturb a step, and see it mended").click()
+    made.get_by_role("button", name="Disturb").click()
+    disturbed = page.get_by_role("region", name=re.compile("Disturbed before"))
+    expect(disturbed.get_by_role("table")).to_be_visible()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,376 @@
+"""The console in a real browser, on a real service."""
+
+import io
+import os
+import re
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits" / "digits.zip"
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+FOLLOWS_WITHIN = 0.1  # seconds, of the slider's picture at 64 x 64
+SECONDS = 1000  # milliseconds, as Playwright counts
+LONG = 90 * SECONDS
+WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        if os.environ.get("DIFFUSION_TEST_BROWSER") == "required":
+            pytest.fail(f"{CHROMIUM} is missing; apt-get install chromium")
+        pytest.skip(f"{CHROMIUM} is missing; apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, service: httpx.Client) -> Iterator[Page]:
+    """A page of a fresh visitor. At the end: no request has left the host, and nothing was said in
+    the browser's console."""
+    base = str(service.base_url).rstrip("/")
+    context = browser.new_context(base_url=base, viewport={"width": 1280, "height": 900})
+    page = context.new_page()
+    page.set_default_timeout(20 * SECONDS)
+    asked: list[str] = []
+    said: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    yield page
+    context.close()
+    assert asked
+    elsewhere = [url for url in asked if not url.startswith((f"{base}/", "blob:", "data:"))]
+    assert elsewhere == []
+    assert [text for text in said if not _is_refusal(text)] == []
+
+
+def _is_refusal(text: str) -> bool:
+    """The browser's own line for an answer of 4xx or for a network that a test has cut."""
+    return text.startswith("Failed to load resource") and (
+        "status of 4" in text or "ERR_INTERNET_DISCONNECTED" in text
+    )
+
+
+def visit(page: Page, hash_: str, heading: str | re.Pattern[str]) -> None:
+    page.goto(f"/{hash_}")
+    expect(page.get_by_role("heading", level=1, name=heading)).to_be_visible()
+
+
+def assert_accessible(page: Page) -> None:
+    for theme in ("light", "dark"):
+        page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+        found = Axe().run(page, options=WCAG)
+        assert found.violations_count == 0, f"{page.url}, {theme}\n{found.generate_report()}"
+
+
+# The whole loop -----------------------------------------------------------------------------------
+
+
+def test_from_a_folder_of_images_to_new_ones(page, service):
+    visit(page, "", "Train a diffusion model on your own images")
+    assert_accessible(page)
+    _upload(page)
+    _train(page)
+    _sample(page)
+    _models(page, service)
+
+
+def _upload(page: Page) -> None:
+    page.get_by_role("link", name="Upload images").click()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose an archive or images").click()
+    chooser.value.set_files(DIGITS)
+    name = page.get_by_label("Name of the dataset")
+    expect(name).to_have_value("digits")
+    name.fill("seen-digits")
+    page.get_by_role("button", name="Upload").click()
+    expect(page.get_by_role("heading", level=1, name="seen-digits")).to_be_visible()
+    expect(page.get_by_text("1,797 images ·").first).to_be_visible()
+    expect(page.get_by_role("img", name="Some images of seen-digits")).to_have_js_property(
+        "complete", True
+    )
+    assert_accessible(page)
+    page.get_by_role("link", name="Datasets", exact=True).click()
+    expect(page.get_by_role("link", name="seen-digits")).to_be_visible()
+    assert_accessible(page)
+    page.get_by_role("link", name="seen-digits").click()
+    page.get_by_role("link", name="Train on it").click()
+
+
+def _train(page: Page) -> None:
+    page.get_by_text("Everything else, and why").click()
+    expect(page.get_by_text(re.compile("what a CPU trains in the time")).first).to_be_visible()
+    page.get_by_label("At most so many steps").fill("240")
+    page.get_by_label("Steps between checkpoints").fill("60")
+    page.get_by_label("Name of the model").fill("seen-model")
+    page.get_by_label("Channels of the net").fill("8, 8")
+    expect(page.get_by_text(re.compile("must divide block_out_channels")).first).to_be_visible()
+    page.get_by_label("Channels of the net").fill("32, 32")
+    page.get_by_label("Batch size").fill("16")
+    expect(page.get_by_role("alert")).to_have_count(0)
+    assert_accessible(page)
+    page.get_by_role("button", name="Train", exact=True).click()
+
+    expect(page.get_by_role("heading", level=1, name="seen-model")).to_be_visible()
+    curve = page.get_by_role("img", name=re.compile("The training loss"))
+    expect(curve).to_be_visible(timeout=LONG)
+    points = int(curve.get_attribute("data-points") or "0")
+    expect(page.get_by_text(re.compile(r"\d s left"))).to_be_visible()
+    expect(curve).not_to_have_attribute("data-points", str(points), timeout=LONG)
+    assert int(curve.get_attribute("data-points") or "0") > points
+    expect(page.get_by_label("Progress").get_by_text("succeeded")).to_be_visible(timeout=LONG)
+    expect(page.get_by_role("img", name=re.compile("Samples after"))).to_be_visible()
+    expect(page.get_by_role("img", name=re.compile("squared error"))).to_be_visible()
+    assert_accessible(page)
+
+
+def _sample(page: Page) -> None:
+    page.get_by_role("link", name="Make images").click()
+    page.get_by_label("Class", exact=True).select_option("7")
+    page.get_by_text("Sampler, steps, guidance, seed").click()
+    page.get_by_label("Seed").fill("11")
+    page.get_by_label("Steps").fill("12")
+    page.get_by_role("button", name="Make images").click()
+    first = page.get_by_role("region", name="seen-model: 7", exact=True)
+    expect(first.get_by_text("dpmpp_2m, 12 steps, seed 11")).to_be_visible(timeout=LONG)
+    expect(first.get_by_role("img")).to_have_count(8)
+    final = first.get_by_role("img").first.get_attribute("src")
+    first.get_by_label("The clean image, as predicted at step").fill("1")
+    expect(first.get_by_text("1 of 12")).to_be_visible()
+    assert first.get_by_role("img").first.get_attribute("src") != final
+    first.get_by_label("The clean image, as predicted at step").fill("12")
+    expect(first.get_by_role("img").first).to_have_attribute("src", str(final))
+    assert_accessible(page)
+    _make_again(page, first, str(final))
+    _paint_anew(page, first)
+    _disturb(page, first)
+    _take_away(page, first)
+
+
+def _make_again(page: Page, first, final: str) -> None:
+    first.get_by_role("button", name="Make again").click()
+    again = page.get_by_role("region", name="seen-model: 7, again")
+    expect(again.get_by_role("button", name="Make again")).to_be_visible(timeout=LONG)
+    assert again.get_by_role("img").first.get_attribute("src") == final
+    first.get_by_role("button", name="Interpolate").click()
+    between = page.get_by_role("region", name="from one noise to another")
+    expect(between.get_by_role("button", name="Make again")).to_be_visible(timeout=LONG)
+
+
+def _paint_anew(page: Page, first) -> None:
+    first.get_by_role("button", name="Image 3").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("button", name="Make it anew")).to_be_disabled()
+    canvas = dialog.get_by_role("img", name=re.compile("What is to be made anew"))
+    canvas.hover()
+    page.mouse.down()
+    page.mouse.move(600, 500, steps=4)
+    page.mouse.up()
+    expect(dialog.get_by_role("button", name="Make it anew")).to_be_enabled()
+    assert_accessible(page)
+    dialog.get_by_role("button", name="Clear").click()
+    dialog.get_by_role("button", name="Lower half").click()
+    dialog.get_by_role("button", name="Make it anew").click()
+    painted = page.get_by_role("region", name="Painted anew")
+    expect(painted.get_by_role("button", name="Make again")).to_be_visible(timeout=LONG)
+    source = _pixels(first.get_by_role("img").nth(2))
+    for i in range(8):
+        made = _pixels(painted.get_by_role("img").nth(i))
+        assert made.crop((0, 0, 8, 3)).tobytes() == source.crop((0, 0, 8, 3)).tobytes()
+    assert any(
+        _pixels(painted.get_by_role("img").nth(i)).tobytes() != source.tobytes() for i in range(8)
+    )
+
+
+def _pixels(image) -> Image.Image:
+    """Of an <img>, as the browser drew it."""
+    pixels = image.evaluate(
+        """image => {
+            const canvas = document.createElement("canvas");
+            const context = canvas.getContext("2d");
+            [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+            context.drawImage(image, 0, 0);
+            return [...context.getImageData(0, 0, canvas.width, canvas.height).data];
+        }"""
+    )
+    return Image.frombytes("RGBA", (8, 8), bytes(pixels)).convert("L")
+
+
+def _disturb(page: Page, first) -> None:
+    first.get_by_text("Disturb a step, and see it mended").click()
+    first.get_by_label(re.compile("Before step")).fill("3")
+    first.get_by_role("button", name="Disturb").click()
+    disturbed = page.get_by_role("region", name="Disturbed before step 4")
+    expect(disturbed.get_by_role("table")).to_be_visible(timeout=LONG)
+    rows = disturbed.get_by_role("row")
+    expect(rows).to_have_count(3)
+    before, after = (
+        [image.get_attribute("src") for image in rows.nth(i).get_by_role("img").all()]
+        for i in (1, 2)
+    )
+    assert before[:2] == after[:2]
+    assert before[3] != after[3]
+    assert_accessible(page)
+
+
+def _take_away(page: Page, first) -> None:
+    first.get_by_text("The request, to take away").click()
+    assert '"seed":11' in (first.get_by_label("curl", exact=True).text_content() or "")
+    assert "service.sample(" in (first.get_by_label("Python", exact=True).text_content() or "")
+    with page.expect_download() as download:
+        first.get_by_role("button", name="Download all").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        assert len(archive.namelist()) == 8
+
+
+def _models(page: Page, service: httpx.Client) -> None:
+    page.get_by_role("link", name="Models", exact=True).click()
+    card = page.get_by_role("listitem").filter(
+        has=page.get_by_role("heading", name="seen-model", exact=True)
+    )
+    expect(card.get_by_role("img", name="Images by seen-model")).to_be_visible()
+    assert_accessible(page)
+    with page.expect_download() as download:
+        card.get_by_role("link", name="Download seen-model").click()
+    content = Path(download.value.path()).read_bytes()
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        assert "model_index.json" in {Path(name).name for name in archive.namelist()}
+
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose a zip").click()
+    chooser.value.set_files({"name": "Again.zip", "mimeType": "application/zip", "buffer": content})
+    expect(page.get_by_label("Name of the model")).to_have_value("again")
+    page.get_by_role("button", name="Upload").click()
+    copy = page.get_by_role("listitem").filter(
+        has=page.get_by_role("heading", name="again", exact=True)
+    )
+    copy.get_by_role("button", name="Delete again").click()
+    page.get_by_role("dialog").get_by_role("button", name="No").click()
+    assert service.get("/models/again").is_success
+    copy.get_by_role("button", name="Delete again").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(copy).to_have_count(0)
+    assert service.get("/models/again").status_code == 404
+
+
+# Noise --------------------------------------------------------------------------------------------
+
+
+def test_the_picture_follows_the_slider(page):
+    visit(page, "#/noise", "What noise does")
+    slider = page.get_by_label(re.compile("t, of 1000 steps"))
+    jumped = page.locator("img[data-method=closed_form]")
+    walked = page.locator("img[data-method=step_by_step]")
+    expect(jumped).to_have_attribute("data-t", "150")
+    expect(walked).to_have_attribute("data-t", "150")
+    assert jumped.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [64, 64]
+    taken = [slider.evaluate(_MOVE, t) for t in range(40, 1000, 40)]
+    assert median(taken) < FOLLOWS_WITHIN, taken
+    expect(walked).to_have_attribute("data-t", "960")
+    expect(page.get_by_role("img", name=re.compile("at 960 they are"))).to_be_visible()
+    assert_accessible(page)
+
+
+# Seconds from moving the slider to the picture of the new t being decoded.
+_MOVE = """async (slider, t) => {
+    const image = document.querySelector("img[data-method=closed_form]");
+    const begun = performance.now();
+    slider.value = t;
+    slider.dispatchEvent(new Event("input", { bubbles: true }));
+    while (image.dataset.t !== String(t)) await new Promise(requestAnimationFrame);
+    await image.decode();
+    return (performance.now() - begun) / 1000;
+}"""
+
+
+def test_a_picture_of_ones_own_is_noised_and_taken_away(page, picture):
+    visit(page, "#/noise", "What noise does")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose a picture").click()
+    mine = {"name": "mine.png", "mimeType": "image/png", "buffer": picture(200, 100)}
+    chooser.value.set_files(mine)
+    shown = page.get_by_role("img", name="The picture without noise")
+    page.wait_for_function(
+        "image => image.naturalWidth === 64 && image.naturalHeight === 32",
+        arg=shown.element_handle(),
+    )
+    page.get_by_role("combobox", name="Schedule").select_option("cosine")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download a strip").click()
+    with Image.open(download.value.path()) as strip:
+        assert strip.size == (8 * 64, 32)
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download an animation").click()
+    with Image.open(download.value.path()) as animation:
+        assert animation.n_frames == 26
+
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose a picture").click()
+    chooser.value.set_files({"name": "no.png", "mimeType": "image/png", "buffer": b"text"})
+    expect(page.get_by_text("not an image that the browser can read")).to_be_visible()
+
+
+# What goes wrong ----------------------------------------------------------------------------------
+
+
+def test_what_is_refused_is_said_where_it_arises(page):
+    visit(page, "#/datasets", "Datasets")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose an archive or images").click()
+    chooser.value.set_files({"name": "bad.zip", "mimeType": "application/zip", "buffer": b"text"})
+    page.get_by_role("button", name="Upload").click()
+    expect(page.get_by_role("alert")).to_contain_text("zip")
+    visit(page, "#/datasets/nothing", "nothing")
+    expect(page.get_by_role("alert")).to_contain_text("nothing")
+    visit(page, "#/training/nothing", "Training")
+    expect(page.get_by_role("alert")).to_contain_text("nothing")
+    visit(page, "#/elsewhere", "Nothing here")
+
+
+def test_a_lost_connection_is_noticed_and_mended(page):
+    visit(page, "#/models", "Models")
+    page.evaluate("window.here = true")
+    page.context.set_offline(True)
+    expect(page.get_by_text("The service does not answer")).to_be_visible()
+    time.sleep(2)
+    page.context.set_offline(False)
+    expect(page.get_by_text("The service does not answer")).to_be_hidden()
+    assert page.evaluate("window.here"), "the page was loaded again"
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+@pytest.mark.parametrize(
+    "hash_", ["", "#/noise", "#/datasets", "#/training", "#/models", "#/sample"]
+)
+def test_nothing_is_wider_than_the_window(page, hash_, width):
+    page.set_viewport_size({"width": width, "height": 780})
+    page.goto(f"/{hash_}")
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_every_control_is_reached_by_keyboard(page):
+    visit(page, "#/noise", "What noise does")
+    slider = page.get_by_label(re.compile("t, of 1000 steps"))
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        if slider.evaluate("slider => slider === document.activeElement"):
+            break
+    else:
+        pytest.fail("the slider never had the focus")
+    page.keyboard.press("End")
+    expect(page.locator("img[data-method=closed_form]")).to_have_attribute("data-t", "1000")
