@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: run test check demo train bench format clean
+.PHONY: run test check demo train screenshots bench format clean
 .DELETE_ON_ERROR:
 
 run: .venv/run.stamp  ## API, one worker and the embedded Valkey; Ctrl-C stops all of it
@@ -23,6 +23,9 @@ demo: .venv/demo.stamp  ## the whole loop on the digits, results in demo/; MINUT
 
 train: .venv/demo.stamp  ## ARCHIVE=images.zip MINUTES=25: train on it and score it, results in demo/archive
 	$(BIN)/python examples/train_archive.py $(ARCHIVE) --minutes $(or $(MINUTES),25)
+
+screenshots: .venv/test.stamp  ## of the console, into docs/images/console
+	$(BIN)/python examples/screenshots.py
 
 bench: bench-noise bench-denoise bench-sample bench-serve bench-train bench-quality  ## beside peers, results in benchmarks/results
 

@@ -39,7 +39,7 @@ import httpx
 from pydantic import BaseModel
 
 from app.schemas.records import DatasetAnswer, ModelAnswer
-from app.schemas.train_jobs import CheckpointList, JobAnswer, JobMetrics
+from app.schemas.train_jobs import CheckpointList, JobAnswer, JobMetrics, TrainPlan
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 URL_VARIABLE, KEY_VARIABLE = "DIFFUSION_URL", "DIFFUSION_API_KEY"
@@ -179,6 +179,12 @@ class Client:
         """Start a job; what is left out is chosen from the data."""
         body = _given({"dataset": dataset, **request})
         return JobAnswer.model_validate_json(self._ask("POST", "/train-jobs", json=body).content)
+
+    def plan(self, dataset: str | None = None, **request: Any) -> TrainPlan:
+        """What `train` would start, with the reason for each choice."""
+        body = _given({"dataset": dataset, **request})
+        answer = self._ask("POST", "/train-jobs/plan", json=body)
+        return TrainPlan.model_validate_json(answer.content)
 
     def jobs(self, status: str | None = None) -> Iterator[JobAnswer]:
         """The newest first."""

@@ -142,6 +142,13 @@ def test_a_job_is_paused_resumed_and_cancelled(client, model):
         client.job(job.id)
 
 
+def test_a_plan_is_what_the_job_was(client, model):
+    job = next(job for job in client.jobs() if job.model_name == model)
+    plan = client.plan("few", **TINY)
+    assert plan.config == job.config
+    assert plan.model_name == "few-1"
+
+
 def test_metrics_and_checkpoints_are_typed(client, model):
     job = next(job for job in client.jobs() if job.model_name == model)
     assert [line.step for line in client.metrics(job.id).steps] == [1, 10, 20]
