@@ -90,6 +90,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         "DIFFUSION_PORT": str(port),
         "DIFFUSION_DATA_DIR": str(tmp_path_factory.mktemp("data")),
         "DIFFUSION_WEBHOOK_ALLOW_PRIVATE": "1",
+        "DIFFUSION_TRAIN_NICENESS": "0",  # beside other tests it would hardly get its turn
         "OMP_NUM_THREADS": "1",
     }
     process = subprocess.Popen(

@@ -206,6 +206,7 @@ def test_ctrl_c_asks_whether_the_job_is_to_go_on(environment, service, model, an
     name = f"asked-{answer}"
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell in the background has it ignored
         arguments = ["train", "digits", "--steps=100000", f"--name={name}", *TINY]
         os.execve(COMMAND[0], [*COMMAND, *arguments], {**environment, "TERM": "xterm"})
     said = _until(terminal, b"images/s")

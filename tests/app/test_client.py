@@ -1,8 +1,10 @@
 """app.client against a real service."""
 
 import io
+import json
 import socket
 import threading
+import time
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -136,10 +138,20 @@ def test_a_job_is_paused_resumed_and_cancelled(client, model):
     client.cancel(job.id)
     assert list(client.watch(job.id))[-1].status == "cancelled"
     assert job.id in [each.id for each in client.jobs(status="cancelled")]
-    assert "job started" in client.log(job.id) or client.log(job.id) == ""
+    events = [json.loads(line)["event"] for line in _log(client, job.id).splitlines()]
+    assert events.index("checkpoint") < events.index("stopped")
     client.delete_job(job.id)
     with pytest.raises(Refused):
         client.job(job.id)
+
+
+def _log(client, job_id):
+    """Sent when a process has ended, which is after the job's record says so."""
+    deadline = time.monotonic() + 30
+    while "stopped" not in (log := client.log(job_id)):
+        assert time.monotonic() < deadline, log
+        time.sleep(0.1)
+    return log
 
 
 def test_a_plan_is_what_the_job_was(client, model):

@@ -231,7 +231,7 @@ function Setup({ config }) {
   const names = [...new Set([...chosen, ...SHOWN])].filter((name) => config[name] !== undefined);
   return html`
     <div class="scroll" tabindex="0" role="region" aria-label="Choices and reasons">
-      <table>
+      <table class="stack">
         <thead><tr><th scope="col">what</th><th scope="col">value</th><th scope="col">why</th></tr></thead>
         <tbody>
           ${names.map(
