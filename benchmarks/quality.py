@@ -18,6 +18,7 @@ The other 30% of the real images are measured likewise.
 
     python -m benchmarks.quality --minutes 1 3 --all-steps 0     without the slowest samplers
     python -m benchmarks.quality --cifar cifar10-train.zip --cifar-minutes 10
+    python -m benchmarks.quality --minutes 3 --ours            ours alone, by every sampler
     python -m benchmarks.quality --quick       seconds in place of minutes: shows that all works
 """
 
@@ -67,6 +68,7 @@ class Plan:
     minutes: tuple[float, ...]
     num_images: int
     all_steps: int
+    peers: bool = True
 
     @property
     def labels(self) -> list[int]:
@@ -84,9 +86,10 @@ def main() -> None:
     parser.add_argument(
         "--all-steps", type=int, default=ALL_STEPS, help="of DDPM, at the end; 0 leaves it out"
     )
+    parser.add_argument("--ours", action="store_true", help="without the peers")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    result = "quality-part" if options.quick else "quality"
+    result = "quality-part" if options.quick else "quality-ours" if options.ours else "quality"
     tasks = []
     for plan in plans(options):
         tasks.append(measure(plan))
@@ -102,10 +105,11 @@ def plans(options: argparse.Namespace) -> list[Plan]:
     if options.quick:
         minutes, count, all_steps = (0.05, 0.1), 60, 60
         large_minutes, per_class, large_count = (0.05,), 20, 10
-    chosen = [Plan(small, "pixels", minutes, count, all_steps)]
+    peers = not options.ours
+    chosen = [Plan(small, "pixels", minutes, count, all_steps, peers)]
     if options.cifar:
         large = cifar(options.cifar, per_class)
-        chosen.append(Plan(large, "classifier", large_minutes, large_count, 0))
+        chosen.append(Plan(large, "classifier", large_minutes, large_count, 0, peers))
     return chosen
 
 
@@ -165,10 +169,10 @@ def measure(plan: Plan) -> dict[str, Any]:
     task, judge = plan.task, Judge(plan)
     last = plan.minutes[-1]
     with files_of(task, task.config(minutes=last)) as files, ExitStack() as stack:
-        going_on = {
-            DIFFUSERS: files.diffusers("default", 60 * last, conditional=False),
-            DDPM: files.ddpm_pytorch("default", 60 * last, like_ours=False),
-        }
+        going_on: dict[str, Trainee] = {}
+        if plan.peers:
+            going_on[DIFFUSERS] = files.diffusers("default", 60 * last, conditional=False)
+            going_on[DDPM] = files.ddpm_pytorch("default", 60 * last, like_ours=False)
         for peer in going_on.values():
             stack.callback(peer.close)
         points, used = [], 0.0
@@ -197,8 +201,13 @@ def measure(plan: Plan) -> dict[str, Any]:
 def anew(plan: Plan, files: Files, minutes: float) -> dict[str, Callable[[], Trainee]]:
     """Those that begin again for each budget."""
     budget = 60 * minutes
+    ours: dict[str, Callable[[], Trainee]] = {
+        OURS: lambda: Ours(plan.task, plan.task.config(minutes=minutes))
+    }
+    if not plan.peers:
+        return ours
     return {
-        OURS: lambda: Ours(plan.task, plan.task.config(minutes=minutes)),
+        **ours,
         DIFFUSERS_TUNED: lambda: files.diffusers("tuned", budget, conditional=True),
         DDPM_TUNED: lambda: files.ddpm_pytorch("tuned", budget, like_ours=True),
     }
@@ -243,6 +252,7 @@ def by_sampler(plan: Plan, judge: Judge, ours: Ours) -> list[dict[str, Any]]:
     cases: list[tuple[str, int, float]] = [
         ("dpmpp_2m", 5, 1.0),
         ("dpmpp_2m", 10, 1.0),
+        ("unipc", 10, 1.0),
         ("dpmpp_2m", OUR_STEPS, 1.0),
         ("dpmpp_2m", OUR_STEPS, GUIDANCE),
         ("ddim", PEER_STEPS, 1.0),

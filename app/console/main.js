@@ -28,11 +28,19 @@ function Console() {
   return html`
     <a class="skip" href="#main" onClick=${skip}>Skip to the content</a>
     <header class="shell">
-      <a class="brand" href="#/"><img src="console/icon.svg" alt="" width="24" height="24" />Diffusion</a>
+      <a class="brand" href="#/"><img
+        src="console/icon.svg"
+        alt=""
+        width="24"
+        height="24"
+      />Diffusion</a>
       <nav aria-label="Sections">
         ${SECTIONS.map(
           ([to, text]) =>
-            html`<a href=${`#/${to}`} aria-current=${section === to ? "page" : undefined}>${text}</a>`,
+            html`<a
+              href=${`#/${to}`}
+              aria-current=${section === to ? "page" : undefined}
+            >${text}</a>`,
         )}
       </nav>
       <div class="tools">

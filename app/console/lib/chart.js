@@ -19,7 +19,10 @@ export function Chart({ x, lines, mark, says, xLabel, logX, logY, height = 180 }
   useEffect(() => {
     const make = () => {
       now.plot?.destroy();
-      now.plot = new uPlot(options(place.current, lines, xLabel, logX, logY, height, now), now.data);
+      now.plot = new uPlot(
+        options(place.current, lines, xLabel, logX, logY, height, now),
+        now.data,
+      );
       place.current.append(now.plot.root);
     };
     make();
@@ -36,7 +39,9 @@ export function Chart({ x, lines, mark, says, xLabel, logX, logY, height = 180 }
     };
   }, [labels, logX, logY, height]);
 
-  const first = now.data.map((values) => `${values.length}:${values.at(0)}:${values.at(-1)}`).join();
+  const first = now.data
+    .map((values) => `${values.length}:${values.at(0)}:${values.at(-1)}`)
+    .join();
   useEffect(() => now.plot.setData(now.data), [first]);
   useEffect(() => now.plot.redraw(false), [mark]);
 
@@ -44,7 +49,8 @@ export function Chart({ x, lines, mark, says, xLabel, logX, logY, height = 180 }
     <figure class="chart">
       <figcaption>
         ${lines.map(
-          (line, i) => html`<span class="key"><i class=${`swatch swatch-${i + 1}`}></i>${line.label}</span>`,
+          (line, i) =>
+            html`<span class="key"><i class=${`swatch swatch-${i + 1}`}></i>${line.label}</span>`,
         )}
       </figcaption>
       <div ref=${place} role="img" aria-label=${says} data-points=${x.length}></div>
@@ -117,7 +123,8 @@ const powers = {
     const stride = Math.max(1, Math.ceil((last - first) / 6));
     const ticks = [];
     for (let power = first - 1; power <= last; power += 1)
-      for (const factor of factors) if ((power - first) % stride === 0) ticks.push(factor * 10 ** power);
+      for (const factor of factors)
+        if ((power - first) % stride === 0) ticks.push(factor * 10 ** power);
     return ticks.filter((tick) => tick >= low && tick <= high);
   },
   filter: (plot, ticks) => ticks,
@@ -126,5 +133,7 @@ const powers = {
 const short = (plot, ticks) =>
   ticks.map((tick) => {
     const size = Math.abs(tick);
-    return size && (size < 1e-3 || size >= 1e5) ? tick.toExponential(0) : `${Number(tick.toPrecision(6))}`;
+    return size && (size < 1e-3 || size >= 1e5)
+      ? tick.toExponential(0)
+      : `${Number(tick.toPrecision(6))}`;
   });

@@ -27,7 +27,9 @@ export async function archiveOf(source) {
 export const imageOf = (source) => source.files[0];
 
 async function filesOf(source) {
-  const entries = [...(source.items ?? [])].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  const entries = [...(source.items ?? [])]
+    .map((item) => item.webkitGetAsEntry?.())
+    .filter(Boolean);
   const found = entries.length
     ? (await Promise.all(entries.map(walk))).flat()
     : [...source.files].map((file) => ({ path: file.webkitRelativePath || file.name, file }));

@@ -46,7 +46,11 @@ export function useAnswer(source, every = 0) {
   }, [key, every, epoch, turn]);
   const refresh = useCallback(() => setTurn((n) => n + 1), []);
   const isCurrent = answer.key === key;
-  return { data: isCurrent ? answer.data : undefined, problem: isCurrent && answer.problem, refresh };
+  return {
+    data: isCurrent ? answer.data : undefined,
+    problem: isCurrent && answer.problem,
+    refresh,
+  };
 }
 
 /** A function for useAnswer, told apart by its key. */

@@ -155,8 +155,13 @@ export function FileDrop({ label, hint, accept, multiple, folders, onFiles, chil
       ${children}
       <div class="actions">
         <button type="button" onClick=${() => input.current.click()}>${label}</button>
-        ${folders &&
-        html`<button type="button" onClick=${() => folder.current.click()}>Choose a folder</button>`}
+        ${
+          folders &&
+          html`<button
+            type="button"
+            onClick=${() => folder.current.click()}
+          >Choose a folder</button>`
+        }
       </div>
       <small>${hint}</small>
       <input
@@ -168,15 +173,17 @@ export function FileDrop({ label, hint, accept, multiple, folders, onFiles, chil
         onChange=${chosen}
         aria-label=${label}
       />
-      ${folders &&
-      html`<input
+      ${
+        folders &&
+        html`<input
         ref=${folder}
         type="file"
         hidden
         webkitdirectory
         onChange=${chosen}
         aria-label="Choose a folder"
-      />`}
+      />`
+      }
     </div>
   `;
 }
@@ -212,10 +219,12 @@ export function Code({ label, text }) {
     <figure class="code">
       <figcaption>
         ${label}
-        ${navigator.clipboard &&
-        html`<button class="small" onClick=${copy}>
+        ${
+          navigator.clipboard &&
+          html`<button class="small" onClick=${copy}>
           ${copied ? "Copied" : "Copy"}<span class="hidden"> as ${label}</span>
-        </button>`}
+        </button>`
+        }
       </figcaption>
       <pre tabindex="0" aria-label=${label}>${text}</pre>
     </figure>
@@ -248,7 +257,7 @@ export const number = (value, digits = 3) =>
       ? value.toExponential(1)
       : Number(value.toPrecision(digits)).toLocaleString("en");
 
-export const count_of = (n, one, many = `${one}s`) =>
+export const countOf = (n, one, many = `${one}s`) =>
   `${n.toLocaleString("en")} ${n === 1 ? one : many}`;
 
 export function bytes(n) {

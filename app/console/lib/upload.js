@@ -33,16 +33,24 @@ export function Upload({ what, title, address, onDone, ...drop }) {
       <${FileDrop} ...${drop} onFiles=${read.run} />
       ${read.busy && html`<p role="status">Reading the files…</p>`}
       <${Said} problem=${read.problem} />
-      ${archive &&
-      html`
+      ${
+        archive &&
+        html`
         <form class="line" onSubmit=${submit}>
-          <${Input} label=${`Name of the ${what}`} value=${name} onChange=${setName} required hint=${`${bytes(archive.blob.size)} to send`} />
+          <${Input}
+            label=${`Name of the ${what}`}
+            value=${name}
+            onChange=${setName}
+            required
+            hint=${`${bytes(archive.blob.size)} to send`}
+          />
           <button class="primary" disabled=${put.busy}>Upload</button>
         </form>
         ${put.busy && html`<${Bar} label="Upload" value=${sent} />`}
         ${put.busy && sent === 1 && html`<p role="status">All is sent; the service looks at it…</p>`}
         <${Said} problem=${put.problem} />
-      `}
+      `
+      }
     </section>
   `;
 }

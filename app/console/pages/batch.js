@@ -16,35 +16,56 @@ export function Batch({ batch, run, stop, remove }) {
   const step = looked ?? (isDone ? steps : batch.step);
   const shown = (image) => (step === steps && images[image]) || lastOf(seen[image], step);
   const again = (changes, title) => run({ ...request, ...changes }, { title });
+  const interpolate = () =>
+    again(between(request), `${request.model}: from one noise to another`);
   const zip = useAction(() =>
-    download("sample", `${request.model}-${request.seed}.zip`, { json: request, accept: "application/zip" }),
+    download("sample", `${request.model}-${request.seed}.zip`, {
+      json: request,
+      accept: "application/zip",
+    }),
   );
   return html`
     <section class="card batch" aria-label=${batch.title} aria-busy=${!isDone && !batch.problem}>
       <header class="dialog-head">
         <h2>${batch.title}</h2>
-        ${isDone || batch.problem
-          ? html`<button class="small" onClick=${() => remove(batch.id)}>Remove</button>`
-          : html`<button class="small" onClick=${() => stop(batch.id)}>Stop</button>`}
+        ${
+          isDone || batch.problem
+            ? html`<button class="small" onClick=${() => remove(batch.id)}>Remove</button>`
+            : html`<button class="small" onClick=${() => stop(batch.id)}>Stop</button>`
+        }
       </header>
       <${Said} problem=${batch.problem} />
-      ${!batch.problem &&
-      html`
+      ${
+        !batch.problem &&
+        html`
         <p class="note" role="status">
-          ${isDone ? `${used.sampler}, ${used.num_inference_steps} steps, seed ${used.seed}` : steps ? `step ${batch.step} of ${steps}` : "waits for its turn"}
+          ${stateOf(batch)}
         </p>
         <div class="tiles">
-          ${Array.from({ length: batch.count }, (_, i) => html`<${Tile} image=${shown(i)} label=${`Image ${i + 1}`} onOpen=${isDone && (() => setOpened(i))} />`)}
+          ${Array.from({ length: batch.count }, (_, i) => html`<${Tile}
+            image=${shown(i)}
+            label=${`Image ${i + 1}`}
+            onOpen=${isDone && (() => setOpened(i))}
+          />`)}
         </div>
-        ${isDone && steps > 1 && html`<${Range} label="The clean image, as predicted at step" min="1" max=${steps} value=${step} shown=${`${step} of ${steps}`} onChange=${setLooked} />`}
+        ${isDone && steps > 1 && html`<${Range}
+          label="The clean image, as predicted at step"
+          min="1"
+          max=${steps}
+          value=${step}
+          shown=${`${step} of ${steps}`}
+          onChange=${setLooked}
+        />`}
         ${batch.origin && isDone && html`<${Comparison} batch=${batch} />`}
-      `}
-      ${isDone &&
-      html`
+      `
+      }
+      ${
+        isDone &&
+        html`
         <div class="actions">
           <button onClick=${() => again({}, `${batch.title}, again`)}>Make again</button>
           <button onClick=${() => again({ seed: undefined }, batch.title)}>Others like these</button>
-          ${!request.init_image && html`<button onClick=${() => again(between(request), `${request.model}: from one noise to another`)}>Interpolate</button>`}
+          ${!request.init_image && html`<button onClick=${interpolate}>Interpolate</button>`}
           <button disabled=${zip.busy} onClick=${() => zip.run()}>Download all</button>
         </div>
         <${Said} problem=${zip.problem} />
@@ -54,17 +75,33 @@ export function Batch({ batch, run, stop, remove }) {
           <${Code} label="curl" text=${curl(request)} />
           <${Code} label="Python" text=${python(request)} />
         </details>
-      `}
-      ${opened !== undefined && html`<${Opened} batch=${batch} index=${opened} run=${run} onClose=${() => setOpened(undefined)} />`}
+      `
+      }
+      ${opened !== undefined && html`<${Opened}
+        batch=${batch}
+        index=${opened}
+        run=${run}
+        onClose=${() => setOpened(undefined)}
+      />`}
     </section>
   `;
+}
+
+function stateOf({ images, used, step, steps }) {
+  if (!steps) return "waits for its turn";
+  if (!images.length) return `step ${step} of ${steps}`;
+  return `${used.sampler}, ${used.num_inference_steps} steps, seed ${used.seed}`;
 }
 
 const lastOf = (list, step) => list.slice(0, step || undefined).findLast(Boolean);
 
 function Tile({ image, label, onOpen }) {
-  const picture = image ? html`<img src=${base64(image)} alt=${label} />` : html`<div class="blank"></div>`;
-  return onOpen ? html`<button class="tile" onClick=${onOpen} aria-haspopup="dialog">${picture}</button>` : html`<div class="tile">${picture}</div>`;
+  const picture = image
+    ? html`<img src=${base64(image)} alt=${label} />`
+    : html`<div class="blank"></div>`;
+  return onOpen
+    ? html`<button class="tile" onClick=${onOpen} aria-haspopup="dialog">${picture}</button>`
+    : html`<div class="tile">${picture}</div>`;
 }
 
 /** Without its seed's own images at the ends there would be nothing between. */
@@ -84,19 +121,37 @@ function Opened({ batch, index, run, onClose }) {
     onClose();
     run({ ...plain, seed: undefined, init_image: image, ...changes }, { title });
   };
-  const keep = async () => save(await (await fetch(base64(image))).blob(), `${request.model}-${request.seed}-${index}.png`);
+  const keep = async () =>
+    save(
+      await (await fetch(base64(image))).blob(),
+      `${request.model}-${request.seed}-${index}.png`,
+    );
   return html`
     <${Dialog} title=${`Image ${index + 1} of ${batch.title}`} onClose=${onClose}>
       <div class="columns">
         <section aria-label="Variations">
           <img class="large" src=${base64(image)} alt=${`Image ${index + 1}`} />
-          <${Range} label="How far variations may go" min="0.1" max="1" step="0.05" value=${strength} hint="the share of the steps that they go through; 1 leaves nothing of it" onChange=${setStrength} />
+          <${Range}
+            label="How far variations may go"
+            min="0.1"
+            max="1"
+            step="0.05"
+            value=${strength}
+            hint="the share of the steps that they go through; 1 leaves nothing of it"
+            onChange=${setStrength}
+          />
           <div class="actions">
-            <button class="primary" onClick=${() => go({ num_images: VARIATIONS, strength }, `Variations, ${strength}`)}>Variations</button>
+            <button
+              class="primary"
+              onClick=${() => go({ num_images: VARIATIONS, strength }, `Variations, ${strength}`)}
+            >Variations</button>
             <button onClick=${keep}>Download</button>
           </div>
         </section>
-        <${Paint} image=${image} onPaint=${(mask) => go({ num_images: VARIATIONS, mask, strength: undefined }, "Painted anew")} />
+        <${Paint}
+          image=${image}
+          onPaint=${(mask) => go({ num_images: VARIATIONS, mask, strength: undefined }, "Painted anew")}
+        />
       </div>
     <//>
   `;
@@ -111,14 +166,35 @@ function Disturb({ batch, run }) {
   const submit = (event) => {
     event.preventDefault();
     const disturb = { at: given(at), strength: given(strength) };
-    run({ ...request, disturb }, { title: `Disturbed before step ${disturb.at + 1}`, origin: batch });
+    run(
+      { ...request, disturb },
+      { title: `Disturbed before step ${disturb.at + 1}`, origin: batch },
+    );
   };
   return html`
     <details>
       <summary>Disturb a step, and see it mended</summary>
       <form class="line" onSubmit=${submit}>
-        <${Input} label="Before step (the first is 0)" type="number" min="0" max=${used.num_inference_steps - 1} required value=${at} onChange=${setAt} />
-        <${Input} label="Strength" type="number" min="0.01" max="100" step="any" required hint="in units of the noise" value=${strength} onChange=${setStrength} />
+        <${Input}
+          label="Before step (the first is 0)"
+          type="number"
+          min="0"
+          max=${used.num_inference_steps - 1}
+          required
+          value=${at}
+          onChange=${setAt}
+        />
+        <${Input}
+          label="Strength"
+          type="number"
+          min="0.01"
+          max="100"
+          step="any"
+          required
+          hint="in units of the noise"
+          value=${strength}
+          onChange=${setStrength}
+        />
         <button>Disturb</button>
       </form>
     </details>
@@ -131,11 +207,16 @@ const COLUMNS = 10;
 function Comparison({ batch }) {
   const [image, setImage] = useState(0);
   const count = Math.min(COLUMNS, batch.steps);
-  const places = Array.from({ length: count }, (_, i) => Math.round(((i + 1) * batch.steps) / count));
+  const places = Array.from({ length: count }, (_, i) =>
+    Math.round(((i + 1) * batch.steps) / count),
+  );
   const row = (name, { seen }) => html`
     <tr>
       <th scope="row">${name}</th>
-      ${places.map((step) => html`<td><img src=${base64(lastOf(seen[image], step))} alt=${`${name}, step ${step}`} /></td>`)}
+      ${places.map((step) => html`<td><img
+        src=${base64(lastOf(seen[image], step))}
+        alt=${`${name}, step ${step}`}
+      /></td>`)}
     </tr>
   `;
   return html`
@@ -145,7 +226,13 @@ function Comparison({ batch }) {
         <tbody>${row("as it was", batch.origin)}${row("disturbed", batch)}</tbody>
       </table>
     </div>
-    ${batch.count > 1 && html`<${Range} label="Image" min="1" max=${batch.count} value=${image + 1} onChange=${(value) => setImage(value - 1)} />`}
+    ${batch.count > 1 && html`<${Range}
+      label="Image"
+      min="1"
+      max=${batch.count}
+      value=${image + 1}
+      onChange=${(value) => setImage(value - 1)}
+    />`}
   `;
 }
 
@@ -156,14 +243,19 @@ const address = () => new URL(".", document.baseURI.split("#")[0]).href.replace(
 
 function curl(request) {
   const body = JSON.stringify(request, (name, value) => (name in FILES ? `@${name}` : value));
-  const quoted = body.replaceAll("'", "'\\''").replace(/@(init_image|mask)/g, (_, name) => `'$(base64 -w0 ${FILES[name]})'`);
+  const quoted = body
+    .replaceAll("'", "'\\''")
+    .replace(/@(init_image|mask)/g, (_, name) => `'$(base64 -w0 ${FILES[name]})'`);
   return `curl --json '${quoted}' \\\n     -H 'Accept: image/png' ${address()}/sample -o images.png`;
 }
 
 function python({ model, ...rest }) {
   const given = Object.entries(rest)
     .filter(([, value]) => value !== undefined)
-    .map(([name, value]) => `, ${name}=${name in FILES ? `open("${FILES[name]}", "rb").read()` : literal(value)}`);
+    .map(
+      ([name, value]) =>
+        `, ${name}=${name in FILES ? `open("${FILES[name]}", "rb").read()` : literal(value)}`,
+    );
   return [
     "from app.client import Client",
     "",
@@ -174,4 +266,5 @@ function python({ model, ...rest }) {
   ].join("\n");
 }
 
-const literal = (value) => (typeof value === "boolean" ? (value ? "True" : "False") : JSON.stringify(value));
+const literal = (value) =>
+  typeof value === "boolean" ? (value ? "True" : "False") : JSON.stringify(value);

@@ -3,17 +3,21 @@
 import { html } from "../vendor/htm-preact.js";
 import { all, at, remove } from "../lib/api.js";
 import { go, keyed, useAnswer } from "../lib/hooks.js";
-import { ConfirmButton, Facts, Page, Said, bytes, count_of, when } from "../lib/parts.js";
+import { ConfirmButton, Facts, Page, Said, bytes, countOf, when } from "../lib/parts.js";
 import { Upload } from "../lib/upload.js";
 
-export const Datasets = ({ name }) => (name ? html`<${Dataset} name=${name} />` : html`<${List} />`);
+export const Datasets = ({ name }) =>
+  name ? html`<${Dataset} name=${name} />` : html`<${List} />`;
 
 const allDatasets = keyed("datasets", (signal) => all("datasets", "name", signal));
 
 function List() {
   const datasets = useAnswer(allDatasets);
   return html`
-    <${Page} title="Datasets" intro="Archives of images to learn from. The top folders of an archive are its classes.">
+    <${Page}
+      title="Datasets"
+      intro="Archives of images to learn from. The top folders of an archive are its classes."
+    >
       <${Upload}
         what="dataset"
         label="Choose an archive or images"
@@ -30,7 +34,12 @@ function List() {
         ${datasets.data?.map(
           (dataset) => html`
             <li class="card" key=${dataset.name}>
-              <img class="sheet" src=${at`datasets/${dataset.name}/preview`} alt="" loading="lazy" />
+              <img
+                class="sheet"
+                src=${at`datasets/${dataset.name}/preview`}
+                alt=""
+                loading="lazy"
+              />
               <h2><a href=${at`#/datasets/${dataset.name}`}>${dataset.name}</a></h2>
               <p>${summary(dataset)}</p>
             </li>
@@ -46,9 +55,12 @@ function Dataset({ name }) {
   if (!dataset) return html`<${Page} title=${name}><${Said} problem=${problem} /><//>`;
   const classes = Object.entries(dataset.classes);
   const actions = html`
-    <a class="button primary" href=${`#/training?${new URLSearchParams({ dataset: name })}`}>Train on it</a>
+    <a
+      class="button primary"
+      href=${`#/training?${new URLSearchParams({ dataset: name })}`}
+    >Train on it</a>
     <${ConfirmButton}
-      question=${`Delete ${name} with its ${count_of(dataset.num_images, "image")}? Models that learned from it stay.`}
+      question=${`Delete ${name} with its ${countOf(dataset.num_images, "image")}? Models that learned from it stay.`}
       yes="Delete"
       onConfirm=${async () => {
         await remove(at`datasets/${name}`);
@@ -69,26 +81,44 @@ function Dataset({ name }) {
             of=${[
               ["images", dataset.num_images.toLocaleString("en")],
               ["kind", dataset.channels === 1 ? "greyscale" : "colour"],
-              ["most common sizes", dataset.sizes.slice(0, 4).map((s) => `${s.width} × ${s.height} (${s.count.toLocaleString("en")})`).join(", ")],
+              [
+                "most common sizes",
+                dataset.sizes
+                  .slice(0, 4)
+                  .map((s) => `${s.width} × ${s.height} (${s.count.toLocaleString("en")})`)
+                  .join(", "),
+              ],
               ["archive", bytes(dataset.num_bytes)],
               ["uploaded", when(dataset.created_at)],
             ]}
           />
-          ${classes.length > 0 &&
-          html`
-            <h2>${count_of(classes.length, "class", "classes")}</h2>
-            <${Table} head=${["class", "images"]} rows=${classes.map(([name, n]) => [name, n.toLocaleString("en")])} />
-          `}
+          ${
+            classes.length > 0 &&
+            html`
+            <h2>${countOf(classes.length, "class", "classes")}</h2>
+            <${Table}
+              head=${["class", "images"]}
+              rows=${classes.map(([name, n]) => [name, n.toLocaleString("en")])}
+            />
+          `
+          }
         </section>
-        ${dataset.num_rejected > 0 &&
-        html`
+        ${
+          dataset.num_rejected > 0 &&
+          html`
           <section class="card wide" aria-label="Rejected files">
-            <h2>${count_of(dataset.num_rejected, "file was", "files were")} left out</h2>
-            <${Table} head=${["file", "reason"]} rows=${dataset.rejected.map((file) => [file.name, file.reason])} />
-            ${dataset.num_rejected > dataset.rejected.length &&
-            html`<p class="note">The first ${dataset.rejected.length} are shown.</p>`}
+            <h2>${countOf(dataset.num_rejected, "file was", "files were")} left out</h2>
+            <${Table}
+              head=${["file", "reason"]}
+              rows=${dataset.rejected.map((file) => [file.name, file.reason])}
+            />
+            ${
+              dataset.num_rejected > dataset.rejected.length &&
+              html`<p class="note">The first ${dataset.rejected.length} are shown.</p>`
+            }
           </section>
-        `}
+        `
+        }
       </div>
     <//>
   `;
@@ -112,8 +142,8 @@ function Table({ head, rows }) {
 function summary(dataset) {
   const { height, width } = dataset.sizes[0];
   const classes = Object.keys(dataset.classes).length;
-  const parts = [count_of(dataset.num_images, "image"), `${width} × ${height}`];
-  if (classes) parts.push(count_of(classes, "class", "classes"));
+  const parts = [countOf(dataset.num_images, "image"), `${width} × ${height}`];
+  if (classes) parts.push(countOf(classes, "class", "classes"));
   if (dataset.num_rejected) parts.push(`${dataset.num_rejected.toLocaleString("en")} left out`);
   return parts.join(" · ");
 }

@@ -4,7 +4,19 @@ import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { at, post, remove } from "../lib/api.js";
 import { Chart } from "../lib/chart.js";
 import { go, useAction, useAnswer, useConnection } from "../lib/hooks.js";
-import { Bar, ConfirmButton, Facts, Page, Range, Said, Status, bytes, duration, number, when } from "../lib/parts.js";
+import {
+  Bar,
+  ConfirmButton,
+  Facts,
+  Page,
+  Range,
+  Said,
+  Status,
+  bytes,
+  duration,
+  number,
+  when,
+} from "../lib/parts.js";
 
 const EVENTS = [
   ["queued", "waits for a worker"],
@@ -44,7 +56,7 @@ export function Job({ id }) {
   return html`
     <${Page}
       title=${job.data.model_name}
-      intro=${html`${job.data.kind.replace("_", "-")} on <a href=${at`#/datasets/${job.data.dataset}`}>${job.data.dataset}</a>${job.data.begins_with && html`, begun with ${job.data.begins_with}`}`}
+      intro=${html`<${Origin} job=${job.data} />`}
       actions=${html`<${Actions} job=${job.data} refresh=${job.refresh} />`}
     >
       <div class="columns">
@@ -74,6 +86,12 @@ export function Job({ id }) {
       </div>
     <//>
   `;
+}
+
+function Origin({ job }) {
+  const dataset = html`<a href=${at`#/datasets/${job.dataset}`}>${job.dataset}</a>`;
+  const kind = job.kind.replace("_", "-");
+  return html`${kind} on ${dataset}${job.begins_with && `, begun with ${job.begins_with}`}`;
 }
 
 /** The job's server-sent events. They replay what has been told, and come back by themselves. */
@@ -109,22 +127,35 @@ function Actions({ job, refresh }) {
   return html`
     <${Said} problem=${act.problem} />
     ${!job.done && (isPaused ? button("resume", "Resume") : button("pause", "Pause"))}
-    ${!job.done &&
-    html`<${ConfirmButton}
+    ${
+      !job.done &&
+      html`<${ConfirmButton}
       question="Cancel this training? Its checkpoints stay; no model is made."
       yes="Cancel the training"
       disabled=${job.cancel_requested}
       onConfirm=${() => act.run("cancel")}
     >
       Cancel
-    <//>`}
-    ${job.status === "succeeded" &&
-    html`<a class="button primary" href=${`#/sample?${new URLSearchParams({ model: job.model_name })}`}>Make images</a>`}
-    ${job.done &&
-    job.checkpoint_step !== null &&
-    html`<a class="button" href=${`#/training?${new URLSearchParams({ resume_from: job.id })}`}>Go on with more time</a>`}
-    ${job.done &&
-    html`<${ConfirmButton}
+    <//>`
+    }
+    ${
+      job.status === "succeeded" &&
+      html`<a
+        class="button primary"
+        href=${`#/sample?${new URLSearchParams({ model: job.model_name })}`}
+      >Make images</a>`
+    }
+    ${
+      job.done &&
+      job.checkpoint_step !== null &&
+      html`<a
+        class="button"
+        href=${`#/training?${new URLSearchParams({ resume_from: job.id })}`}
+      >Go on with more time</a>`
+    }
+    ${
+      job.done &&
+      html`<${ConfirmButton}
       question="Delete this job with its checkpoints, samples and logs? The model that it made stays."
       yes="Delete"
       onConfirm=${async () => {
@@ -133,7 +164,8 @@ function Actions({ job, refresh }) {
       }}
     >
       Delete
-    <//>`}
+    <//>`
+    }
   `;
 }
 
@@ -150,7 +182,13 @@ function Progress({ job, now }) {
     <${Bar} label="Progress" value=${now.progress ?? 0} />
     <${Facts}
       of=${[
-        ["step", now.step && (now.steps ? `${now.step.toLocaleString("en")} of ${now.steps.toLocaleString("en")}` : now.step.toLocaleString("en"))],
+        [
+          "step",
+          now.step &&
+            (now.steps
+              ? `${now.step.toLocaleString("en")} of ${now.steps.toLocaleString("en")}`
+              : now.step.toLocaleString("en")),
+        ],
         ["images seen", now.images_seen?.toLocaleString("en")],
         ["loss", number(now.loss)],
         ["images per second", number(now.images_per_second)],
@@ -179,11 +217,14 @@ function Loss({ steps }) {
 /** The error over noise levels, of the first look, one halfway and the last. */
 function Levels({ evaluations }) {
   const looks = evaluations.filter((look) => look.levels?.length);
-  if (!looks.length) return html`<p class="empty">Measured at each checkpoint, on images that are held out.</p>`;
+  if (!looks.length)
+    return html`<p class="empty">Measured at each checkpoint, on images that are held out.</p>`;
   const places = new Set([0, Math.floor((looks.length - 1) / 2), looks.length - 1]);
   const chosen = [...places].map((i) => looks[i]);
   const last = chosen.at(-1);
-  const order = last.levels.map((_, i) => i).sort((a, b) => noise(last.levels[a]) - noise(last.levels[b]));
+  const order = last.levels
+    .map((_, i) => i)
+    .sort((a, b) => noise(last.levels[a]) - noise(last.levels[b]));
   return html`
     <${Chart}
       x=${order.map((i) => noise(last.levels[i]))}
@@ -211,7 +252,11 @@ function Samples({ id, steps }) {
   const place = chosen === undefined || chosen >= sorted.length ? sorted.length - 1 : chosen;
   const step = sorted[place];
   return html`
-    <img class="sheet" src=${at`train-jobs/${id}/samples/${step}`} alt=${`Samples after ${step} steps`} />
+    <img
+      class="sheet"
+      src=${at`train-jobs/${id}/samples/${step}`}
+      alt=${`Samples after ${step} steps`}
+    />
     <${Range}
       label="After step"
       min="0"
@@ -224,7 +269,16 @@ function Samples({ id, steps }) {
   `;
 }
 
-const SHOWN = ["preset", "image_size", "batch_size", "learning_rate", "prediction_type", "augmentation", "precision", "seed"];
+const SHOWN = [
+  "preset",
+  "image_size",
+  "batch_size",
+  "learning_rate",
+  "prediction_type",
+  "augmentation",
+  "precision",
+  "seed",
+];
 
 function Setup({ config }) {
   const chosen = Object.keys(config.reasons);
@@ -272,13 +326,26 @@ function History({ job, told, checkpoints }) {
             ["job", html`<code>${job.id}</code>`],
             ["begun", job.started_at && when(job.started_at)],
             ["ended", job.finished_at && when(job.finished_at)],
-            ["checkpoints", checkpoints.map((c) => `${c.step.toLocaleString("en")}${c.best ? " (best)" : ""}`).join(", ")],
-            ["their size", checkpoints.length ? bytes(checkpoints.reduce((sum, c) => sum + c.num_bytes, 0)) : undefined],
+            [
+              "checkpoints",
+              checkpoints
+                .map((c) => `${c.step.toLocaleString("en")}${c.best ? " (best)" : ""}`)
+                .join(", "),
+            ],
+            [
+              "their size",
+              checkpoints.length
+                ? bytes(checkpoints.reduce((sum, c) => sum + c.num_bytes, 0))
+                : undefined,
+            ],
           ]}
         />
         <p class="links">
           <a href=${at`train-jobs/${job.id}/log`}>Log</a>
-          ${job.checkpoint_step !== null && html`<a href=${at`train-jobs/${job.id}/tensorboard`} download>File for TensorBoard</a>`}
+          ${job.checkpoint_step !== null && html`<a
+            href=${at`train-jobs/${job.id}/tensorboard`}
+            download
+          >File for TensorBoard</a>`}
         </p>
       </div>
     </div>

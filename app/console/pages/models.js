@@ -4,7 +4,17 @@ import { html, useState } from "../vendor/htm-preact.js";
 import { all, at, get, post, remove } from "../lib/api.js";
 import { base64 } from "../lib/files.js";
 import { keyed, useAction, useAnswer } from "../lib/hooks.js";
-import { Bar, ConfirmButton, Facts, Page, Said, bytes, duration, number, when } from "../lib/parts.js";
+import {
+  Bar,
+  ConfirmButton,
+  Facts,
+  Page,
+  Said,
+  bytes,
+  duration,
+  number,
+  when,
+} from "../lib/parts.js";
 import { Upload } from "../lib/upload.js";
 
 const allModels = keyed("models", (signal) => all("models", "name", signal));
@@ -12,11 +22,18 @@ const allModels = keyed("models", (signal) => all("models", "name", signal));
 export function Models() {
   const models = useAnswer(allModels, 5000);
   return html`
-    <${Page} title="Models" intro="Trained here or uploaded. A download is a folder that diffusers can load.">
+    <${Page}
+      title="Models"
+      intro="Trained here or uploaded. A download is a folder that diffusers can load."
+    >
       <${Said} problem=${models.problem} />
       ${models.data && !models.data.length && html`<p class="empty">No model is here yet. <a href="#/training">Train one</a>, or upload one below.</p>`}
       <ul class="cards">
-        ${models.data?.map((model) => html`<${Card} key=${model.name} model=${model} refresh=${models.refresh} />`)}
+        ${models.data?.map((model) => html`<${Card}
+          key=${model.name}
+          model=${model}
+          refresh=${models.refresh}
+        />`)}
       </ul>
       <${Upload}
         what="model"
@@ -41,22 +58,59 @@ function Card({ model, refresh }) {
       <h2>${name}</h2>
       <${Facts}
         of=${[
-          ["images", `${details.image_size[1]} × ${details.image_size[0]}, ${details.channels === 1 ? "greyscale" : "colour"}`],
+          [
+            "images",
+            `${details.image_size[1]} × ${details.image_size[0]}, ${details.channels === 1 ? "greyscale" : "colour"}`,
+          ],
           ["classes", details.class_names?.length ? list(details.class_names) : "none"],
-          ["learned from", model.dataset && html`<a href=${at`#/datasets/${model.dataset}`}>${model.dataset}</a>`],
-          ["made by", model.job_id ? html`<a href=${at`#/training/${model.job_id}`}>its training</a>` : "an upload"],
-          ["trained", details.seconds && `${duration(details.seconds)}, ${details.steps.toLocaleString("en")} steps`],
-          ["recipe", [details.preset, `predicts ${details.prediction_type}`, details.consistency && "distilled"].filter(Boolean).join(", ")],
-          ["parameters", `${(details.num_parameters / 1e6).toFixed(1)} million, ${bytes(model.num_bytes)}`],
+          [
+            "learned from",
+            model.dataset && html`<a href=${at`#/datasets/${model.dataset}`}>${model.dataset}</a>`,
+          ],
+          [
+            "made by",
+            model.job_id
+              ? html`<a href=${at`#/training/${model.job_id}`}>its training</a>`
+              : "an upload",
+          ],
+          [
+            "trained",
+            details.seconds &&
+              `${duration(details.seconds)}, ${details.steps.toLocaleString("en")} steps`,
+          ],
+          [
+            "recipe",
+            [
+              details.preset,
+              `predicts ${details.prediction_type}`,
+              details.consistency && "distilled",
+            ]
+              .filter(Boolean)
+              .join(", "),
+          ],
+          [
+            "parameters",
+            `${(details.num_parameters / 1e6).toFixed(1)} million, ${bytes(model.num_bytes)}`,
+          ],
           ["made", when(model.created_at)],
         ]}
       />
       <${Scores} model=${model} />
       <div class="actions">
         <a class="button primary" href=${`#/sample?${query("model")}`}>Make images</a>
-        <a class="button" href=${at`models/${name}/download`} download>Download<span class="hidden"> ${name}</span></a>
-        <a class="button" href=${`#/training?${query("fine_tune")}`}>Fine-tune<span class="hidden"> ${name}</span></a>
-        ${!details.consistency && html`<a class="button" href=${`#/training?${query("distill")}`}>Distil<span class="hidden"> ${name}</span></a>`}
+        <a
+          class="button"
+          href=${at`models/${name}/download`}
+          download
+        >Download<span class="hidden"> ${name}</span></a>
+        <a
+          class="button"
+          href=${`#/training?${query("fine_tune")}`}
+        >Fine-tune<span class="hidden"> ${name}</span></a>
+        ${!details.consistency && html`<a
+          class="button"
+          href=${`#/training?${query("distill")}`}
+        >Distil<span class="hidden"> ${name}</span></a>`}
         <${ConfirmButton}
           question=${`Delete the model ${name}? Its training, if it was made here, stays.`}
           yes="Delete"
@@ -76,15 +130,28 @@ const list = (names) => (names.length > 12 ? `${names.length}` : names.join(", "
 
 /** The last grid of its training, or some that are made when asked for. */
 function Pictures({ model }) {
-  const grids = useAnswer(model.job_id && keyed(model.job_id, (signal) => grid(model.job_id, signal)));
-  const make = useAction(async () => (await post("sample", { model: model.name, num_images: 16, seed: 0 })).images);
+  const grids = useAnswer(
+    model.job_id && keyed(model.job_id, (signal) => grid(model.job_id, signal)),
+  );
+  const make = useAction(
+    async () => (await post("sample", { model: model.name, num_images: 16, seed: 0 })).images,
+  );
   const [made, setMade] = useState();
-  if (grids.data) return html`<img class="sheet" src=${grids.data} alt=${`Images by ${model.name}`} loading="lazy" />`;
+  if (grids.data)
+    return html`<img
+      class="sheet"
+      src=${grids.data}
+      alt=${`Images by ${model.name}`}
+      loading="lazy"
+    />`;
   if (made)
     return html`<div class="sheet tiles">${made.map((image) => html`<img src=${base64(image)} alt="" />`)}</div>`;
   return html`
     <div class="sheet">
-      <button disabled=${make.busy} onClick=${async () => setMade(await make.run())}>Show some images<span class="hidden"> by ${model.name}</span></button>
+      <button
+        disabled=${make.busy}
+        onClick=${async () => setMade(await make.run())}
+      >Show some images<span class="hidden"> by ${model.name}</span></button>
       <${Said} problem=${make.problem} />
     </div>
   `;
@@ -104,10 +171,17 @@ function Scores({ model }) {
     latest.refresh();
   });
   if (job)
-    return html`<p role="status">Measuring: ${job.progress.stage}</p><${Bar} label="Evaluation" value=${job.progress.progress} />`;
+    return html`<p role="status">Measuring: ${job.progress.stage}</p><${Bar}
+      label="Evaluation"
+      value=${job.progress.progress}
+    />`;
   return html`
     ${scores && html`<${Facts} of=${told(scores)} />`}
-    ${model.dataset && html`<button class="small" disabled=${measure.busy} onClick=${() => measure.run()}>Measure how good it is<span class="hidden">: ${model.name}</span></button>`}
+    ${model.dataset && html`<button
+      class="small"
+      disabled=${measure.busy}
+      onClick=${() => measure.run()}
+    >Measure how good it is<span class="hidden">: ${model.name}</span></button>`}
     <${Said} problem=${measure.problem} />
   `;
 }

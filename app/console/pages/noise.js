@@ -70,16 +70,36 @@ export function Noise() {
           />
           <div class="pictures three">
             <${Original} image=${image} />
-            <${Noised} method="closed_form" title="In one jump" image=${image} t=${t} form=${form} of=${[schedule, seed]} />
-            <${Noised} method="step_by_step" title="Step by step" image=${image} t=${t} form=${form} of=${[schedule, seed]} />
+            <${Noised}
+              method="closed_form"
+              title="In one jump"
+              image=${image}
+              t=${t}
+              form=${form}
+              of=${[schedule, seed]}
+            />
+            <${Noised}
+              method="step_by_step"
+              title="Step by step"
+              image=${image}
+              t=${t}
+              form=${form}
+              of=${[schedule, seed]}
+            />
           </div>
           <p class="note">
             One jump draws x<sub>t</sub> at once, from one noise for every t. Step by step walks all ${t} steps, with
             fresh noise at each. Two ways to the same distribution: the pictures differ, their statistics do not.
           </p>
           <div class="actions">
-            <button disabled=${take.busy} onClick=${() => take.run(STRIP, "image/png", "noise.png")}>Download a strip</button>
-            <button disabled=${take.busy} onClick=${() => take.run(FRAMES, "image/apng", "noise-animation.png")}>
+            <button
+              disabled=${take.busy}
+              onClick=${() => take.run(STRIP, "image/png", "noise.png")}
+            >Download a strip</button>
+            <button
+              disabled=${take.busy}
+              onClick=${() => take.run(FRAMES, "image/apng", "noise-animation.png")}
+            >
               Download an animation
             </button>
           </div>
@@ -90,10 +110,20 @@ export function Noise() {
           <${Said} problem=${tables.problem} />
         </section>
         <section class="card wide settings" aria-label="Settings">
-          <${FileDrop} label="Choose a picture" hint="or drop one here" accept="image/*" onFiles=${(files) => setSource(imageOf(files))} />
+          <${FileDrop}
+            label="Choose a picture"
+            hint="or drop one here"
+            accept="image/*"
+            onFiles=${(files) => setSource(imageOf(files))}
+          />
           <div>
             <${Said} problem=${refused} />
-            <${Select} label="Longest side, pixels" value=${side} options=${SIDES} onChange=${(value) => setSide(Number(value))} />
+            <${Select}
+              label="Longest side, pixels"
+              value=${side}
+              options=${SIDES}
+              onChange=${(value) => setSide(Number(value))}
+            />
             <${Select}
               label="Schedule"
               value=${schedule}
@@ -101,7 +131,13 @@ export function Noise() {
               hint=${schedules.data?.schedules.find((s) => s.name === schedule)?.description}
               onChange=${setSchedule}
             />
-            <${Input} label="Seed of the noise" type="number" min="0" value=${seed} onChange=${setSeed} />
+            <${Input}
+              label="Seed of the noise"
+              type="number"
+              min="0"
+              value=${seed}
+              onChange=${setSeed}
+            />
           </div>
         </section>
       </div>
@@ -111,7 +147,10 @@ export function Noise() {
 
 function Original({ image }) {
   const url = useObjectUrl(image);
-  return html`<figure><${Frame}>${url && html`<img src=${url} alt="The picture without noise" />`}<//><figcaption>x<sub>0</sub></figcaption></figure>`;
+  return html`<figure><${Frame}>${url && html`<img
+    src=${url}
+    alt="The picture without noise"
+  />`}<//><figcaption>x<sub>0</sub></figcaption></figure>`;
 }
 
 /** x_t, asked for again while the slider moves; `of` is whatever else decides about it. */
@@ -130,7 +169,12 @@ function Noised({ method, title, image, t, form, of }) {
   return html`
     <figure>
       <${Frame}>
-        ${url && html`<img src=${url} data-t=${shown.t} data-method=${method} alt=${`The picture at t = ${shown.t}, ${title.toLowerCase()}`} />`}
+        ${url && html`<img
+          src=${url}
+          data-t=${shown.t}
+          data-method=${method}
+          alt=${`The picture at t = ${shown.t}, ${title.toLowerCase()}`}
+        />`}
       <//>
       <figcaption>${title}</figcaption>
       <${Said} problem=${shown.problem} />

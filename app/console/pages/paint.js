@@ -43,7 +43,13 @@ export function Paint({ image, onPaint }) {
     const scale = shape[0] / box.width;
     paint((context) => {
       context.beginPath();
-      context.arc((event.clientX - box.left) * scale, (event.clientY - box.top) * scale, brush / 2, 0, 7);
+      context.arc(
+        (event.clientX - box.left) * scale,
+        (event.clientY - box.top) * scale,
+        brush / 2,
+        0,
+        7,
+      );
       context.fill();
     });
   };
@@ -56,7 +62,12 @@ export function Paint({ image, onPaint }) {
   return html`
     <section aria-label="Paint anew">
       <div class="paint">
-        <img ref=${picture} src=${base64(image)} alt="" onLoad=${({ target }) => fit(target.naturalWidth, target.naturalHeight)} />
+        <img
+          ref=${picture}
+          src=${base64(image)}
+          alt=""
+          onLoad=${({ target }) => fit(target.naturalWidth, target.naturalHeight)}
+        />
         <canvas
           ref=${canvas}
           width=${width}
@@ -75,7 +86,10 @@ export function Paint({ image, onPaint }) {
       <div class="actions" role="group" aria-label="Cover a part">
         ${PARTS.map(
           ([name, [x, y, w, h]]) =>
-            html`<button class="small" onClick=${() => paint((c) => c.fillRect(x * width, y * height, w * width, h * height))}>${name}</button>`,
+            html`<button
+              class="small"
+              onClick=${() => paint((c) => c.fillRect(x * width, y * height, w * width, h * height))}
+            >${name}</button>`,
         )}
         <button class="small" disabled=${!covered} onClick=${clear}>Clear</button>
       </div>

@@ -14,13 +14,27 @@ export function Sample({ query }) {
   const gallery = useGallery();
   const empty = models.data && !models.data.length;
   return html`
-    <${Page} title="New images" intro="They start as noise. At every step the model guesses the clean image, and goes a small part of the way.">
+    <${Page}
+      title="New images"
+      intro="They start as noise. At every step the model guesses the clean image, and goes a small part of the way."
+    >
       <${Said} problem=${models.problem} />
       ${empty && html`<p class="card">There is no model yet. <a href="#/training">Train one</a>, or <a href="#/models">upload one</a>.</p>`}
-      ${models.data?.length > 0 && html`<${Ask} models=${models.data} first=${query.model} gallery=${gallery} />`}
+      ${models.data?.length > 0 && html`<${Ask}
+        models=${models.data}
+        first=${query.model}
+        gallery=${gallery}
+      />`}
       <div class="gallery">
         ${gallery.batches.map(
-          (batch) => html`<${Batch} key=${batch.id} batch=${batch} run=${gallery.run} stop=${gallery.stop} remove=${gallery.remove} />`,
+          (batch) =>
+            html`<${Batch}
+              key=${batch.id}
+              batch=${batch}
+              run=${gallery.run}
+              stop=${gallery.stop}
+              remove=${gallery.remove}
+            />`,
         )}
       </div>
     <//>
@@ -35,7 +49,10 @@ function Ask({ models, first, gallery }) {
   const { details } = models.find((each) => each.name === model);
   const set = (name) => (value) => setFields((old) => ({ ...old, [name]: value }));
   const isKnown = details.class_names.includes(fields.class_label);
-  const known = samplers.data?.samplers.filter((s) => (s.name === "consistency") === Boolean(details.consistency));
+  const known = samplers.data?.samplers.filter(
+    (s) => (s.name === "consistency") === Boolean(details.consistency),
+  );
+  const usual = details.consistency ? "consistency" : "dpmpp_2m";
   const chosen = known?.find((s) => s.name === fields.sampler);
   const ofForm = gallery.batches.find((batch) => batch.isForm);
   const error = (field) => ofForm?.problem?.of?.(field);
@@ -51,26 +68,83 @@ function Ask({ models, first, gallery }) {
       num_inference_steps: given(fields.num_inference_steps),
       seed: given(fields.seed),
     };
-    gallery.run(request, { title: isKnown ? `${model}: ${fields.class_label}` : model, isForm: true });
+    gallery.run(request, {
+      title: isKnown ? `${model}: ${fields.class_label}` : model,
+      isForm: true,
+    });
   };
 
   return html`
     <form class="card" aria-label="What to make" onSubmit=${submit}>
       <div class="line">
-        <${Select} label="Model" value=${model} options=${models.map((m) => m.name)} onChange=${setModel} />
-        ${details.class_names.length > 0 &&
-        html`<${Select} label="Class" value=${isKnown ? fields.class_label : ""} options=${[["", "any"], ...details.class_names]} error=${error("class_label")} onChange=${set("class_label")} />`}
-        <${Input} label="How many" type="number" min="1" max=${MAX_IMAGES} required value=${fields.num_images} error=${error("num_images")} onChange=${set("num_images")} />
+        <${Select}
+          label="Model"
+          value=${model}
+          options=${models.map((m) => m.name)}
+          onChange=${setModel}
+        />
+        ${
+          details.class_names.length > 0 &&
+          html`<${Select}
+            label="Class"
+            value=${isKnown ? fields.class_label : ""}
+            options=${[["", "any"], ...details.class_names]}
+            error=${error("class_label")}
+            onChange=${set("class_label")}
+          />`
+        }
+        <${Input}
+          label="How many"
+          type="number"
+          min="1"
+          max=${MAX_IMAGES}
+          required
+          value=${fields.num_images}
+          error=${error("num_images")}
+          onChange=${set("num_images")}
+        />
         <button class="primary">Make images</button>
       </div>
       <details>
         <summary>Sampler, steps, guidance, seed</summary>
         <div class="fields">
-          <${Select} label="Sampler" value=${chosen?.name ?? ""} hint=${chosen?.good_for} error=${error("sampler")}
-            options=${[["", details.consistency ? "consistency" : "dpmpp_2m (chosen)"], ...(known ?? []).map((s) => s.name)]} onChange=${set("sampler")} />
-          <${Input} label="Steps" type="number" min="1" placeholder=${details.consistency ? "2" : "20"} hint="more take longer and err less" value=${fields.num_inference_steps ?? ""} error=${error("num_inference_steps")} onChange=${set("num_inference_steps")} />
-          ${isKnown && html`<${Range} label="Guidance" min="0" max="5" step="0.1" hint="exaggerates what the class changes; 1 is off" value=${fields.guidance_scale} onChange=${set("guidance_scale")} />`}
-          <${Input} label="Seed" type="number" min="0" placeholder="random" hint="the same one, the same images" value=${fields.seed ?? ""} error=${error("seed")} onChange=${set("seed")} />
+          <${Select}
+            label="Sampler"
+            value=${chosen?.name ?? ""}
+            hint=${chosen?.good_for}
+            error=${error("sampler")}
+            options=${[["", `${usual} (chosen)`], ...(known ?? []).map((s) => s.name)]}
+            onChange=${set("sampler")}
+          />
+          <${Input}
+            label="Steps"
+            type="number"
+            min="1"
+            placeholder=${details.consistency ? "2" : "20"}
+            hint="more take longer and err less"
+            value=${fields.num_inference_steps ?? ""}
+            error=${error("num_inference_steps")}
+            onChange=${set("num_inference_steps")}
+          />
+          ${isKnown && html`<${Range}
+            label="Guidance"
+            min="0"
+            max="5"
+            step="0.1"
+            hint="exaggerates what the class changes; 1 is off"
+            value=${fields.guidance_scale}
+            onChange=${set("guidance_scale")}
+          />`}
+          <${Input}
+            label="Seed"
+            type="number"
+            min="0"
+            placeholder="random"
+            hint="the same one, the same images"
+            value=${fields.seed ?? ""}
+            error=${error("seed")}
+            onChange=${set("seed")}
+          />
         </div>
       </details>
     </form>
@@ -87,18 +161,32 @@ function useGallery() {
   useEffect(() => () => aborts.forEach((abort) => abort.abort()), []);
 
   const change = (id, how) =>
-    setBatches((old) => old.map((batch) => (batch.id === id ? { ...batch, ...how(batch) } : batch)));
+    setBatches((old) =>
+      old.map((batch) => (batch.id === id ? { ...batch, ...how(batch) } : batch)),
+    );
 
   const run = async (request, about) => {
     const id = crypto.getRandomValues(new Uint32Array(1))[0];
     request = { ...request, seed: request.seed ?? Math.floor(Math.random() * MAX_SEED) };
     const count = request.num_images ?? 1;
-    const batch = { id, ...about, request, count, step: 0, images: [], seen: Array.from({ length: count }, () => []) };
+    const batch = {
+      id,
+      ...about,
+      request,
+      count,
+      step: 0,
+      images: [],
+      seen: Array.from({ length: count }, () => []),
+    };
     setBatches((old) => [batch, ...old.filter((each) => !each.problem)]);
     const abort = new AbortController();
     aborts.set(id, abort);
     try {
-      const answer = await ask("sample", { json: request, accept: "text/event-stream", signal: abort.signal });
+      const answer = await ask("sample", {
+        json: request,
+        accept: "text/event-stream",
+        signal: abort.signal,
+      });
       await follow(answer, (how) => change(id, how));
     } catch (problem) {
       if (problem.name === "AbortError") setBatches((old) => old.filter((each) => each.id !== id));

@@ -27,7 +27,9 @@ export function Start() {
     {
       title: "Train a model",
       text: "Say which images and how many minutes. Everything else is chosen from the data, with its reason.",
-      done: job && html`The latest: <a href=${`#/training/${job.id}`}>${job.model_name}</a>, ${job.status}.`,
+      done:
+        job &&
+        html`The latest: <a href=${`#/training/${job.id}`}>${job.model_name}</a>, ${job.status}.`,
       link: isRunning ? [`#/training/${job.id}`, "Watch it"] : ["#/training", "Train"],
     },
     {
@@ -51,7 +53,10 @@ export function Start() {
               <h2>${step.title}</h2>
               <p>${step.text}</p>
               ${step.done && html`<p class="done">${step.done}</p>`}
-              <a class=${`button ${i === next ? "primary" : ""}`} href=${step.link[0]}>${step.link[1]}</a>
+              <a
+                class=${`button ${i === next ? "primary" : ""}`}
+                href=${step.link[0]}
+              >${step.link[1]}</a>
             </li>
           `,
         )}

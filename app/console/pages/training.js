@@ -25,7 +25,14 @@ const FIELDS = [
   ["loss_weighting", "Weighting of the noise levels", [AUTO, "uniform", "min_snr", "learned"]],
   ["checkpoint_every", "Steps between checkpoints", "number"],
   ["seed", "Seed", "number"],
-  ["keep", "Weights that become the model", [["", "the last"], ["best", "the best on held-out images"]]],
+  [
+    "keep",
+    "Weights that become the model",
+    [
+      ["", "the last"],
+      ["best", "the best on held-out images"],
+    ],
+  ],
   ["priority", "Priority, where jobs wait", "number", "0 to 9; 5 where left out"],
 ];
 
@@ -57,9 +64,11 @@ function Row({ job }) {
       <a href=${at`#/training/${job.id}`}>${job.model_name}</a>
       <${Status} of=${job.status} />
       <span>${job.kind.replace("_", "-")} · ${job.dataset}</span>
-      ${isRunning
-        ? html`<${Bar} label=${`Progress of ${job.model_name}`} value=${progress} />`
-        : html`<span>${when(job.created_at)}</span>`}
+      ${
+        isRunning
+          ? html`<${Bar} label=${`Progress of ${job.model_name}`} value=${progress} />`
+          : html`<span>${when(job.created_at)}</span>`
+      }
       ${isRunning && left !== null && left !== undefined && html`<span>${duration(left)} left</span>`}
     </li>
   `;
@@ -79,7 +88,12 @@ function Begin({ query }) {
   const chosen = dataset ?? known?.datasets[0];
   const isOpen = Object.values(fields).some(Boolean);
 
-  const request = requestOf({ dataset: begins.startsWith("resume_from") ? undefined : chosen, minutes, begins, fields });
+  const request = requestOf({
+    dataset: begins.startsWith("resume_from") ? undefined : chosen,
+    minutes,
+    begins,
+    fields,
+  });
   const settled = useSettled(JSON.stringify(request), 300);
   const plan = useAnswer(
     isWhole(JSON.parse(settled)) &&
@@ -107,17 +121,40 @@ function Begin({ query }) {
       }}
     >
       <div class="line">
-        ${begins.startsWith("resume_from")
-          ? html`<p>Goes on from <a href=${at`#/training/${query.resume_from}`}>an earlier job</a>; the minutes are the new total.</p>`
-          : html`<${Select} label="Dataset" value=${chosen} options=${known.datasets} error=${of("dataset")} onChange=${setDataset} />`}
-        <${Input} label="Minutes" type="number" min="0.05" step="any" value=${minutes} error=${of("minutes")} onChange=${setMinutes} />
+        ${
+          begins.startsWith("resume_from")
+            ? html`<p>Goes on from <a href=${at`#/training/${query.resume_from}`}>an earlier job</a>; the minutes are the new total.</p>`
+            : html`<${Select}
+              label="Dataset"
+              value=${chosen}
+              options=${known.datasets}
+              error=${of("dataset")}
+              onChange=${setDataset}
+            />`
+        }
+        <${Input}
+          label="Minutes"
+          type="number"
+          min="0.05"
+          step="any"
+          value=${minutes}
+          error=${of("minutes")}
+          onChange=${setMinutes}
+        />
         <button class="primary" disabled=${start.busy}>Train</button>
       </div>
       ${!isNamed && html`<${Said} problem=${problem} />`}
       <details open=${isOpen}>
         <summary>Everything else, and why</summary>
-        ${!begins.startsWith("resume_from") &&
-        html`<${Select} label="Begins with" value=${begins} options=${beginnings(known.models)} onChange=${setBegins} />`}
+        ${
+          !begins.startsWith("resume_from") &&
+          html`<${Select}
+            label="Begins with"
+            value=${begins}
+            options=${beginnings(known.models)}
+            onChange=${setBegins}
+          />`
+        }
         <div class="fields">
           ${FIELDS.map(
             ([field, label, kind, hint]) => html`
@@ -143,10 +180,13 @@ function Begin({ query }) {
 /** A field with what is chosen where it is left alone, and the reason. */
 function Choice({ field, label, kind, hint, plan, value, error, onChange }) {
   const reason = plan?.config.reasons[field.split("/")[0]];
-  const chosen = plan && shown(field === "model_name" ? plan.model_name : valueIn(plan.config, field));
+  const chosen =
+    plan && shown(field === "model_name" ? plan.model_name : valueIn(plan.config, field));
   const parts = { label, hint: [hint, reason].filter(Boolean).join("; "), error, value, onChange };
   if (Array.isArray(kind)) {
-    const options = kind.map((option) => (option === AUTO && chosen ? ["", `${chosen} (chosen)`] : option));
+    const options = kind.map((option) =>
+      option === AUTO && chosen ? ["", `${chosen} (chosen)`] : option,
+    );
     return html`<${Select} ...${parts} options=${options} />`;
   }
   return html`<${Input} ...${parts} type=${kind} step="any" placeholder=${chosen} />`;
@@ -167,7 +207,8 @@ function shown(value) {
 // From the fields to a request ---------------------------------------------------------------------
 
 function beginning(query) {
-  for (const how of ["resume_from", "fine_tune", "distill"]) if (query[how]) return `${how} ${query[how]}`;
+  for (const how of ["resume_from", "fine_tune", "distill"])
+    if (query[how]) return `${how} ${query[how]}`;
   return "";
 }
 
@@ -196,7 +237,8 @@ const isWhole = (request) => request.dataset || request.distill || request.resum
 function valueOf(field, text) {
   if (text === "true" || text === "false") return text === "true";
   if (field === "model_name") return text || undefined;
-  if (field === "net/block_out_channels" && text) return text.split(/[ ,]+/).filter(Boolean).map(given);
+  if (field === "net/block_out_channels" && text)
+    return text.split(/[ ,]+/).filter(Boolean).map(given);
   return given(text);
 }
 
