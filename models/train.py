@@ -54,7 +54,9 @@ class TrainStep:
 @dataclass
 class TrainState:
     """Everything that training changes. `extras` is learned beside the model and stays behind when
-    it is done; `seconds` is the time spent in earlier sittings."""
+    it is done; `seconds` is the time spent in earlier sittings. `trained` and `averages` are the
+    parameters of net and extras, and of ema: walking the modules for them takes a twentieth of a
+    small step."""
 
     config: TrainConfig
     model: DiffusionModel
@@ -64,6 +66,12 @@ class TrainState:
     step: int = 0
     seconds: float = 0.0
     started: float = field(default_factory=time.monotonic)
+    trained: list[nn.Parameter] = field(init=False, repr=False)
+    averages: list[nn.Parameter] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.trained = [*self.model.net.parameters(), *self.extras.parameters()]
+        self.averages = list(self.ema.parameters())
 
     @classmethod
     def create(cls, config: TrainConfig, dataset: Dataset, device: str = "cpu") -> "TrainState":
@@ -175,7 +183,7 @@ def _gradient(
             objective, loss = _losses(state, net, batch, progress)
         (objective.sum() / config.batch_size).backward()  # type: ignore[no-untyped-call]
         total += loss.detach().sum() / config.batch_size
-    return team.add_up(list(state.parameters().values()), total)
+    return team.add_up(state.trained, total)
 
 
 def _batch(state: TrainState, x0: Tensor, label: Tensor | None, slot: Tensor) -> Batch:
@@ -253,7 +261,7 @@ def _learning_rate(config: TrainConfig, step: int, progress: float) -> float:
 
 
 def _update(state: TrainState, learning_rate: float) -> None:
-    torch.nn.utils.clip_grad_norm_(state.parameters().values(), state.config.max_grad_norm)
+    torch.nn.utils.clip_grad_norm_(state.trained, state.config.max_grad_norm)
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate
     state.optimizer.step()
@@ -267,9 +275,8 @@ def _average(state: TrainState) -> None:
     config, seen = state.config, (state.step + 1) * state.config.batch_size
     half_life = min(config.ema_half_life_images, config.ema_warmup * seen)
     keep = 0.5 ** (config.batch_size / half_life)
-    torch._foreach_lerp_(
-        list(state.ema.parameters()), list(state.model.net.parameters()), 1.0 - keep
-    )
+    weights = state.trained[: len(state.averages)]
+    torch._foreach_lerp_(state.averages, weights, 1.0 - keep)
 
 
 # How it is computed -------------------------------------------------------------------------------

@@ -52,16 +52,19 @@ export async function post(address, json = {}) {
 
 export const remove = (address) => ask(address, { method: "DELETE" });
 
-/** All items of a list, which the service gives in pages. */
-export async function all(address, key, signal) {
+/** {items, has_more}: so many pages of a list, one after the other. */
+export async function pagesOf(address, key, pages, signal) {
   const items = [];
-  for (;;) {
+  for (let page = 1; ; page += 1) {
     const after = items.length ? `&after=${encodeURIComponent(items.at(-1)[key])}` : "";
-    const page = await get(`${address}?limit=100${after}`, signal);
-    items.push(...page.items);
-    if (!page.has_more) return items;
+    const answer = await get(`${address}?limit=100${after}`, signal);
+    items.push(...answer.items);
+    if (!answer.has_more || page === pages) return { items, has_more: answer.has_more };
   }
 }
+
+export const all = async (address, key, signal) =>
+  (await pagesOf(address, key, Infinity, signal)).items;
 
 /** PUT a file; `sent` is told how much of it is there, 0..1. fetch cannot tell that. */
 export function upload(address, blob, sent) {

@@ -176,13 +176,13 @@ export function FileDrop({ label, hint, accept, multiple, folders, onFiles, chil
       ${
         folders &&
         html`<input
-        ref=${folder}
-        type="file"
-        hidden
-        webkitdirectory
-        onChange=${chosen}
-        aria-label="Choose a folder"
-      />`
+          ref=${folder}
+          type="file"
+          hidden
+          webkitdirectory
+          onChange=${chosen}
+          aria-label="Choose a folder"
+        />`
       }
     </div>
   `;

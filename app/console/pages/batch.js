@@ -16,8 +16,7 @@ export function Batch({ batch, run, stop, remove }) {
   const step = looked ?? (isDone ? steps : batch.step);
   const shown = (image) => (step === steps && images[image]) || lastOf(seen[image], step);
   const again = (changes, title) => run({ ...request, ...changes }, { title });
-  const interpolate = () =>
-    again(between(request), `${request.model}: from one noise to another`);
+  const interpolate = () => again(between(request), `${request.model}: from one noise to another`);
   const zip = useAction(() =>
     download("sample", `${request.model}-${request.seed}.zip`, {
       json: request,
@@ -42,20 +41,27 @@ export function Batch({ batch, run, stop, remove }) {
           ${stateOf(batch)}
         </p>
         <div class="tiles">
-          ${Array.from({ length: batch.count }, (_, i) => html`<${Tile}
-            image=${shown(i)}
-            label=${`Image ${i + 1}`}
-            onOpen=${isDone && (() => setOpened(i))}
-          />`)}
+          ${Array.from(
+            { length: batch.count },
+            (_, i) => html`<${Tile}
+              image=${shown(i)}
+              label=${`Image ${i + 1}`}
+              onOpen=${isDone && (() => setOpened(i))}
+            />`,
+          )}
         </div>
-        ${isDone && steps > 1 && html`<${Range}
-          label="The clean image, as predicted at step"
-          min="1"
-          max=${steps}
-          value=${step}
-          shown=${`${step} of ${steps}`}
-          onChange=${setLooked}
-        />`}
+        ${
+          isDone &&
+          steps > 1 &&
+          html`<${Range}
+            label="The clean image, as predicted at step"
+            min="1"
+            max=${steps}
+            value=${step}
+            shown=${`${step} of ${steps}`}
+            onChange=${setLooked}
+          />`
+        }
         ${batch.origin && isDone && html`<${Comparison} batch=${batch} />`}
       `
       }
@@ -77,12 +83,15 @@ export function Batch({ batch, run, stop, remove }) {
         </details>
       `
       }
-      ${opened !== undefined && html`<${Opened}
-        batch=${batch}
-        index=${opened}
-        run=${run}
-        onClose=${() => setOpened(undefined)}
-      />`}
+      ${
+        opened !== undefined &&
+        html`<${Opened}
+          batch=${batch}
+          index=${opened}
+          run=${run}
+          onClose=${() => setOpened(undefined)}
+        />`
+      }
     </section>
   `;
 }
@@ -213,10 +222,12 @@ function Comparison({ batch }) {
   const row = (name, { seen }) => html`
     <tr>
       <th scope="row">${name}</th>
-      ${places.map((step) => html`<td><img
+      ${places.map(
+        (step) => html`<td><img
         src=${base64(lastOf(seen[image], step))}
         alt=${`${name}, step ${step}`}
-      /></td>`)}
+      /></td>`,
+      )}
     </tr>
   `;
   return html`
@@ -226,13 +237,16 @@ function Comparison({ batch }) {
         <tbody>${row("as it was", batch.origin)}${row("disturbed", batch)}</tbody>
       </table>
     </div>
-    ${batch.count > 1 && html`<${Range}
-      label="Image"
-      min="1"
-      max=${batch.count}
-      value=${image + 1}
-      onChange=${(value) => setImage(value - 1)}
-    />`}
+    ${
+      batch.count > 1 &&
+      html`<${Range}
+        label="Image"
+        min="1"
+        max=${batch.count}
+        value=${image + 1}
+        onChange=${(value) => setImage(value - 1)}
+      />`
+    }
   `;
 }
 

@@ -130,13 +130,13 @@ function Actions({ job, refresh }) {
     ${
       !job.done &&
       html`<${ConfirmButton}
-      question="Cancel this training? Its checkpoints stay; no model is made."
-      yes="Cancel the training"
-      disabled=${job.cancel_requested}
-      onConfirm=${() => act.run("cancel")}
-    >
-      Cancel
-    <//>`
+        question="Cancel this training? Its checkpoints stay; no model is made."
+        yes="Cancel the training"
+        disabled=${job.cancel_requested}
+        onConfirm=${() => act.run("cancel")}
+      >
+        Cancel
+      <//>`
     }
     ${
       job.status === "succeeded" &&
@@ -156,15 +156,15 @@ function Actions({ job, refresh }) {
     ${
       job.done &&
       html`<${ConfirmButton}
-      question="Delete this job with its checkpoints, samples and logs? The model that it made stays."
-      yes="Delete"
-      onConfirm=${async () => {
-        await remove(at`train-jobs/${job.id}`);
-        go("#/training");
-      }}
-    >
-      Delete
-    <//>`
+        question="Delete this job with its checkpoints, samples and logs? The model that it made stays."
+        yes="Delete"
+        onConfirm=${async () => {
+          await remove(at`train-jobs/${job.id}`);
+          go("#/training");
+        }}
+      >
+        Delete
+      <//>`
     }
   `;
 }
@@ -342,10 +342,13 @@ function History({ job, told, checkpoints }) {
         />
         <p class="links">
           <a href=${at`train-jobs/${job.id}/log`}>Log</a>
-          ${job.checkpoint_step !== null && html`<a
-            href=${at`train-jobs/${job.id}/tensorboard`}
-            download
-          >File for TensorBoard</a>`}
+          ${
+            job.checkpoint_step !== null &&
+            html`<a
+              href=${at`train-jobs/${job.id}/tensorboard`}
+              download
+            >File for TensorBoard</a>`
+          }
         </p>
       </div>
     </div>

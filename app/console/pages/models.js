@@ -29,11 +29,13 @@ export function Models() {
       <${Said} problem=${models.problem} />
       ${models.data && !models.data.length && html`<p class="empty">No model is here yet. <a href="#/training">Train one</a>, or upload one below.</p>`}
       <ul class="cards">
-        ${models.data?.map((model) => html`<${Card}
-          key=${model.name}
-          model=${model}
-          refresh=${models.refresh}
-        />`)}
+        ${models.data?.map(
+          (model) => html`<${Card}
+            key=${model.name}
+            model=${model}
+            refresh=${models.refresh}
+          />`,
+        )}
       </ul>
       <${Upload}
         what="model"
@@ -107,10 +109,13 @@ function Card({ model, refresh }) {
           class="button"
           href=${`#/training?${query("fine_tune")}`}
         >Fine-tune<span class="hidden"> ${name}</span></a>
-        ${!details.consistency && html`<a
-          class="button"
-          href=${`#/training?${query("distill")}`}
-        >Distil<span class="hidden"> ${name}</span></a>`}
+        ${
+          !details.consistency &&
+          html`<a
+            class="button"
+            href=${`#/training?${query("distill")}`}
+          >Distil<span class="hidden"> ${name}</span></a>`
+        }
         <${ConfirmButton}
           question=${`Delete the model ${name}? Its training, if it was made here, stays.`}
           yes="Delete"
@@ -177,11 +182,14 @@ function Scores({ model }) {
     />`;
   return html`
     ${scores && html`<${Facts} of=${told(scores)} />`}
-    ${model.dataset && html`<button
-      class="small"
-      disabled=${measure.busy}
-      onClick=${() => measure.run()}
-    >Measure how good it is<span class="hidden">: ${model.name}</span></button>`}
+    ${
+      model.dataset &&
+      html`<button
+        class="small"
+        disabled=${measure.busy}
+        onClick=${() => measure.run()}
+      >Measure how good it is<span class="hidden">: ${model.name}</span></button>`
+    }
     <${Said} problem=${measure.problem} />
   `;
 }

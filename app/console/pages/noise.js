@@ -147,10 +147,13 @@ export function Noise() {
 
 function Original({ image }) {
   const url = useObjectUrl(image);
-  return html`<figure><${Frame}>${url && html`<img
-    src=${url}
-    alt="The picture without noise"
-  />`}<//><figcaption>x<sub>0</sub></figcaption></figure>`;
+  return html`<figure><${Frame}>${
+    url &&
+    html`<img
+      src=${url}
+      alt="The picture without noise"
+    />`
+  }<//><figcaption>x<sub>0</sub></figcaption></figure>`;
 }
 
 /** x_t, asked for again while the slider moves; `of` is whatever else decides about it. */
@@ -169,12 +172,15 @@ function Noised({ method, title, image, t, form, of }) {
   return html`
     <figure>
       <${Frame}>
-        ${url && html`<img
-          src=${url}
-          data-t=${shown.t}
-          data-method=${method}
-          alt=${`The picture at t = ${shown.t}, ${title.toLowerCase()}`}
-        />`}
+        ${
+          url &&
+          html`<img
+            src=${url}
+            data-t=${shown.t}
+            data-method=${method}
+            alt=${`The picture at t = ${shown.t}, ${title.toLowerCase()}`}
+          />`
+        }
       <//>
       <figcaption>${title}</figcaption>
       <${Said} problem=${shown.problem} />

@@ -20,11 +20,14 @@ export function Sample({ query }) {
     >
       <${Said} problem=${models.problem} />
       ${empty && html`<p class="card">There is no model yet. <a href="#/training">Train one</a>, or <a href="#/models">upload one</a>.</p>`}
-      ${models.data?.length > 0 && html`<${Ask}
-        models=${models.data}
-        first=${query.model}
-        gallery=${gallery}
-      />`}
+      ${
+        models.data?.length > 0 &&
+        html`<${Ask}
+          models=${models.data}
+          first=${query.model}
+          gallery=${gallery}
+        />`
+      }
       <div class="gallery">
         ${gallery.batches.map(
           (batch) =>
@@ -126,15 +129,18 @@ function Ask({ models, first, gallery }) {
             error=${error("num_inference_steps")}
             onChange=${set("num_inference_steps")}
           />
-          ${isKnown && html`<${Range}
-            label="Guidance"
-            min="0"
-            max="5"
-            step="0.1"
-            hint="exaggerates what the class changes; 1 is off"
-            value=${fields.guidance_scale}
-            onChange=${set("guidance_scale")}
-          />`}
+          ${
+            isKnown &&
+            html`<${Range}
+              label="Guidance"
+              min="0"
+              max="5"
+              step="0.1"
+              hint="exaggerates what the class changes; 1 is off"
+              value=${fields.guidance_scale}
+              onChange=${set("guidance_scale")}
+            />`
+          }
           <${Input}
             label="Seed"
             type="number"

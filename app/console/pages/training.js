@@ -1,7 +1,7 @@
 // Start a training, and those of before.
 
 import { html, useEffect, useState } from "../vendor/htm-preact.js";
-import { all, at, post } from "../lib/api.js";
+import { all, at, pagesOf, post } from "../lib/api.js";
 import { go, keyed, useAction, useAnswer } from "../lib/hooks.js";
 import { Bar, Input, Page, Said, Select, Status, duration, given, when } from "../lib/parts.js";
 
@@ -37,7 +37,6 @@ const FIELDS = [
 ];
 
 export function Training({ query }) {
-  const jobs = useAnswer("train-jobs?limit=50", 2000);
   return html`
     <${Page}
       title="Training"
@@ -46,13 +45,27 @@ export function Training({ query }) {
       <${Begin} query=${query} />
       <section aria-label="Jobs">
         <h2>Jobs</h2>
-        <${Said} problem=${jobs.problem} />
-        ${jobs.data && !jobs.data.items.length && html`<p class="empty">Nothing has been trained here yet.</p>`}
-        <ul class="rows">
-          ${jobs.data?.items.map((job) => html`<${Row} key=${job.id} job=${job} />`)}
-        </ul>
+        <${Jobs} />
       </section>
     <//>
+  `;
+}
+
+/** The newest, and older ones when asked for. */
+function Jobs() {
+  const [pages, setPages] = useState(1);
+  const jobs = useAnswer(
+    keyed(`jobs ${pages}`, (signal) => pagesOf("train-jobs", "id", pages, signal)),
+    2000,
+  );
+  const { items, has_more } = jobs.data ?? {};
+  return html`
+    <${Said} problem=${jobs.problem} />
+    ${items && !items.length && html`<p class="empty">Nothing has been trained here yet.</p>`}
+    <ul class="rows">
+      ${items?.map((job) => html`<${Row} key=${job.id} job=${job} />`)}
+    </ul>
+    ${has_more && html`<button class="more" onClick=${() => setPages(pages + 1)}>Older ones</button>`}
   `;
 }
 
