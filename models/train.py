@@ -67,7 +67,7 @@ class TrainState:
     seconds: float = 0.0
     started: float = field(default_factory=time.monotonic)
     trained: list[nn.Parameter] = field(init=False, repr=False)
-    averages: list[nn.Parameter] = field(init=False, repr=False)
+    averages: list[Tensor] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.trained = [*self.model.net.parameters(), *self.extras.parameters()]
@@ -275,7 +275,7 @@ def _average(state: TrainState) -> None:
     config, seen = state.config, (state.step + 1) * state.config.batch_size
     half_life = min(config.ema_half_life_images, config.ema_warmup * seen)
     keep = 0.5 ** (config.batch_size / half_life)
-    weights = state.trained[: len(state.averages)]
+    weights: list[Tensor] = [*state.trained[: len(state.averages)]]
     torch._foreach_lerp_(state.averages, weights, 1.0 - keep)
 
 

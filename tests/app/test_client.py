@@ -129,7 +129,7 @@ def test_a_model_that_is_not_there_leaves_no_file(client, tmp_path):
 def test_a_job_is_paused_resumed_and_cancelled(client, model):
     job = client.train("few", **{**TINY, "steps": 100_000})
     states = client.watch(job.id)
-    while next(states).status != "running":
+    while not next(states).progress:
         pass
     client.pause(job.id)
     while next(states).status != "paused":

@@ -170,7 +170,8 @@ class Place:
                 tone = (grain + 60 + 120 * (i % 2)).clip(0, 255).astype(np.uint8)
                 buffer = io.BytesIO()
                 Image.fromarray(tone).save(buffer, "PNG")
-                file.writestr(f"{('dark', 'light')[i % 2]}/{i:02}.png", buffer.getvalue())
+                entry = zipfile.ZipInfo(f"{('dark', 'light')[i % 2]}/{i:02}.png")  # without a date
+                file.writestr(entry, buffer.getvalue())
         summary = inspect_archive(archive)
         self.artifacts.put_file("datasets/tones", archive)
         create_dataset(
