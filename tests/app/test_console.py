@@ -351,6 +351,20 @@ def test_a_lost_connection_is_noticed_and_mended(page):
     assert page.evaluate("window.here"), "the page was loaded again"
 
 
+def test_images_that_a_broken_connection_has_cost_are_asked_for_again(page, service, model_archive):
+    service.put("/models/frail", content=model_archive()).raise_for_status()
+    visit(page, "#/sample?model=frail", "New images")
+    page.get_by_label("How many").fill("1")
+    page.context.set_offline(True)
+    page.get_by_role("button", name="Make images").click()
+    expect(page.get_by_role("alert")).to_contain_text("connection broke")
+    page.context.set_offline(False)
+    expect(page.get_by_text("The service does not answer")).to_be_hidden()
+    page.get_by_role("button", name="Try again").click()
+    expect(page.get_by_role("button", name="Make again")).to_be_visible(timeout=LONG)
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize(
     "hash_", ["", "#/noise", "#/datasets", "#/training", "#/models", "#/sample"]

@@ -34,6 +34,7 @@ export function Batch({ batch, run, stop, remove }) {
         }
       </header>
       <${Said} problem=${batch.problem} />
+      ${batch.problem && html`<button onClick=${() => again({}, batch.title)}>Try again</button>`}
       ${
         !batch.problem &&
         html`

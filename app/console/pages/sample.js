@@ -1,13 +1,14 @@
 // New images: asked for, watched as they appear, and taken further.
 
 import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
-import { all, ask, events } from "../lib/api.js";
+import { Unreachable, all, ask, events } from "../lib/api.js";
 import { keyed, useAnswer } from "../lib/hooks.js";
 import { Input, Page, Range, Said, Select, given } from "../lib/parts.js";
 import { Batch } from "./batch.js";
 
 const MAX_IMAGES = 64; // of one answer; more become a job
 const MAX_SEED = 2 ** 32;
+const BROKEN = new Error("The connection broke before the images were made.");
 
 export function Sample({ query }) {
   const models = useAnswer(keyed("models", (signal) => all("models", "name", signal)));
@@ -196,7 +197,7 @@ function useGallery() {
       await follow(answer, (how) => change(id, how));
     } catch (problem) {
       if (problem.name === "AbortError") setBatches((old) => old.filter((each) => each.id !== id));
-      else change(id, () => ({ problem }));
+      else change(id, () => ({ problem: problem instanceof Unreachable ? BROKEN : problem }));
     }
     aborts.delete(id);
   };
@@ -216,5 +217,5 @@ async function follow(answer, change) {
     if (type === "completed") return change(() => ({ images: data.images, used: data.used }));
     if (type === "error") return change(() => ({ problem: new Error(data.detail ?? data.title) }));
   }
-  throw new Error("The connection broke before the images were made.");
+  throw BROKEN;
 }
