@@ -281,7 +281,8 @@ def by_sampler(plan: Plan, judge: Judge, ours: Ours) -> list[dict[str, Any]]:
 
 def report(result: str, tasks: list[dict[str, Any]]) -> None:
     save(result, {"tasks": tasks})
-    plot(tasks, RESULTS / f"{result}.png")
+    if {point["contender"] for task in tasks for point in task["points"]} != {OURS}:
+        plot(tasks, RESULTS / f"{result}.png")
 
 
 def print_tables(tasks: list[dict[str, Any]]) -> None:
