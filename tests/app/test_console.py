@@ -30,6 +30,7 @@ def browser() -> Iterator[Browser]:
         if os.environ.get("DIFFUSION_TEST_BROWSER") == "required":
             pytest.fail(f"{CHROMIUM} is missing; apt-get install chromium")
         pytest.skip(f"{CHROMIUM} is missing; apt-get install chromium")
+    expect.set_options(timeout=20 * SECONDS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser

@@ -147,10 +147,15 @@ export const connection = {
     for (const listener of this.listeners) listener();
   },
 
+  async check() {
+    if (!this.lost && !(await alive())) this.lose();
+  },
+
   async watch() {
+    addEventListener("offline", () => this.check()); // the service may be on this side of it
     for (;;) {
       await sleep(HEARTBEAT);
-      if (!this.lost && !document.hidden && !(await alive())) this.lose();
+      if (!document.hidden) await this.check();
     }
   },
 };
