@@ -243,7 +243,11 @@ def _models(page: Page, service: httpx.Client) -> None:
         has=page.get_by_role("heading", name="seen-model", exact=True)
     )
     expect(card.get_by_role("img", name="Images by seen-model")).to_be_visible()
+    card.get_by_role("button", name="Measure how good it is").click()
+    expect(card.get_by_text("Measuring: ")).to_be_visible()
     assert_accessible(page)
+    (evaluation,) = service.get("/evaluations").json()["items"]
+    service.post(evaluation["links"]["cancel"]).raise_for_status()
     with page.expect_download() as download:
         card.get_by_role("link", name="Download seen-model").click()
     content = Path(download.value.path()).read_bytes()

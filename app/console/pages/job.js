@@ -33,6 +33,7 @@ const EVENTS = [
   ["cancelled", "is cancelled"],
 ];
 const CURVE_EVERY = 1500;
+const SETTLED = 100; // milliseconds: events that are told at once are looked after once
 
 export function Job({ id }) {
   const job = useAnswer(at`train-jobs/${id}`);
@@ -46,11 +47,16 @@ export function Job({ id }) {
       setProgress(now);
       metrics.refresh();
     },
-    event: (event) => {
-      setTold((before) => [...before.filter((e) => e.number !== event.number), event]);
-      for (const answer of [job, metrics, samples, checkpoints]) answer.refresh();
-    },
+    event: (event) =>
+      setTold((before) => [...before.filter((e) => e.number !== event.number), event]),
   });
+  useEffect(() => {
+    if (!told.length) return undefined;
+    const timer = setTimeout(() => {
+      for (const answer of [job, metrics, samples, checkpoints]) answer.refresh();
+    }, SETTLED);
+    return () => clearTimeout(timer);
+  }, [told.length]);
   if (!job.data) return html`<${Page} title="Training"><${Said} problem=${job.problem} /><//>`;
   const now = { ...job.data.progress, ...(job.data.done ? {} : progress) };
   return html`

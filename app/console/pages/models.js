@@ -21,6 +21,7 @@ const allModels = keyed("models", (signal) => all("models", "name", signal));
 
 export function Models() {
   const models = useAnswer(allModels, 5000);
+  const evaluations = useAnswer("evaluations?limit=50", 3000);
   return html`
     <${Page}
       title="Models"
@@ -33,6 +34,7 @@ export function Models() {
           (model) => html`<${Card}
             key=${model.name}
             model=${model}
+            evaluations=${evaluations}
             refresh=${models.refresh}
           />`,
         )}
@@ -51,7 +53,7 @@ export function Models() {
   `;
 }
 
-function Card({ model, refresh }) {
+function Card({ model, evaluations, refresh }) {
   const { name, details } = model;
   const query = (how) => new URLSearchParams({ [how]: name });
   return html`
@@ -97,7 +99,7 @@ function Card({ model, refresh }) {
           ["made", when(model.created_at)],
         ]}
       />
-      <${Scores} model=${model} />
+      <${Scores} model=${model} evaluations=${evaluations} />
       <div class="actions">
         <a class="button primary" href=${`#/sample?${query("model")}`}>Make images</a>
         <a
@@ -167,13 +169,12 @@ async function grid(job, signal) {
   return steps.length ? at`train-jobs/${job}/samples/${Math.max(...steps)}` : undefined;
 }
 
-function Scores({ model }) {
+function Scores({ model, evaluations }) {
   const scores = model.details.scores;
-  const latest = useAnswer("evaluations?limit=50", scores ? 0 : 3000);
-  const job = latest.data?.items.find((each) => each.model === model.name && !each.done);
+  const job = evaluations.data?.items.find((each) => each.model === model.name && !each.done);
   const measure = useAction(async () => {
     await post("evaluations", { model: model.name });
-    latest.refresh();
+    evaluations.refresh();
   });
   if (job)
     return html`<p role="status">Measuring: ${job.progress.stage}</p><${Bar}
