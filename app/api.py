@@ -4,7 +4,6 @@ With `--fd N` on a listening socket that it inherits.
 """
 
 import argparse
-import errno
 import os
 import signal
 import socket
@@ -13,11 +12,10 @@ import threading
 
 import uvicorn
 
+from app.listener import listen
 from app.logs import configure_logs
 from app.main import create_app
 from app.settings import Settings
-
-BACKLOG = 2048
 
 
 def main() -> int:
@@ -45,27 +43,6 @@ def main() -> int:
     server = uvicorn.Server(config)
     server.run(sockets=[listener])
     return 0 if server.started else 1
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Raises OSError that says which setting to change."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        why = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be had ({error})"
-        raise OSError(
-            f"port {port} of {host} {why}; set DIFFUSION_PORT or DIFFUSION_HOST"
-        ) from error
-    listener.set_inheritable(True)
-    return listener
-
-
-def address_of(listener: socket.socket) -> str:
-    """http://host:port, where a service that listens everywhere is reached on this machine."""
-    host, port = listener.getsockname()[:2]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _leave_with_parent() -> None:

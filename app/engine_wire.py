@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.engine import Event, Made, NotMade, Seen, Started
-from models.lanes import Precision
 from models.plan import SampleRequest
+from models.precision import Precision
 
 MAX_HEADER = 2**22
 

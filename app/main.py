@@ -17,7 +17,7 @@ from fastapi.openapi.utils import get_openapi
 
 from app.body_limit import BodyLimit
 from app.docs_pages import STATIC
-from app.errors import install_error_handlers
+from app.error_handlers import install_error_handlers
 from app.logs import RequestLog
 from app.metrics import Metrics
 from app.problems import ANY_PROBLEM, FieldError, Problem

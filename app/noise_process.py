@@ -1,11 +1,11 @@
-"""`python -m app.noise_process`: noises images for the API, one after the other.
+"""`python -m app.noise_process`: becomes the processes that noise images for the API.
 
-Its standard input is a socket (app.processes). First come the settings, then requests: a header
-with the form and a payload with the image. It leaves when the socket closes.
+Each has a socket (app.processes). First come the settings, then requests: a header with the form
+and a payload with the image. It leaves when the socket closes.
 """
 
+import os
 import socket
-import sys
 from contextlib import suppress
 from typing import Any
 
@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from app.engine_wire import packed, read
 from app.errors import RequestError
+from app.fork_server import fork_for_each_socket
 from app.logs import configure_logs, log
 from app.noise_answer import answer
 from app.problems import problem_response, unexpected_problem
@@ -23,16 +24,20 @@ from app.settings import Settings
 
 def main() -> None:
     torch.set_num_threads(1)  # the cores are for several of these processes
-    connection = socket.socket(fileno=sys.stdin.fileno())
-    with connection, suppress(EOFError, ConnectionError):  # the API has gone
-        _serve(connection)
+    fork_for_each_socket(_serve)
 
 
 def _serve(connection: socket.socket) -> None:
+    with suppress(EOFError, ConnectionError):  # nobody asks any more
+        _answer_all(connection)
+
+
+def _answer_all(connection: socket.socket) -> None:
     stream = connection.makefile("rb")
     header, _ = read(stream)
     settings = Settings.model_validate(header)
     configure_logs(settings.log_level, settings.log_format)
+    connection.sendall(packed({"pid": os.getpid()}))
     while True:
         header, image = read(stream)
         response = _respond(header, image, settings)

@@ -7,14 +7,15 @@ its next message while the others work.
 """
 
 import asyncio
+import os
+import signal
 import socket
-import subprocess
-import sys
 from time import perf_counter
 from typing import Any, cast
 
 from app.engine_wire import packed, unpacked
 from app.errors import Busy
+from app.fork_server import ForkServer
 from app.logs import log
 
 BUFFER_BYTES = 2**20  # of the socket, or what the system allows
@@ -23,40 +24,44 @@ Message = tuple[dict[str, Any], bytes]  # a header and a payload
 
 
 class Process:
-    """`python -m module`, which reads messages on the socket that is its standard input and writes
-    one answer to each, after a greeting that has none. It ends when the socket closes."""
+    """Reads messages on a socket and writes one answer to each. The first is a greeting, which it
+    answers with its process id. It ends when the socket closes."""
 
-    def __init__(self, module: str, greeting: dict[str, Any]) -> None:
-        self._module = module
+    def __init__(self, fork_server: ForkServer, greeting: dict[str, Any]) -> None:
+        self._fork_server = fork_server
         self._greeting = greeting
-        self._popen: subprocess.Popen[bytes] | None = None
-        self._channel: _Channel
+        self._channel: _Channel | None = None
+        self._greeted: asyncio.Future[Message]
 
     async def ask(self, message: Message) -> Message:
         """Raises OSError where the process is lost. Not to be asked again before it answered."""
-        await self.start()
-        return await self._channel.ask(message)
+        channel = await self.start()
+        await asyncio.shield(self._greeted)
+        return await channel.ask(message)
 
-    async def start(self) -> None:
+    async def start(self) -> "_Channel":
         """Does not wait until it is ready; `ask` calls it where nobody has."""
-        if self._popen is not None:
-            return
+        if self._channel is not None:
+            return self._channel
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-        with theirs:
-            self._popen = subprocess.Popen(
-                [sys.executable, "-m", self._module], stdin=theirs.fileno(), start_new_session=True
-            )
         loop = asyncio.get_running_loop()
         _, self._channel = await loop.create_connection(_Channel, sock=ours)
-        self._channel.tell((self._greeting, b""))
+        self._greeted = self._channel.ask((self._greeting, b""))
+        with theirs:
+            self._fork_server.fork(theirs)
+        return self._channel
 
-    async def end(self) -> None:
-        if self._popen is None:
+    def end(self) -> None:
+        """At once, whatever it is doing."""
+        if self._channel is None:
             return
-        self._popen.kill()
-        self._popen.wait()
+        if not self._greeted.done():
+            self._greeted.cancel()
+        elif not self._channel.closed:
+            header, _ = self._greeted.result()
+            os.kill(header["pid"], signal.SIGKILL)
         self._channel.close()
 
 
@@ -68,16 +73,17 @@ class _Channel(asyncio.Protocol):
         self._received = bytearray()
         self._answer: asyncio.Future[Message] | None = None
 
-    def tell(self, message: Message) -> None:
-        self._transport.write(packed(*message))
-
     def ask(self, message: Message) -> "asyncio.Future[Message]":
         self._answer = asyncio.get_running_loop().create_future()
-        if self._transport.is_closing():
+        if self.closed:
             self.connection_lost(None)
         else:
-            self.tell(message)
+            self._transport.write(packed(*message))
         return self._answer
+
+    @property
+    def closed(self) -> bool:
+        return self._transport.is_closing()
 
     def close(self) -> None:
         self._transport.abort()
@@ -106,20 +112,20 @@ class ProcessPool:
 
     def __init__(
         self,
-        module: str,
+        fork_server: ForkServer,
         greeting: dict[str, Any],
         size: int,
         max_waiting: int,
         limit_seconds: float,
     ) -> None:
-        self._module = module
+        self._fork_server = fork_server
         self._greeting = greeting
         self._size = size
         self._capacity = size + max_waiting
         self._limit_seconds = limit_seconds
         self._pending = 0
         self._seconds = 0.1  # a moving average of what one message takes
-        self._processes = {Process(module, greeting) for _ in range(size)}
+        self._processes = {Process(fork_server, greeting) for _ in range(size)}
         self._free: asyncio.LifoQueue[Process] = asyncio.LifoQueue()  # the last used is warmest
         for process in self._processes:
             self._free.put_nowait(process)
@@ -139,9 +145,9 @@ class ProcessPool:
         finally:
             self._pending -= 1
 
-    async def close(self) -> None:
+    def close(self) -> None:
         for process in self._processes:
-            await process.end()
+            process.end()
 
     async def _ask_a_free_one(self, message: Message) -> Message:
         process = await self._free.get()
@@ -152,17 +158,17 @@ class ProcessPool:
                 answer = await process.ask(message)
             answered = True
         except OSError as error:  # a time-out is one
-            log.error("process lost", process=self._module, reason=type(error).__name__)
+            log.error("process lost", process=self._fork_server.module, reason=type(error).__name__)
             raise Busy("the process at work on this was lost, or took too long", 1.0) from error
         finally:
             # Of one that did not answer, the next to ask would read what it says at last.
-            self._free.put_nowait(process if answered else await self._replacement(process))
+            self._free.put_nowait(process if answered else self._replacement(process))
         self._seconds += 0.1 * (perf_counter() - started - self._seconds)
         return answer
 
-    async def _replacement(self, process: Process) -> Process:
-        replacement = Process(self._module, self._greeting)
+    def _replacement(self, process: Process) -> Process:
+        replacement = Process(self._fork_server, self._greeting)
         self._processes.remove(process)
         self._processes.add(replacement)
-        await process.end()
+        process.end()
         return replacement

@@ -13,7 +13,6 @@ from app.errors import InvalidInput, blame, blame_field
 from app.schemas.sample import SampleBody, SampleUsed
 from app.settings import Settings
 from models.images import decode_image, resize_image, with_channels
-from models.lanes import Precision
 from models.plan import (
     DEFAULT_CONSISTENCY_STEPS,
     DEFAULT_STEPS,
@@ -24,6 +23,7 @@ from models.plan import (
     check_labels,
     make_plan,
 )
+from models.precision import Precision
 from models.prediction import Prediction
 from models.sampler import SamplerName, default_spacing
 from models.schedule import NoiseSchedule, ScheduleConfig

@@ -13,6 +13,7 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from app.engine_client import EngineClient
+from app.fork_server import ForkServer
 from app.lane import Lane
 from app.metrics import Metrics
 from app.processes import ProcessPool
@@ -41,6 +42,7 @@ class Services:
     engine: EngineClient
     metrics: Metrics
     quick: Lane  # CPU work of well under a second
+    noise_server: ForkServer
     noising: ProcessPool
     walks: ProcessPool  # noising step by step, which takes seconds: one at a time beside the others
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # streams end when it is set
@@ -53,6 +55,7 @@ class Services:
         database = open_database(locations.database_url)
         queue = make_queue(locations.redis_url)
         engine = EngineClient(settings, metrics)
+        noise_server = ForkServer("app.noise_process")
         client = redis.asyncio.Redis.from_url(redis_client_url(locations.redis_url))
         return cls(
             settings=settings,
@@ -63,10 +66,14 @@ class Services:
             engine=engine,
             metrics=metrics,
             quick=Lane("images", available_cores(), settings.max_waiting),
+            noise_server=noise_server,
             noising=_noise_processes(
-                settings, settings.noise_processes or 1 + available_cores(), settings.max_waiting
+                noise_server,
+                settings,
+                settings.noise_processes or 1 + available_cores(),
+                settings.max_waiting,
             ),
-            walks=_noise_processes(settings, 1, settings.max_waiting_walks),
+            walks=_noise_processes(noise_server, settings, 1, settings.max_waiting_walks),
             checks={
                 "database": Check(lambda: asyncio.to_thread(_ask_database, database), True),
                 "redis": Check(lambda: _ask_redis(client)),
@@ -78,8 +85,9 @@ class Services:
     async def close(self) -> None:
         await self.engine.close()
         self.quick.close()
-        await self.noising.close()
-        await self.walks.close()
+        self.noising.close()
+        self.walks.close()
+        self.noise_server.close()
         await self.redis.aclose()
         self.database.close()
 
@@ -107,9 +115,11 @@ def redis_client_url(url: str) -> str:
     return url.replace("redis+socket://", "unix://", 1)
 
 
-def _noise_processes(settings: Settings, size: int, max_waiting: int) -> ProcessPool:
+def _noise_processes(
+    server: ForkServer, settings: Settings, size: int, max_waiting: int
+) -> ProcessPool:
     greeting = settings.model_dump(mode="json")
-    return ProcessPool("app.noise_process", greeting, size, max_waiting, settings.noise_seconds)
+    return ProcessPool(server, greeting, size, max_waiting, settings.noise_seconds)
 
 
 def _ask_database(database: Database) -> str:

@@ -7,7 +7,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from models.batcher import Batching
-from models.lanes import Precision
+from models.precision import Precision
 from store.locations import Locations
 
 MEBIBYTE = 2**20

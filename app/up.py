@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from app.api import address_of, listen
+from app.listener import address_of, listen
 from app.logs import configure_logs, log
 from app.settings import Settings
 from app.supervision import Child

@@ -23,9 +23,10 @@ from torch import Tensor
 
 from models.batcher import Batch, Batcher, Group, Policy, Refused, Row, Ticket
 from models.generate import Prepared, to_uint8
-from models.lanes import LaneRow, Lanes, NetCompiler, Precision, StepResult
+from models.lanes import LaneRow, Lanes, NetCompiler, StepResult
 from models.model import DiffusionModel
 from models.plan import SampleRequest
+from models.precision import Precision
 
 UInt8 = NDArray[np.uint8]
 

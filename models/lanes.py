@@ -8,7 +8,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -36,9 +36,9 @@ from models.plan import (
     P_X,
     SHOWN,
 )
+from models.precision import Precision
 from models.unet import UNet
 
-Precision = Literal["float32", "bfloat16"]
 Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 

@@ -23,6 +23,7 @@ from models.choices import (
 )
 from models.model import ModelConfig
 from models.objective import LOSS_WEIGHTINGS, LossWeighting
+from models.precision import PRECISIONS, Precision
 from models.prediction import PredictionType
 from models.schedule import ScheduleConfig
 from models.unet import UNet, UNetConfig
@@ -32,8 +33,6 @@ PRESETS: tuple[Preset, ...] = get_args(Preset)
 Objective = Literal["denoising", "consistency"]
 LrSchedule = Literal["linear", "cosine", "constant"]
 LR_SCHEDULES: tuple[LrSchedule, ...] = get_args(LrSchedule)
-TrainPrecision = Literal["float32", "bfloat16"]
-PRECISIONS: tuple[TrainPrecision, ...] = get_args(TrainPrecision)
 
 DEFAULT_MINUTES = 10.0
 MAX_SIDE = 256
@@ -79,7 +78,7 @@ class TrainConfig:
     stratified: bool = True  # noise levels spread evenly over a batch
     lr_schedule: LrSchedule = "linear"
     augmentation: float = 0.0  # how often an image is moved, scaled, turned (models.augment)
-    precision: TrainPrecision = "float32"
+    precision: Precision = "float32"
     compile: bool = False
     micro_batch_size: int | None = None
     reasons: Mapping[str, str] = field(default_factory=dict, compare=False)

@@ -6,9 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.schemas.records import Name
 from app.schemas.refusal import refused_with
-from models.lanes import Precision
 from models.noise import MAX_SEED
 from models.plan import DEFAULT_CONSISTENCY_STEPS, DEFAULT_STEPS, MAX_CONSISTENCY_STEPS
+from models.precision import Precision
 from models.sampler import SamplerName, Spacing
 
 Time = Annotated[float, Field(allow_inf_nan=False)]

@@ -14,6 +14,7 @@ from app.schemas.refusal import refused_with
 from models.choices import DEFAULT_MAX_SIDE, MIN_SIDE
 from models.noise import MAX_SEED
 from models.objective import LossWeighting
+from models.precision import Precision
 from models.prediction import PredictionType
 from models.recipe import (
     DEFAULT_MINUTES,
@@ -25,7 +26,6 @@ from models.recipe import (
     MINUTES_RANGE,
     LrSchedule,
     Preset,
-    TrainPrecision,
 )
 from models.schedule import MAX_TRAIN_TIMESTEPS, ScheduleName
 from store.job_record import DEFAULT_PRIORITY, PRIORITIES
@@ -219,7 +219,7 @@ class TrainRequest(BaseModel):
         le=10**9,
         description="after how many images the average of the weights has forgotten half",
     )
-    precision: TrainPrecision | None = Field(
+    precision: Precision | None = Field(
         default=None, description="of the network in training; weights are kept in float32"
     )
     compile: bool | None = Field(default=None, description="the network, which takes a minute")

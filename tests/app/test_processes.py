@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from app.errors import Busy
+from app.fork_server import ForkServer
 from app.processes import ProcessPool
 from app.settings import Settings
 
@@ -17,11 +18,13 @@ from app.settings import Settings
 @asynccontextmanager
 async def a_pool(limit_seconds: float = 60.0, max_waiting: int = 8) -> AsyncIterator[ProcessPool]:
     greeting = Settings(log_level="error").model_dump(mode="json")
-    pool = ProcessPool("app.noise_process", greeting, 1, max_waiting, limit_seconds)
+    server = ForkServer("app.noise_process")
+    pool = ProcessPool(server, greeting, 1, max_waiting, limit_seconds)
     try:
         yield pool
     finally:
-        await pool.close()
+        pool.close()
+        server.close()
 
 
 def noising(image: bytes, **form: Any) -> tuple[dict[str, Any], bytes]:
@@ -44,8 +47,8 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
 async def the_process_of(pool: ProcessPool) -> int:
     (process,) = pool._processes
     await process.start()
-    assert process._popen is not None
-    return process._popen.pid
+    header, _ = await process._greeted
+    return int(header["pid"])
 
 
 def test_one_process_answers_many_who_ask_at_once(picture) -> None:
@@ -84,6 +87,23 @@ def test_a_process_that_hangs_is_given_up(picture) -> None:
             pool._limit_seconds = 60
             assert (await pool.ask(noising(picture())))[0]["status"] == 200
             assert await the_process_of(pool) != stopped
+
+    run(scenario)
+
+
+def test_a_lost_fork_server_is_replaced(picture) -> None:
+    async def scenario() -> None:
+        async with a_pool() as pool:
+            await pool.ask(noising(picture()))
+            server = pool._fork_server._popen
+            assert server is not None
+            server.kill()
+            server.wait()
+            assert (await pool.ask(noising(picture())))[0]["status"] == 200  # it has forked already
+            os.kill(await the_process_of(pool), signal.SIGKILL)
+            with pytest.raises(Busy):
+                await pool.ask(noising(picture()))
+            assert (await pool.ask(noising(picture())))[0]["status"] == 200
 
     run(scenario)
 
