@@ -10,7 +10,7 @@ run: .venv/run.stamp  ## API, one worker and the embedded Valkey; Ctrl-C stops a
 	@exec $(BIN)/python -m app.up
 
 test: .venv/test.stamp  ## all tests
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/check.stamp  ## style, types, import rules
 	$(BIN)/ruff check .

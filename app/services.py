@@ -56,11 +56,12 @@ class Services:
         queue = make_queue(locations.redis_url)
         engine = EngineClient(settings, metrics)
         noise_server = ForkServer("app.noise_process")
+        artifacts = ArtifactStore(locations.artifacts_url)
         client = redis.asyncio.Redis.from_url(redis_client_url(locations.redis_url))
         return cls(
             settings=settings,
             database=database,
-            artifacts=ArtifactStore(locations.artifacts_url),
+            artifacts=artifacts,
             redis=client,
             queue=queue,
             engine=engine,
@@ -76,6 +77,7 @@ class Services:
             walks=_noise_processes(noise_server, settings, 1, settings.max_waiting_walks),
             checks={
                 "database": Check(lambda: asyncio.to_thread(_ask_database, database), True),
+                "artifacts": Check(lambda: asyncio.to_thread(artifacts.ask)),
                 "redis": Check(lambda: _ask_redis(client)),
                 "engine": Check(engine.state),
                 "workers": Check(lambda: asyncio.to_thread(_ask_workers, database)),

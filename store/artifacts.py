@@ -142,6 +142,14 @@ class ArtifactStore:
             self.delete(key)
         shutil.rmtree(self._root / prefix, ignore_errors=True)  # what is left are empty folders
 
+    def ask(self) -> str:
+        """A line on where they lie. Raises OSError or StorageError where that is out of reach."""
+        if self._root is not None:
+            return f"a folder, {shutil.disk_usage(self._root).free / 2**30:.1f} GiB free"
+        with contextlib.suppress(FileNotFoundError):  # an answer too
+            obstore.head(self._store, "nothing")
+        return "the bucket answers"
+
     def _staged(self, key: str) -> "_Staged":
         assert self._root is not None
         return _Staged(self._root / key, self._root / PARTS)

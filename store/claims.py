@@ -170,6 +170,24 @@ def succeed_with_model(
         transitions.tell_all(session, job_id, "completed", model=model.name)
 
 
+def succeed_with_scores(
+    database: Database,
+    job_id: str,
+    fence: int,
+    progress: dict[str, Any],
+    scores: dict[str, Any],
+) -> None:
+    """The evaluation is done, and what it found is among its model's details; unless the model of
+    that name has other weights by now, or is gone."""
+    with database.session() as session:
+        transitions.succeed(session, job_id, fence, progress)
+        transitions.tell_all(session, job_id, "completed")
+        job = session.get_one(Job, job_id)
+        model = session.get(ModelRecord, job.model_name)
+        if model is not None and model.digest == job.config["digest"]:
+            model.details = {**model.details, "scores": {**scores, "evaluation": job_id}}
+
+
 def succeed(database: Database, job_id: str, fence: int, progress: dict[str, Any]) -> None:
     """The job is done, and whatever it made is in the artefacts."""
     with database.session() as session:

@@ -47,17 +47,6 @@ def list_models(
     return newest_first(database, ModelRecord, limit, last)
 
 
-def add_scores(
-    database: Database, name: str, digest: str, job_id: str, scores: dict[str, Any]
-) -> None:
-    """What an evaluation found, with the model's details; nothing where the model of that name has
-    other weights by now, or is gone."""
-    with database.session() as session:
-        record = session.get(ModelRecord, name)
-        if record is not None and record.digest == digest:
-            record.details = {**record.details, "scores": {**scores, "evaluation": job_id}}
-
-
 def delete_model(database: Database, name: str) -> ModelRecord:
     """Forget it; the artefacts are the caller's to remove."""
     with database.session() as session:

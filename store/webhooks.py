@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from store.database import Database, Record, UtcTime, now
+from store.job_record import Job
 
 # Seconds from an attempt that failed to the next: 10 attempts in a bit more than three days.
 RETRY_SECONDS = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
@@ -110,6 +111,7 @@ def claim_due(
             return None
         if delivery.attempts >= MAX_ATTEMPTS:  # the last of its senders was lost
             _give_up(delivery, delivery.last_error or "every sender of it was lost")
+            _show(session, delivery)
             return None
         delivery.attempts += 1
         delivery.owner = owner
@@ -124,6 +126,7 @@ def delivered(database: Database, delivery: Delivery) -> None:
         if record is not None:
             record.delivered_at = now()
             record.due_at = record.owner = record.lease_expires_at = None
+            _show(session, record)
 
 
 def failed(
@@ -142,6 +145,7 @@ def failed(
         record = _pending(session, mine)
         if record is None:
             return
+        _show(session, record)
         if gone or record.attempts >= MAX_ATTEMPTS:
             _give_up(record, reason)
             return
@@ -160,6 +164,12 @@ def forget_old(database: Database) -> None:
 def _pending(session: Session, where: sa.ColumnElement[bool]) -> Delivery | None:
     query = sa.select(Delivery).where(where, Delivery.due_at.is_not(None)).with_for_update()
     return session.scalars(query).first()
+
+
+def _show(session: Session, delivery: Delivery) -> None:
+    """The job is described anew to those who poll it: it tells what became of its messages."""
+    job = sa.update(Job).where(Job.id == delivery.job_id)
+    session.execute(job.values(version=Job.version + 1))
 
 
 def _give_up(delivery: Delivery, reason: str) -> None:

@@ -19,7 +19,6 @@ from models.model import DiffusionModel
 from store import claims, jobs
 from store.datasets import get_dataset
 from store.job_files import neighbours_key
-from store.models import add_scores
 from worker.dataset_cache import cached_dataset
 from worker.job_process import JobProcess, main
 
@@ -46,8 +45,8 @@ class EvaluationJob(JobProcess):
         result = last.result.to_dict()
         log.info("evaluated", model=job.model_name, frechet=round(last.result.made.frechet, 4))
         self.publish_log()
-        claims.succeed(self.database, self.job_id, self.fence, progress_of(last, result))
-        add_scores(self.database, job.model_name, job.config["digest"], self.job_id, result)
+        progress = progress_of(last, result)
+        claims.succeed_with_scores(self.database, self.job_id, self.fence, progress, result)
         return True
 
     def _dataset(self, name: str, model: DiffusionModel) -> Dataset:

@@ -30,8 +30,8 @@ async def healthz() -> Alive:
     responses=problems.declare(problems.UNAVAILABLE),
 )
 async def readyz(request: Request) -> Response | Readiness:
-    """503 only where a required component is down: the database. Without Redis, an engine or a
-    worker the service still noises images and accepts jobs, which start when these are back."""
+    """503 only where a required component is down: the database. Without the others the service
+    still noises images and accepts jobs, which start when these are back."""
     checks = services_of(request).checks
     found = await asyncio.gather(*(_ask(name, check) for name, check in checks.items()))
     components = dict(zip(checks, found, strict=True))

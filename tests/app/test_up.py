@@ -142,16 +142,16 @@ def test_a_child_that_dies_is_started_again(up) -> None:
         assert after[worker] == before[worker]
 
 
-def test_nothing_outlives_it_even_when_it_is_killed(up) -> None:
+def test_what_it_uses_is_refused_to_others_and_nothing_outlives_it_when_it_is_killed(up) -> None:
     service = up()
-    service.address()
+    _check_that_its_port_is_taken(service.address().rpartition(":")[2])
+    _check_that_its_folder_is_taken(up())
     descendants = service.descendants()
     service.process.kill()
     service.wait_for(lambda: not any(map(_alive, descendants)), 30)
 
 
-def test_a_port_in_use_is_said_so(up) -> None:
-    port = up().address().rpartition(":")[2]
+def _check_that_its_port_is_taken(port: str) -> None:
     refused = subprocess.run(
         [sys.executable, "-m", "app.api"],
         env={**os.environ, "DIFFUSION_PORT": port},
@@ -165,9 +165,7 @@ def test_a_port_in_use_is_said_so(up) -> None:
     assert "Traceback" not in refused.stderr
 
 
-def test_two_services_do_not_share_a_folder(up) -> None:
-    up().address()
-    second = up()
+def _check_that_its_folder_is_taken(second: Service) -> None:
     assert second.process.wait(START_SECONDS) == 1
     second.wait_for(lambda: "DIFFUSION_DATA_DIR" in "".join(second.lines))
 

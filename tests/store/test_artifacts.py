@@ -3,6 +3,7 @@
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from obstore.exceptions import GenericError, PreconditionError
 
-from store.artifacts import PIECE, ArtifactStore
+from store.artifacts import PIECE, ArtifactStore, StorageError
 from store.errors import ArtifactNotFound
 from tests.s3 import KEYS_PER_PAGE, S3Server
 
@@ -188,6 +189,25 @@ def test_a_store_that_is_away_for_a_moment_is_waited_for_and_no_longer(s3_server
         writing.result()
     assert patient.get_bytes("a") == b"1"
     server.stop()
+
+
+def test_a_store_that_can_be_reached_says_what_it_is(tmp_path, s3_url):
+    assert "GiB free" in ArtifactStore(str(tmp_path)).ask()
+    assert ArtifactStore(s3_url).ask() == "the bucket answers"
+
+
+def test_a_store_that_is_out_of_reach_says_so(monkeypatch, tmp_path):
+    folder = tmp_path / "gone"
+    store = ArtifactStore(str(folder))
+    shutil.rmtree(folder)
+    with pytest.raises(FileNotFoundError):
+        store.ask()
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{probe.getsockname()[1]}")
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    with pytest.raises(StorageError):
+        ArtifactStore("s3://nowhere/folder", patience_seconds=0.1).ask()
 
 
 @pytest.mark.parametrize("method", ["put_bytes", "put_file", "download"])

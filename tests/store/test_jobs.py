@@ -55,6 +55,9 @@ WRITES = {
     "succeed": lambda database, job_id, fence: claims.succeed_with_model(
         database, job_id, fence, a_model("faces"), {"step": 999}
     ),
+    "succeed with scores": lambda database, job_id, fence: claims.succeed_with_scores(
+        database, job_id, fence, {"step": 999}, {}
+    ),
     "give back": lambda database, job_id, fence: claims.give_back(database, job_id, fence),
 }
 
@@ -317,6 +320,22 @@ def test_a_job_whose_model_cannot_be_stored_has_not_succeeded(database):
     with pytest.raises(ModelConflict, match="'faces' already"):
         claims.succeed_with_model(database, job.id, fence, a_model("faces"), {})
     assert jobs.get_job(database, job.id).status == "running"
+
+
+@pytest.mark.parametrize(("digest", "is_told"), [("0", True), ("other", False)])
+def test_an_evaluation_succeeds_together_with_the_scores_of_the_weights_it_saw(
+    database, digest, is_told
+):
+    create_model(database, a_model("faces"))
+    job = jobs.create_evaluation(
+        database, model_name="faces", dataset="photos", config={"digest": digest}
+    )
+    fence = claims.claim(database, job.id, "one", 60)
+    assert fence is not None
+    claims.succeed_with_scores(database, job.id, fence, {"progress": 1.0}, {"frechet": 0.5})
+    assert jobs.get_job(database, job.id).status == "succeeded"
+    scores = {"frechet": 0.5, "evaluation": job.id}
+    assert get_model(database, "faces").details == ({"scores": scores} if is_told else {})
 
 
 # The line -----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from store.database import Database, now
+from store.jobs import version_of
 from store.webhooks import (
     JITTER,
     KEEP_DAYS,
@@ -26,6 +27,7 @@ from store.webhooks import (
     new_secret,
     secret_key,
 )
+from tests.store.records import a_job
 
 EXPIRED = -1.0  # seconds: a lease that ended before it began
 
@@ -128,6 +130,24 @@ def test_a_claimed_delivery_is_nobody_else_s_until_the_lease_ends(database):
     change(database, lease_expires_at=now() - timedelta(seconds=1))
     again = claim_due(database, "two", 60)
     assert (again.id, again.owner, again.attempts) == (made.id, "two", 2)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        delivered,
+        lambda database, delivery: failed(database, delivery, "answered 500"),
+        lambda database, delivery: failed(database, delivery, "answered 410", gone=True),
+    ],
+    ids=["delivered", "to be tried again", "given up"],
+)
+def test_who_polls_the_job_learns_what_became_of_its_message(database, end):
+    job = a_job(database)
+    a_delivery(database, job_id=job.id)
+    delivery = claim_due(database, "one", 60)
+    before = version_of(database, job.id)
+    end(database, delivery)
+    assert version_of(database, job.id) == before + 1
 
 
 def test_what_is_delivered_is_over(database):

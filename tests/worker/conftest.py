@@ -10,6 +10,8 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,13 @@ import pytest
 from PIL import Image
 
 from models.choices import DatasetFacts
-from models.data import inspect_archive
-from models.folder import save_model
+from models.data import inspect_archive, open_dataset, prepare
+from models.folder import save_model, weights_digest
 from models.model import DiffusionModel, ModelConfig
 from models.plan import SampleRequest
-from models.recipe import resolve_config
+from models.recipe import TrainConfig, resolve_config
 from models.schedule import ScheduleConfig
+from models.train import TrainState, train
 from models.unet import UNet, UNetConfig
 from store import jobs
 from store.artifacts import ArtifactStore
@@ -34,6 +37,7 @@ from store.locations import Locations, valkey_socket
 from store.models import get_model
 from store.valkey import start_valkey
 from worker.queue import make_queue, submit
+from worker.train_job import LOG_EVERY
 
 LEASE_SECONDS = 2.0
 PATIENCE_SECONDS = 90.0
@@ -77,23 +81,14 @@ class Place:
         self.processes.append(worker)
         return worker
 
-    def accept(self, steps: int | None = 600, minutes: float | None = None, **given: Any) -> Job:
+    def accept(self, steps: int | None = 300, minutes: float | None = None, **given: Any) -> Job:
         """What POST /train-jobs does; `given` is what its record has beside its config."""
-        facts = DatasetFacts(40, 1, (8, 8), ("dark", "light"))
-        config = resolve_config(
-            facts,
-            steps=steps,
-            minutes=minutes,
-            batch_size=8,
-            checkpoint_every=100,
-            net={"block_out_channels": (8, 8), "norm_num_groups": 4, "attention_head_dim": 4},
-        )
         number = len(jobs.model_names(self.database))
         job = jobs.create_train_job(
             self.database,
             dataset="tones",
             model_name=f"model-{number}",
-            config=config.to_dict(),
+            config=_config(steps, minutes).to_dict(),
             **given,
         )
         submit(self.queue, job.id, "train")
@@ -163,15 +158,7 @@ class Place:
         self.database.close()
 
     def _add_dataset(self, folder: Path) -> None:
-        archive = folder / "tones.zip"
-        noise = np.random.default_rng(0).normal(0, 12, (40, 8, 8))
-        with zipfile.ZipFile(archive, "w") as file:
-            for i, grain in enumerate(noise):
-                tone = (grain + 60 + 120 * (i % 2)).clip(0, 255).astype(np.uint8)
-                buffer = io.BytesIO()
-                Image.fromarray(tone).save(buffer, "PNG")
-                entry = zipfile.ZipInfo(f"{('dark', 'light')[i % 2]}/{i:02}.png")  # without a date
-                file.writestr(entry, buffer.getvalue())
+        archive = _write_images(folder / "tones.zip")
         summary = inspect_archive(archive)
         self.artifacts.put_file("datasets/tones", archive)
         create_dataset(
@@ -189,6 +176,66 @@ class Place:
                 artifact_key="datasets/tones",
             ),
         )
+
+
+def _config(steps: int | None, minutes: float | None = None) -> TrainConfig:
+    return resolve_config(
+        DatasetFacts(40, 1, (8, 8), ("dark", "light")),
+        steps=steps,
+        minutes=minutes,
+        batch_size=8,
+        checkpoint_every=100,
+        net={
+            "block_out_channels": (8, 8),
+            "layers_per_block": 1,
+            "norm_num_groups": 4,
+            "attention_head_dim": 4,
+        },
+    )
+
+
+def _write_images(archive: Path) -> Path:
+    noise = np.random.default_rng(0).normal(0, 12, (40, 8, 8))
+    with zipfile.ZipFile(archive, "w") as file:
+        for i, grain in enumerate(noise):
+            tone = (grain + 60 + 120 * (i % 2)).clip(0, 255).astype(np.uint8)
+            buffer = io.BytesIO()
+            Image.fromarray(tone).save(buffer, "PNG")
+            entry = zipfile.ZipInfo(f"{('dark', 'light')[i % 2]}/{i:02}.png")  # without a date
+            file.writestr(entry, buffer.getvalue())
+    return archive
+
+
+@dataclass(frozen=True)
+class Training:
+    """`losses` are those of the lines of metrics, by step."""
+
+    digest: str
+    losses: dict[int, float]
+
+
+@cache
+def _train_undisturbed(steps: int) -> Training:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        prepare(_write_images(folder / "tones.zip"), folder / "images", (8, 8), 1)
+        images = open_dataset(folder / "images")
+        state = TrainState.create(_config(steps), images)
+        losses: dict[int, float] = {}
+        window: list[float] = []
+        for step in train(state, images):
+            window.append(step.loss)
+            if step.step == 1 or step.step % LOG_EVERY == 0:
+                losses[step.step] = sum(window) / len(window)
+                window.clear()
+        save_model(state.ema_model(), folder / "model", {})
+        return Training(weights_digest(folder / "model"), losses)
+
+
+@pytest.fixture(scope="session")
+def undisturbed() -> Callable[[int], Training]:
+    """undisturbed(steps): what `accept(steps)` has to come to, trained here in one go."""
+    return _train_undisturbed
 
 
 def _command_lines() -> Iterator[tuple[int, str]]:

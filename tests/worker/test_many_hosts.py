@@ -63,10 +63,7 @@ def api_on(host: Place) -> Iterator[httpx.Client]:
         api.communicate()  # the end of its input
 
 
-def test_a_host_that_vanishes_is_replaced_and_the_weights_are_the_same(open_host, open_place):
-    with open_place() as alone:
-        alone.start_worker()
-        undisturbed = alone.finish(alone.accept(steps=STEPS))
+def test_a_host_that_vanishes_is_replaced_and_the_weights_are_the_same(open_host, undisturbed):
     lost, other = open_host(), open_host()
     worker = lost.start_worker()
     job = lost.accept(steps=STEPS)
@@ -78,7 +75,7 @@ def test_a_host_that_vanishes_is_replaced_and_the_weights_are_the_same(open_host
     lost.wait(job, lambda j: not lost.workers_on(j))
     shutil.rmtree(lost.locations.data_dir)
 
-    assert other.finish(job) == undisturbed
+    assert other.finish(job) == undisturbed(STEPS).digest
     job = jobs.get_job(other.database, job.id)
     assert job.fence == 2
     assert "resumed" in (other.locations.data_dir / "worker.log").read_text()

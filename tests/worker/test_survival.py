@@ -6,19 +6,12 @@ import random
 import signal
 import time
 
-import pytest
-
 from store import jobs
 from store.job_record import Job
 from worker.queue import num_waiting, submit
 from worker.reaper import Reaper
 
-
-@pytest.fixture(scope="module")
-def undisturbed(open_place) -> str:
-    with open_place() as place:
-        place.start_worker()
-        return place.finish(place.accept())
+STEPS = 300
 
 
 def is_training(job: Job) -> bool:
@@ -27,20 +20,20 @@ def is_training(job: Job) -> bool:
 
 def test_killed_trainers_change_nothing(place, undisturbed):
     place.start_worker()
-    job = place.accept()
+    job = place.accept(2 * STEPS)
     moments = random.Random(1)
     for _ in range(3):
         place.wait(job, lambda j: j.done or bool(place.workers_on(j)))
         time.sleep(moments.uniform(1.5, 4.0))
         for pid in place.workers_on(job):
             os.kill(pid, signal.SIGKILL)
-    assert place.finish(job) == undisturbed
+    assert place.finish(job) == undisturbed(2 * STEPS).digest
     place.wait(job, lambda _: not place.job_folders())
 
 
 def test_a_killed_worker_takes_its_trainer_along_and_another_goes_on(place, undisturbed):
     first = place.start_worker()
-    job = place.accept()
+    job = place.accept(STEPS)
     place.wait(job, lambda j: (j.checkpoint_step or 0) >= 100)
     orphans = place.workers_on(job)
     first.kill()
@@ -49,19 +42,19 @@ def test_a_killed_worker_takes_its_trainer_along_and_another_goes_on(place, undi
     assert not set(orphans) & set(place.workers_on(job))
     assert not place.job_folders()
     place.start_worker()
-    assert place.finish(job) == undisturbed
+    assert place.finish(job) == undisturbed(STEPS).digest
     assert jobs.get_job(place.database, job.id).fence == 2
 
 
 def test_a_killed_broker_changes_nothing(place, undisturbed):
     place.start_worker()
-    job = place.accept()
+    job = place.accept(STEPS)
     place.wait(job, is_training)
     place.valkey.kill()
     place.valkey.wait()
     time.sleep(1.0)
     place.start_valkey()
-    assert place.finish(job) == undisturbed
+    assert place.finish(job) == undisturbed(STEPS).digest
 
 
 def test_a_job_accepted_without_a_broker_starts_when_it_is_back(place):
@@ -84,22 +77,22 @@ def test_a_flushed_broker_loses_no_job(place):
 
 
 def test_jobs_that_wait_in_line_are_not_announced_over_and_over(place):
-    waiting = [place.accept(steps=20) for _ in range(5)]
+    waiting = [place.accept(steps=20) for _ in range(3)]
     reaper = Reaper(place.database, place.queue, "test", every_seconds=0.0)
     for _ in range(3):
         reaper.announce()
-    assert num_waiting(place.queue, "train") == 5
+    assert num_waiting(place.queue, "train") == 3
     place.queue.control.purge()
     for _ in range(3):
         reaper.announce()
-    assert num_waiting(place.queue, "train") == 5
+    assert num_waiting(place.queue, "train") == 3
     place.start_worker()
     for job in waiting:
         place.finish(job)
 
 
 def test_two_workers_and_many_messages_run_a_job_once(place):
-    job = place.accept(steps=300)
+    job = place.accept(STEPS)
     for _ in range(10):
         assert submit(place.queue, job.id, "train")
     place.start_worker()
@@ -114,7 +107,7 @@ def test_two_workers_and_many_messages_run_a_job_once(place):
 
 def test_a_worker_that_is_asked_to_leave_gives_its_job_back_with_a_checkpoint(place, undisturbed):
     worker = place.start_worker()
-    job = place.accept()
+    job = place.accept(STEPS)
     place.wait(job, is_training)
     worker.terminate()
     assert worker.wait(20) == 0
@@ -124,7 +117,7 @@ def test_a_worker_that_is_asked_to_leave_gives_its_job_back_with_a_checkpoint(pl
     assert left.attempts == 0
     assert place.workers_on(job) == []
     place.start_worker()
-    assert place.finish(job) == undisturbed
+    assert place.finish(job) == undisturbed(STEPS).digest
 
 
 def test_a_running_job_can_be_cancelled(place):
@@ -139,14 +132,14 @@ def test_a_running_job_can_be_cancelled(place):
 
 def test_no_step_is_logged_twice(place):
     place.start_worker()
-    job = place.accept()
+    job = place.accept(STEPS)
     place.wait(job, lambda j: (j.checkpoint_step or 0) >= 100)
     for pid in place.workers_on(job):
         os.kill(pid, signal.SIGKILL)
     place.finish(job)
     job = jobs.get_job(place.database, job.id)
     lines = place.artifacts.get_bytes(f"{job.checkpoint_key}/metrics.jsonl").decode().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, *range(10, 601, 10)]
+    assert [json.loads(line)["step"] for line in lines] == [1, *range(10, STEPS + 1, 10)]
 
 
 def test_a_job_that_cannot_work_fails_with_the_reason(place):

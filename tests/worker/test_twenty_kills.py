@@ -21,7 +21,7 @@ from store.job_record import Job
 from tests.postgres import PostgresServer
 from tests.worker.conftest import Place
 
-STEPS = 1500
+STEPS = 2000
 TARGETS = ("trainer", "worker", "valkey", "postgres")
 KILLS_EACH = 5
 
@@ -89,11 +89,7 @@ class Ground:
         pytest.fail(f"no checkpoint after {checkpoint}; {log}")
 
 
-def test_twenty_kills_change_nothing(open_place, postgres):
-    with open_place() as place:
-        place.start_worker()
-        undisturbed = place.finish(place.accept(steps=STEPS))
-
+def test_twenty_kills_change_nothing(open_place, postgres, undisturbed):
     moments = random.Random(7)
     targets = [target for target in TARGETS for _ in range(KILLS_EACH)]
     moments.shuffle(targets)
@@ -113,7 +109,7 @@ def test_twenty_kills_change_nothing(open_place, postgres):
             killed += 1
         assert killed == len(targets), f"the job was done after {killed} kills"
         ground.restore()
-        assert place.finish(job) == undisturbed
+        assert place.finish(job) == undisturbed(STEPS).digest
         check_metrics(place, ground.look(job))
         check_events(place, ground.look(job))
 
