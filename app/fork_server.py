@@ -61,8 +61,7 @@ def fork_for_each_socket(serve: Callable[[socket.socket], None]) -> None:
     control = socket.socket(fileno=os.dup(0))
 
     def run(end: socket.socket) -> None:
-        control.close()
-        os.close(0)
+        control.close()  # and the standard input has been closed already
         serve(end)
 
     gc.collect()

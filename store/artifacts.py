@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -113,11 +113,11 @@ class ArtifactStore:
         for key in keys:
             self.download(key, folder / PurePosixPath(key).relative_to(prefix))
 
-    def keys(self, prefix: str) -> list[str]:
-        """All below `prefix`, sorted."""
+    def keys(self, prefix: str, before: datetime | None = None) -> list[str]:
+        """All below `prefix`, sorted; with `before`, those last written before that time."""
         _check(prefix)
         metas = (meta for batch in obstore.list(self._store, prefix) for meta in batch)
-        return sorted(meta["path"] for meta in metas)
+        return sorted(m["path"] for m in metas if before is None or m["last_modified"] < before)
 
     def size(self, key: str) -> int:
         _check(key)
