@@ -20,6 +20,7 @@ from models.choices import (
     choose,
     default_image_size,
     learning_rate,
+    loss_weighting,
 )
 from models.model import ModelConfig
 from models.objective import LOSS_WEIGHTINGS, LossWeighting
@@ -173,10 +174,11 @@ def resolve_config(
     given = {name: value for name, value in overrides.items() if value is not None}
     if net:
         given["net"] = _with_parts(choices["net"].value, net)
+    distilled = given.get("objective") == "consistency"
     choices["learning_rate"] = learning_rate(
-        given.get("net", choices["net"].value),
-        distilled=given.get("objective") == "consistency",
+        given.get("net", choices["net"].value), distilled=distilled
     )
+    choices["loss_weighting"] = loss_weighting(size, edm=preset == "edm" and not distilled)
     family = _family(preset, schedule)
     return TrainConfig(
         preset=preset,

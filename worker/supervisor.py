@@ -31,6 +31,7 @@ from worker.settings import WorkerSettings
 
 POLL_SECONDS = 0.2
 WISH_SECONDS = 2.0  # until a running job that is to be paused or cancelled hears of it
+SPINS = "1000"  # of a thread that waits for another, before it sleeps (docs/architecture.md)
 MODULES: dict[Kind, str] = {
     "train": "worker.train_job",
     "sample": "worker.sample_job",
@@ -82,6 +83,7 @@ class Supervisor:
     ) -> subprocess.Popen[bytes]:
         settings = self._settings
         environment = {**os.environ, **settings.locations.to_environment()}
+        environment.setdefault("GOMP_SPINCOUNT", SPINS)
         if settings.threads:
             environment["OMP_NUM_THREADS"] = str(settings.threads)
         return subprocess.Popen(

@@ -50,6 +50,20 @@ def test_the_learning_rate_is_that_of_the_net_that_was_asked_for():
     assert wide.reasons["learning_rate"].endswith("at 128")
 
 
+@pytest.mark.parametrize(
+    ("facts", "given", "chosen"),
+    [
+        (DIGITS, {}, "uniform"),
+        (PHOTOS, {}, "learned"),
+        (PHOTOS, {"preset": "ddpm"}, "uniform"),  # the classic objective is what it is
+        (PHOTOS, {"objective": "consistency"}, "uniform"),  # which has weights of its own
+        (PHOTOS, {"loss_weighting": "min_snr"}, "min_snr"),
+    ],
+)
+def test_the_weight_of_a_noise_level_is_learned_for_photographs(facts, given, chosen):
+    assert resolve_config(facts, minutes=10, **given).loss_weighting == chosen
+
+
 def test_a_gpu_gets_a_wider_net_and_half_precision():
     cpu, gpu = (resolve_config(PHOTOS, minutes=30, device=d) for d in ("cpu", "cuda"))
     assert gpu.net.block_out_channels[0] > cpu.net.block_out_channels[0]
