@@ -23,7 +23,7 @@ def finished(service, answer):
 def model(service):
     """A net that has hardly learned anything."""
     service.put("/datasets/digits", content=DIGITS.read_bytes()).raise_for_status()
-    request = {"dataset": "digits", "model_name": "young", "steps": 60, "net": NET}
+    request = {"dataset": "digits", "model_name": "young", "steps": 20, "net": NET}
     job = finished(service, service.post("/train-jobs", json=request))
     assert job["status"] == "succeeded", job["error"]
     return "young"

@@ -111,6 +111,7 @@ def test_whatever_is_killed_each_event_each_step_and_each_line_is_there_once(pla
     worker.wait()
     place.start_worker("train")
     assert place.finish(job) == undisturbed(STEPS).digest
+    place.wait(job, lambda _: not place.job_folders())
     events = told(place, job)
     assert [event.number for event in events] == list(range(1, len(events) + 1))
     for kind in ("preview", "evaluation", "checkpoint"):

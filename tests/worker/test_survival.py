@@ -1,9 +1,5 @@
 """Jobs survive: real workers, a real Valkey, real kill -9, and the same weights to the last bit."""
 
-import json
-import os
-import random
-import signal
 import time
 
 from store import jobs
@@ -16,19 +12,6 @@ STEPS = 300
 
 def is_training(job: Job) -> bool:
     return job.status == "running" and bool(job.progress)
-
-
-def test_killed_trainers_change_nothing(place, undisturbed):
-    place.start_worker()
-    job = place.accept(2 * STEPS)
-    moments = random.Random(1)
-    for _ in range(3):
-        place.wait(job, lambda j: j.done or bool(place.workers_on(j)))
-        time.sleep(moments.uniform(1.5, 4.0))
-        for pid in place.workers_on(job):
-            os.kill(pid, signal.SIGKILL)
-    assert place.finish(job) == undisturbed(2 * STEPS).digest
-    place.wait(job, lambda _: not place.job_folders())
 
 
 def test_a_killed_worker_takes_its_trainer_along_and_another_goes_on(place, undisturbed):
@@ -44,17 +27,6 @@ def test_a_killed_worker_takes_its_trainer_along_and_another_goes_on(place, undi
     place.start_worker()
     assert place.finish(job) == undisturbed(STEPS).digest
     assert jobs.get_job(place.database, job.id).fence == 2
-
-
-def test_a_killed_broker_changes_nothing(place, undisturbed):
-    place.start_worker()
-    job = place.accept(STEPS)
-    place.wait(job, is_training)
-    place.valkey.kill()
-    place.valkey.wait()
-    time.sleep(1.0)
-    place.start_valkey()
-    assert place.finish(job) == undisturbed(STEPS).digest
 
 
 def test_a_job_accepted_without_a_broker_starts_when_it_is_back(place):
@@ -128,18 +100,6 @@ def test_a_running_job_can_be_cancelled(place):
     cancelled = place.wait(job, lambda j: j.done)
     assert cancelled.status == "cancelled"
     assert place.workers_on(job) == []
-
-
-def test_no_step_is_logged_twice(place):
-    place.start_worker()
-    job = place.accept(STEPS)
-    place.wait(job, lambda j: (j.checkpoint_step or 0) >= 100)
-    for pid in place.workers_on(job):
-        os.kill(pid, signal.SIGKILL)
-    place.finish(job)
-    job = jobs.get_job(place.database, job.id)
-    lines = place.artifacts.get_bytes(f"{job.checkpoint_key}/metrics.jsonl").decode().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, *range(10, STEPS + 1, 10)]
 
 
 def test_a_job_that_cannot_work_fails_with_the_reason(place):

@@ -21,7 +21,7 @@ from store.job_record import Job
 from tests.postgres import PostgresServer
 from tests.worker.conftest import Place
 
-STEPS = 2000
+STEPS = 1600
 TARGETS = ("trainer", "worker", "valkey", "postgres")
 KILLS_EACH = 5
 
