@@ -10,12 +10,15 @@ import socket
 import sys
 import threading
 
-import uvicorn
+from models.loading import loading
 
-from app.listener import listen
-from app.logs import configure_logs
-from app.main import create_app
-from app.settings import Settings
+with loading():
+    import uvicorn
+
+    from app.listener import listen
+    from app.logs import configure_logs
+    from app.main import create_app
+    from app.settings import Settings
 
 
 def main() -> int:

@@ -17,19 +17,22 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import torch
+from models.loading import loading
 
-from app.engine_wire import ImageOrder, event_message, packed, receive, send
-from app.logs import configure_logs, log
-from app.model_cache import ModelCache
-from app.settings import Settings
-from models.batcher import Policy
-from models.compiler import Compiler
-from models.cuda_graphs import GraphMaker
-from models.engine import Engine, Event, Made, NotMade, Order, Seen
-from models.lanes import NetCompiler
-from store.artifacts import ArtifactStore
-from store.errors import ArtifactNotFound
+with loading():
+    import torch
+
+    from app.engine_wire import ImageOrder, event_message, packed, receive, send
+    from app.logs import configure_logs, log
+    from app.model_cache import ModelCache
+    from app.settings import Settings
+    from models.batcher import Policy
+    from models.compiler import Compiler
+    from models.cuda_graphs import GraphMaker
+    from models.engine import Engine, Event, Made, NotMade, Order, Seen
+    from models.lanes import NetCompiler
+    from store.artifacts import ArtifactStore
+    from store.errors import ArtifactNotFound
 
 IDLE_SECONDS = 60.0
 MAX_UNREAD_BYTES = 4 * 2**20  # of one caller; beyond it steps are not shown to it

@@ -9,17 +9,20 @@ import socket
 from contextlib import suppress
 from typing import Any
 
-import torch
-from starlette.responses import Response
+from models.loading import loading
 
-from app.engine_wire import packed, read
-from app.errors import RequestError
-from app.fork_server import fork_for_each_socket
-from app.logs import configure_logs, log
-from app.noise_answer import answer
-from app.problems import problem_response, unexpected_problem
-from app.schemas.noise import NoiseForm
-from app.settings import Settings
+with loading():
+    import torch
+    from starlette.responses import Response
+
+    from app.engine_wire import packed, read
+    from app.errors import RequestError
+    from app.fork_server import fork_for_each_socket
+    from app.logs import configure_logs, log
+    from app.noise_answer import answer
+    from app.problems import problem_response, unexpected_problem
+    from app.schemas.noise import NoiseForm
+    from app.settings import Settings
 
 
 def main() -> None:

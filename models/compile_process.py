@@ -18,13 +18,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import torch
-import torch._inductor
-from torch import Tensor
+from models.loading import loading
 
-from models.compiled import CompiledNet, Variant
-from models.priority import yield_to_others
-from models.unet import UNet
+with loading():
+    import torch
+    import torch._inductor
+    from torch import Tensor
+
+    from models.compiled import CompiledNet, Variant
+    from models.priority import yield_to_others
+    from models.unet import UNet
 
 NICENESS = 19
 TIMED_CALLS = 5

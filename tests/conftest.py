@@ -1,6 +1,7 @@
 """What lasts, for real: a database, a place for artefacts and a Valkey per test, servers that are
 started for the tests."""
 
+import gc
 import os
 import secrets
 import tempfile
@@ -19,6 +20,13 @@ from store.locations import valkey_socket
 from store.valkey import start_valkey
 from tests.postgres import PostgresServer
 from tests.s3 import S3Server
+
+gc.disable()  # while the tests and what they test are loaded; see models.loading
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")

@@ -8,19 +8,22 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import structlog
+from models.loading import loading
 
-from models.batches import Split
-from models.data import Dataset
-from models.evaluation import EvaluationConfig, EvaluationStep, evaluate
-from models.generate import Stopped
-from models.images import encode_image
-from models.model import DiffusionModel
-from store import claims, jobs
-from store.datasets import get_dataset
-from store.job_files import neighbours_key
-from worker.dataset_cache import cached_dataset
-from worker.job_process import JobProcess, main
+with loading():
+    import structlog
+
+    from models.batches import Split
+    from models.data import Dataset
+    from models.evaluation import EvaluationConfig, EvaluationStep, evaluate
+    from models.generate import Stopped
+    from models.images import encode_image
+    from models.model import DiffusionModel
+    from store import claims, jobs
+    from store.datasets import get_dataset
+    from store.job_files import neighbours_key
+    from worker.dataset_cache import cached_dataset
+    from worker.job_process import JobProcess, main
 
 SAY_SECONDS = 1.0  # how often the record hears of the progress
 

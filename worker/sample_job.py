@@ -9,14 +9,17 @@ import time
 import zipfile
 from typing import Any
 
-import structlog
+from models.loading import loading
 
-from models.engine import Engine, Made, NotMade, Order
-from models.images import encode_image
-from models.plan import SampleRequest
-from store import claims, jobs
-from store.sample_images import archive_key, image_key
-from worker.job_process import JobProcess, main
+with loading():
+    import structlog
+
+    from models.engine import Engine, Made, NotMade, Order
+    from models.images import encode_image
+    from models.plan import SampleRequest
+    from store import claims, jobs
+    from store.sample_images import archive_key, image_key
+    from worker.job_process import JobProcess, main
 
 KEEP_SECONDS = 1.0  # how often the record hears of what is made
 

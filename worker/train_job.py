@@ -15,25 +15,28 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-import structlog
+from models.loading import loading
 
-from models.data import Dataset
-from models.folder import save_model, weights_digest
-from models.recipe import TrainConfig
-from models.team import Team
-from models.train import TrainState, TrainStep, train
-from store import claims, jobs
-from store.datasets import get_dataset
-from store.errors import LostLease
-from store.models import ModelRecord
-from store.train_options import FirstWeights, TrainOptions
-from worker.checkpoints import Checkpoints
-from worker.dataset_cache import cached_dataset
-from worker.fine_tuning import begin_with
-from worker.glance import glance
-from worker.job_process import EXIT_STOPPED, JobProcess, main
-from worker.time_left import TimeLeft
-from worker.train_log import TrainLog
+with loading():
+    import structlog
+
+    from models.data import Dataset
+    from models.folder import save_model, weights_digest
+    from models.recipe import TrainConfig
+    from models.team import Team
+    from models.train import TrainState, TrainStep, train
+    from store import claims, jobs
+    from store.datasets import get_dataset
+    from store.errors import LostLease
+    from store.models import ModelRecord
+    from store.train_options import FirstWeights, TrainOptions
+    from worker.checkpoints import Checkpoints
+    from worker.dataset_cache import cached_dataset
+    from worker.fine_tuning import begin_with
+    from worker.glance import glance
+    from worker.job_process import EXIT_STOPPED, JobProcess, main
+    from worker.time_left import TimeLeft
+    from worker.train_log import TrainLog
 
 CHECKPOINT_SECONDS = 60.0  # at least this often, whatever checkpoint_every says
 FIRST_CHECKPOINT = 0.05  # of the steps: from then on it is known what one costs
