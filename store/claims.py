@@ -97,9 +97,7 @@ def renew(database: Database, job_id: str, fence: int, lease_seconds: float) -> 
             .where(transitions.mine(job_id, fence))
             .values(lease_expires_at=now() + timedelta(seconds=lease_seconds))
         )
-        if (
-            transitions.count_rows(session, statement) == 0
-        ):  # no change that a poller would care about
+        if not transitions.count_rows(session, statement):  # no poller cares: no new version
             raise LostLease(job_id, fence)
         wishes = sa.select(Job.cancel_requested, Job.pause_requested).where(Job.id == job_id)
         cancel, pause = session.execute(wishes).one()

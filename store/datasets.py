@@ -24,21 +24,23 @@ class DatasetRecord(Named, Record):
     artifact_key: Mapped[str]
 
 
+def known_dataset(database: Database, name: str, digest: str) -> DatasetRecord | None:
+    """The record of this content under this name, None where the name is free. Raises InvalidName,
+    or DatasetConflict where other content has it."""
+    check_name("dataset", name)
+    with database.session() as session:
+        return _known(session, name, digest)
+
+
 def create_dataset(database: Database, record: DatasetRecord) -> tuple[DatasetRecord, bool]:
     """The record, and whether it is new: the same content under the same name is the one that is
-    there. Raises InvalidName, or DatasetConflict for other content."""
+    there. Raises as known_dataset."""
     check_name("dataset", record.name)
     with database.session(names=True) as session:
-        known = session.get(DatasetRecord, record.name)
-        if known is None:
-            session.add(record)
-            return record, True
-        if known.digest != record.digest:
-            raise DatasetConflict(
-                f"there is a dataset {record.name!r} with other content; "
-                "delete it first or choose another name"
-            )
-        return known, False
+        if known := _known(session, record.name, record.digest):
+            return known, False
+        session.add(record)
+    return record, True
 
 
 def get_dataset(database: Database, name: str) -> DatasetRecord:
@@ -68,6 +70,16 @@ def delete_dataset(database: Database, name: str) -> DatasetRecord:
             raise DatasetConflict(f"job {user!r} needs dataset {name!r}; cancel it first")
         session.delete(record)
     return record
+
+
+def _known(session: Session, name: str, digest: str) -> DatasetRecord | None:
+    known: DatasetRecord | None = session.get(DatasetRecord, name)
+    if known and known.digest != digest:
+        raise DatasetConflict(
+            f"there is a dataset {name!r} with other content; "
+            "delete it first or choose another name"
+        )
+    return known
 
 
 def _unfinished_job_on(session: Session, name: str) -> str | None:

@@ -7,6 +7,7 @@ of state writes the event that tells of it, and the webhook that is to, in its o
 
 import secrets
 import time
+from itertools import count
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,12 +22,14 @@ from store.events import forget_events
 from store.job_record import DEFAULT_PRIORITY, DONE, Job, Kind, Webhook
 from store.models import ModelRecord
 
+MAX_STEM = 50  # characters of a name that a number follows
+
 
 def create_train_job(
     database: Database,
     *,
     dataset: str,
-    model_name: str,
+    model_name: str | None = None,
     config: dict[str, Any],
     options: dict[str, Any] | None = None,
     device: str | None = None,
@@ -35,9 +38,9 @@ def create_train_job(
     checkpoint: Checkpoint | None = None,
 ) -> Job:
     """A queued job, which begins with `checkpoint` where one is given (it names the job's id).
-    Raises DatasetNotFound, or ModelConflict where a model of that name exists or another job is
-    about to make it."""
-    job = _new_job("train", model_name, config, dataset)
+    Its model is called `model_name`, or as free_model_name says. Raises DatasetNotFound, or
+    ModelConflict where a model of that name exists or another job is about to make it."""
+    job = _new_job("train", model_name or "", config, dataset)
     job.options, job.device, job.priority = options or {}, device, priority
     if webhook:
         job.webhook_url, job.webhook_secret = webhook.url, webhook.secret
@@ -47,9 +50,11 @@ def create_train_job(
     with database.session(names=True) as session:
         if session.get(DatasetRecord, dataset) is None:
             raise DatasetNotFound(dataset)
-        if session.get(ModelRecord, model_name) is not None:
+        if model_name is None:
+            job.model_name = _free_model_name(session, dataset)
+        elif session.get(ModelRecord, model_name) is not None:
             raise ModelConflict(f"there is a model {model_name!r} already")
-        if rival := _unfinished_job_for(session, model_name):
+        elif rival := _unfinished_job_for(session, model_name):
             raise ModelConflict(f"job {rival!r} is about to make a model {model_name!r}")
         session.add(job)
         if checkpoint:
@@ -233,6 +238,22 @@ def new_job_id() -> str:
 def model_names(database: Database) -> set[str]:
     """All that are taken, by models or by jobs that may still make one."""
     with database.session() as session:
-        wanted = session.scalars(sa.select(Job.model_name).where(_will_make_a_model()))
-        made = session.scalars(sa.select(ModelRecord.name))
-        return {*wanted, *made}
+        return _model_names(session)
+
+
+def free_model_name(database: Database, dataset: str) -> str:
+    """The data set's name and the first number that nothing has taken: digits-1, digits-2, ..."""
+    with database.session() as session:
+        return _free_model_name(session, dataset)
+
+
+def _model_names(session: Session) -> set[str]:
+    wanted = session.scalars(sa.select(Job.model_name).where(_will_make_a_model()))
+    made = session.scalars(sa.select(ModelRecord.name))
+    return {*wanted, *made}
+
+
+def _free_model_name(session: Session, dataset: str) -> str:
+    taken = _model_names(session)
+    names = (f"{dataset[:MAX_STEM]}-{number}" for number in count(1))
+    return next(name for name in names if name not in taken)

@@ -109,10 +109,12 @@ def delete_dataset(name: str, services: ServicesDep) -> None:
 
 
 def _keep(services: Services, name: str, path: Path) -> tuple[datasets.DatasetRecord, bool]:
-    """The artefact first, the record last: a record's archive is always there."""
+    """The artefact before the record: a record's archive is always there."""
     limits = ArchiveLimits(max_pixels=services.settings.max_pixels)
     with blame(""):
         summary = inspect_archive(path, limits)
+    if known := datasets.known_dataset(services.database, name, summary.digest):
+        return known, False
     key = f"datasets/{name}/{summary.digest}"
     services.artifacts.put_file(key, path)
     facts = asdict(summary)

@@ -68,7 +68,7 @@ def create_train_job(body: TrainRequest, response: Response, services: ServicesD
         job = jobs.create_train_job(
             services.database,
             dataset=training.dataset.name,
-            model_name=body.model_name or _model_name(services, training.dataset.name),
+            model_name=body.model_name,
             config=training.config.to_dict(),
             options=training.options.to_dict(),
             device=training.device,
@@ -100,7 +100,7 @@ def plan_train_job(body: TrainRequest, services: ServicesDep) -> TrainPlan:
     dataset = training.dataset.name
     return TrainPlan(
         dataset=dataset,
-        model_name=body.model_name or _model_name(services, dataset),
+        model_name=body.model_name or jobs.free_model_name(services.database, dataset),
         device=training.device,
         config=training.config.to_dict(),
     )
@@ -324,15 +324,6 @@ def get_samples(job_id: str, step: int, request: Request, services: ServicesDep)
 def _answer(services: Services, job: Job) -> JobAnswer:
     deliveries = deliveries_of(services.database, job.id) if job.webhook_url else ()
     return JobAnswer.of(job, deliveries)
-
-
-def _model_name(services: Services, dataset: str) -> str:
-    """The data set's name and a number that no model or job has taken: digits-1, digits-2, ..."""
-    taken = jobs.model_names(services.database)
-    number = 1
-    while f"{dataset[:50]}-{number}" in taken:
-        number += 1
-    return f"{dataset[:50]}-{number}"
 
 
 def _joined(services: Services, keys: list[str]) -> Iterator[bytes]:

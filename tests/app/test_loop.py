@@ -60,14 +60,22 @@ def test_the_same_archive_again_is_the_same_dataset(service, dataset):
     assert again.json()["digest"] == dataset["digest"]
 
 
-def test_another_archive_under_the_name_is_a_conflict(service, dataset):
+def test_another_archive_under_the_name_is_a_conflict_and_is_not_kept(client, settings):
+    assert client.put("/datasets/part", content=_some_digits(5)).status_code == 201
+    again = client.put("/datasets/part", content=_some_digits(4))
+    assert again.status_code == 409
+    assert again.json()["type"] == "/problems/conflict"
+    kept = client.get("/datasets/part").json()["digest"]
+    folder = Path(settings.locations.artifacts_url) / "datasets" / "part"
+    assert [file.name for file in folder.iterdir()] == [kept]
+
+
+def _some_digits(count: int) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(DIGITS) as whole, zipfile.ZipFile(buffer, "w") as part:
-        for name in whole.namelist()[:5]:
+        for name in whole.namelist()[:count]:
             part.writestr(name, whole.read(name))
-    answer = service.put("/datasets/digits", content=buffer.getvalue())
-    assert answer.status_code == 409
-    assert answer.json()["type"] == "/problems/conflict"
+    return buffer.getvalue()
 
 
 def test_a_job_tells_its_progress_and_its_recipe(service, job):

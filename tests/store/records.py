@@ -13,7 +13,7 @@ def a_model(name: str = "faces") -> ModelRecord:
     )
 
 
-def a_job(database: Database, model_name: str = "faces", **given: object) -> Job:
+def a_job(database: Database, model_name: str | None = "faces", **given: object) -> Job:
     create_dataset(
         database,
         DatasetRecord(

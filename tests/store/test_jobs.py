@@ -124,6 +124,25 @@ def test_of_racing_callers_exactly_one_makes_the_job(database):
     assert Counter(results) == {"queued": 1, "conflict": 7}
 
 
+def test_racing_callers_without_a_name_get_one_each(database):
+    first = a_job(database, None)
+    start = threading.Barrier(4)
+    names = [first.model_name]
+
+    def race() -> None:
+        start.wait()
+        names.append(a_job(database, None).model_name)
+
+    threads = [threading.Thread(target=race) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(names) == [f"photos-{number}" for number in range(1, 6)]
+    jobs.request_cancel(database, first.id)
+    assert jobs.free_model_name(database, "photos") == "photos-1"
+
+
 def test_model_names_are_those_made_and_those_to_come(database):
     cancelled = a_job(database, "cancelled")
     jobs.request_cancel(database, cancelled.id)
