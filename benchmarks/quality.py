@@ -5,7 +5,7 @@ and sampling do not count. Whoever lets its learning rate fall to 0 at the end o
 and what is `tuned`) begins anew for each number of minutes; the peers' own settings do not know
 their end, so that one run is looked at several times.
 
-As many new images as the data set has (CIFAR: 1,000) are compared with the real ones:
+As many new images as the data set has (CIFAR: 500) are compared with the real ones:
 
     Frechet distance    of the digits' pixels in [-1, 1]; on CIFAR of the features of a small net
                         that learned its classes (models.features)
@@ -14,7 +14,9 @@ As many new images as the data set has (CIFAR: 1,000) are compared with the real
     class seen          how often a classifier sees the class that was asked for, where the
                         contender knows classes; it was taught with 70% of the real images
 
-The other 30% of the real images are measured likewise.
+The other 30% of the real images are measured likewise. On CIFAR only those take part whose nets are
+as large as ours: to make as many images with what denoising-diffusion-pytorch's README shows would
+take a CPU hours.
 
     python -m benchmarks.quality --minutes 1 3 --all-steps 0     without the slowest samplers
     python -m benchmarks.quality --cifar cifar10-train.zip --cifar-minutes 10
@@ -47,7 +49,7 @@ OURS = "this service"
 DIFFUSERS, DIFFUSERS_TUNED = "diffusers", "diffusers, tuned"
 DDPM, DDPM_TUNED = "denoising-diffusion-pytorch", "denoising-diffusion-pytorch, tuned"
 CONTENDERS = (OURS, DIFFUSERS, DIFFUSERS_TUNED, DDPM, DDPM_TUNED)
-CONDITIONAL = (OURS, DIFFUSERS_TUNED, DDPM_TUNED)
+CONDITIONAL = (OURS, DIFFUSERS_TUNED, DDPM_TUNED)  # the others learn no classes
 
 OUR_STEPS, PEER_STEPS = 20, 50  # DPM-Solver++ 2M; what suits each peer best
 ALL_STEPS = 1000  # DDPM's, one for each level of training
@@ -68,7 +70,7 @@ class Plan:
     minutes: tuple[float, ...]
     num_images: int
     all_steps: int
-    peers: bool = True
+    contenders: tuple[str, ...] = CONTENDERS
 
     @property
     def labels(self) -> list[int]:
@@ -89,28 +91,25 @@ def main() -> None:
     parser.add_argument("--ours", action="store_true", help="without the peers")
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    result = "quality-part" if options.quick else "quality-ours" if options.ours else "quality"
-    tasks = []
-    for plan in plans(options):
-        tasks.append(measure(plan))
-        report(result, tasks)  # after each task: the next may take an hour
-    print_tables(tasks)
+    result = "quality-cifar" if options.cifar else "quality"
+    if options.quick or options.ours:
+        result += "-part" if options.quick else "-ours"
+    measured = measure(plan_of(options))
+    report(result, measured)
 
 
-def plans(options: argparse.Namespace) -> list[Plan]:
-    small = digits()
-    minutes, count = tuple(sorted(options.minutes)), len(small.dataset.images)
-    all_steps = options.all_steps
-    large_minutes, per_class, large_count = tuple(sorted(options.cifar_minutes)), 500, 1000
+def plan_of(options: argparse.Namespace) -> Plan:
+    if options.cifar:
+        minutes, per_class, count = tuple(sorted(options.cifar_minutes)), 500, 500
+        if options.quick:
+            minutes, per_class, count = (0.05,), 20, 10
+        task, known = cifar(options.cifar, per_class), CONDITIONAL
+        return Plan(task, "classifier", minutes, count, 0, (OURS,) if options.ours else known)
+    task, minutes = digits(), tuple(sorted(options.minutes))
+    count, all_steps = len(task.dataset.images), options.all_steps
     if options.quick:
         minutes, count, all_steps = (0.05, 0.1), 60, 60
-        large_minutes, per_class, large_count = (0.05,), 20, 10
-    peers = not options.ours
-    chosen = [Plan(small, "pixels", minutes, count, all_steps, peers)]
-    if options.cifar:
-        large = cifar(options.cifar, per_class)
-        chosen.append(Plan(large, "classifier", large_minutes, large_count, 0, peers))
-    return chosen
+    return Plan(task, "pixels", minutes, count, all_steps, (OURS,) if options.ours else CONTENDERS)
 
 
 # Scores -------------------------------------------------------------------------------------------
@@ -169,17 +168,18 @@ def measure(plan: Plan) -> dict[str, Any]:
     task, judge = plan.task, Judge(plan)
     last = plan.minutes[-1]
     with files_of(task, task.config(minutes=last)) as files, ExitStack() as stack:
-        going_on: dict[str, Trainee] = {}
-        if plan.peers:
-            going_on[DIFFUSERS] = files.diffusers("default", 60 * last, conditional=False)
-            going_on[DDPM] = files.ddpm_pytorch("default", 60 * last, like_ours=False)
+        going_on = {
+            name: start() for name, start in endless(files, last).items() if name in plan.contenders
+        }
         for peer in going_on.values():
             stack.callback(peer.close)
         points, used = [], 0.0
         for minutes in plan.minutes:
             for name, peer in going_on.items():
                 points.append(look(plan, judge, name, minutes, peer, 60 * (minutes - used)))
-            for name, start in anew(plan, files, minutes).items():
+            for name, start in anew(files, minutes).items():
+                if name not in plan.contenders:
+                    continue
                 with closing(start()) as trainee:
                     points.append(look(plan, judge, name, minutes, trainee, 60 * minutes))
                     if minutes == last and isinstance(trainee, Ours):
@@ -198,16 +198,19 @@ def measure(plan: Plan) -> dict[str, Any]:
     }
 
 
-def anew(plan: Plan, files: Files, minutes: float) -> dict[str, Callable[[], Trainee]]:
-    """Those that begin again for each budget."""
-    budget = 60 * minutes
-    ours: dict[str, Callable[[], Trainee]] = {
-        OURS: lambda: Ours(plan.task, plan.task.config(minutes=minutes))
-    }
-    if not plan.peers:
-        return ours
+def endless(files: Files, minutes: float) -> dict[str, Callable[[], Trainee]]:
+    """Those that do not know the end of their budget, and train on from one look to the next."""
     return {
-        **ours,
+        DIFFUSERS: lambda: files.diffusers("default", 60 * minutes, conditional=False),
+        DDPM: lambda: files.ddpm_pytorch("default", 60 * minutes, like_ours=False),
+    }
+
+
+def anew(files: Files, minutes: float) -> dict[str, Callable[[], Trainee]]:
+    """Those that begin again for each budget."""
+    task, budget = files.task, 60 * minutes
+    return {
+        OURS: lambda: Ours(task, task.config(minutes=minutes)),
         DIFFUSERS_TUNED: lambda: files.diffusers("tuned", budget, conditional=True),
         DDPM_TUNED: lambda: files.ddpm_pytorch("tuned", budget, like_ours=True),
     }
@@ -279,24 +282,24 @@ def by_sampler(plan: Plan, judge: Judge, ours: Ours) -> list[dict[str, Any]]:
 # Reports ------------------------------------------------------------------------------------------
 
 
-def report(result: str, tasks: list[dict[str, Any]]) -> None:
-    save(result, {"tasks": tasks})
-    if {point["contender"] for task in tasks for point in task["points"]} != {OURS}:
-        plot(tasks, RESULTS / f"{result}.png")
-
-
-def print_tables(tasks: list[dict[str, Any]]) -> None:
-    rows, walks = [], []
-    for task in tasks:
-        for point in sorted(task["points"], key=lambda p: CONTENDERS.index(p["contender"])):
-            trained = [f"{point['minutes']:.2f}", f"{point['images'] / 1000:.0f}"]
-            who = f"{task['task']}: {point['contender']}"
-            rows.append([who, *trained, f"{point['num_inference_steps']}", *cells(point)])
-        rows.append([f"{task['task']}: held-out real images", "", "", "", *cells(task["real"])])
-        for row in task["samplers"]:
-            name = f"{task['task']}: {row['sampler']}, guidance {row['guidance_scale']:g}"
-            taken = 1e3 * row["sampling_seconds"] / task["num_made"]
-            walks.append([name, f"{row['num_inference_steps']}", f"{taken:.1f}", *cells(row)])
+def report(result: str, measured: dict[str, Any]) -> None:
+    save(result, measured)
+    points = measured["points"]
+    if len({(point["contender"], point["minutes"]) for point in points}) > len(CONTENDERS):
+        plot(measured, RESULTS / f"{result}.png")
+    rows = []
+    for point in sorted(points, key=lambda p: CONTENDERS.index(p["contender"])):
+        trained = [f"{point['minutes']:.2f}", f"{point['images'] / 1000:.0f}"]
+        rows.append(
+            [point["contender"], *trained, f"{point['num_inference_steps']}", *cells(point)]
+        )
+    rows.append(["real images set apart", "", "", "", *cells(measured["real"])])
+    walks = []
+    for row in measured["samplers"]:
+        guided = f", guidance {row['guidance_scale']:g}" if row["guidance_scale"] != 1.0 else ""
+        taken = 1e3 * row["sampling_seconds"] / measured["num_made"]
+        steps = f"{row['num_inference_steps']}"
+        walks.append([f"{row['sampler']}{guided}", steps, f"{taken:.1f}", *cells(row)])
     scores = ["Frechet distance", "nearest real image", "class seen"]
     print(table(["trained", "minutes", "1000 images", "steps of sampling", *scores], rows))
     print()
@@ -309,32 +312,29 @@ def cells(score: dict[str, Any]) -> list[str]:
     return [f"{score['frechet']:.3f}", f"{score['nearest']:.2f}", seen]
 
 
-def plot(tasks: list[dict[str, Any]], path: Path) -> None:
+def plot(measured: dict[str, Any], path: Path) -> None:
     """Both scores over minutes of training; a dashed line is where real images lie."""
     matplotlib.use("Agg")
-    figure, panels = plt.subplots(
-        len(tasks), 2, figsize=(10, 1 + 4 * len(tasks)), layout="constrained", squeeze=False
-    )
-    for (left, right), task in zip(panels, tasks, strict=True):
-        for i, name in enumerate(CONTENDERS):
-            usual = OUR_STEPS if name == OURS else PEER_STEPS
-            points = [
-                point
-                for point in task["points"]
-                if point["contender"] == name and point["num_inference_steps"] == usual
-            ]
-            minutes = [point["minutes"] for point in points]
-            style = {"label": name, "alpha": 0.8, "color": f"C{i}", "marker": "o"}
-            left.semilogy(minutes, [point["frechet"] for point in points], **style)
-            if name in CONDITIONAL:
-                right.plot(minutes, [100 * point["accuracy"] for point in points], **style)
-        left.axhline(task["real"]["frechet"], color="grey", ls="--", lw=1)
-        right.axhline(100 * task["real"]["accuracy"], color="grey", ls="--", lw=1)
-        left.set(title=task["task"], xlabel="minutes", ylabel="Frechet distance")
-        right.set(title=task["task"], xlabel="minutes", ylabel="% whose class is seen")
-        for axes in (left, right):
-            axes.grid(alpha=0.3)
-    handles, names = panels[0][0].get_legend_handles_labels()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 5), layout="constrained")
+    for i, name in enumerate(CONTENDERS):
+        usual = OUR_STEPS if name == OURS else PEER_STEPS
+        points = [
+            point
+            for point in measured["points"]
+            if point["contender"] == name and point["num_inference_steps"] == usual
+        ]
+        minutes = [point["minutes"] for point in points]
+        style = {"label": name, "alpha": 0.8, "color": f"C{i}", "marker": "o"}
+        left.semilogy(minutes, [point["frechet"] for point in points], **style)
+        if name in CONDITIONAL:
+            right.plot(minutes, [100 * point["accuracy"] for point in points], **style)
+    left.axhline(measured["real"]["frechet"], color="grey", ls="--", lw=1)
+    right.axhline(100 * measured["real"]["accuracy"], color="grey", ls="--", lw=1)
+    left.set(title=measured["task"], xlabel="minutes", ylabel="Frechet distance")
+    right.set(title=measured["task"], xlabel="minutes", ylabel="% whose class is seen")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    handles, names = left.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(path, dpi=120)
 

@@ -20,11 +20,11 @@ from app.schemas.sample import SampleAnswer, SampleBody, SampleUsed
 from app.schemas.sample_jobs import SampleJobAnswer
 from app.services import Services, ServicesDep
 from app.settings import Settings
+from app.streams import EVENT_STREAM
 from store.models import get_model
 
 router = APIRouter(tags=["sample"])
 
-EVENT_STREAM = "text/event-stream"
 OFFERED = (*FORMATS, "application/zip", "application/json", EVENT_STREAM)
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody reads the answer
 
