@@ -207,12 +207,15 @@ def endless(files: Files, minutes: float) -> dict[str, Callable[[], Trainee]]:
 
 
 def anew(files: Files, minutes: float) -> dict[str, Callable[[], Trainee]]:
-    """Those that begin again for each budget."""
-    task, budget = files.task, 60 * minutes
+    """Those that begin again for each budget, all with the batch that ours chooses for it."""
+    config, budget = files.task.config(minutes=minutes), 60 * minutes
+    batch = config.batch_size
     return {
-        OURS: lambda: Ours(task, task.config(minutes=minutes)),
-        DIFFUSERS_TUNED: lambda: files.diffusers("tuned", budget, conditional=True),
-        DDPM_TUNED: lambda: files.ddpm_pytorch("tuned", budget, like_ours=True),
+        OURS: lambda: Ours(files.task, config),
+        DIFFUSERS_TUNED: lambda: files.diffusers(
+            "tuned", budget, conditional=True, batch_size=batch
+        ),
+        DDPM_TUNED: lambda: files.ddpm_pytorch("tuned", budget, like_ours=True, batch_size=batch),
     }
 
 

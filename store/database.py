@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 from sqlalchemy.orm import DeclarativeBase, Session
 
 BUSY_SECONDS = 30
@@ -66,6 +64,10 @@ class Database:
 
 def open_database(url: str) -> Database:
     """Connect and bring the schema to the newest revision; several processes may do so at once."""
+    # Not needed by those who only connect, or only know the names of records; slow to load.
+    from alembic import command
+    from alembic.config import Config
+
     database = Database(url)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))

@@ -26,7 +26,7 @@ from models.priority import yield_to_others
 from models.team import TeammateLost
 from store import claims
 from store.artifacts import ArtifactStore, StorageError
-from store.database import Database, open_database
+from store.database import Database
 from store.errors import ArtifactNotFound, LostLease, ModelConflict
 from store.job_files import log_key
 from worker.logs import LOG_FILE, configure_logs
@@ -104,7 +104,7 @@ def _attempt(kind: type[JobProcess]) -> int:
     settings = WorkerSettings.from_environment()
     yield_to_others(settings.niceness)
     structlog.contextvars.bind_contextvars(job=job_id, fence=fence)
-    database = open_database(settings.locations.database_url)
+    database = Database(settings.locations.database_url)  # the worker has seen to its schema
     job: JobProcess | None = None
     try:
         job = kind(database, settings, job_id, fence, scratch, stop)
