@@ -15,6 +15,8 @@ RUN python3 -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'r
     /venv/bin/pip install --no-cache-dir --constraint constraints.txt ${PIP_ARGS} --requirement requirements.txt
 COPY README.md LICENSE ./
 COPY app app
+COPY client client
+COPY host host
 COPY models models
 COPY store store
 COPY worker worker
@@ -34,7 +36,7 @@ VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s CMD \
     ["python3", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/healthz', timeout=2)"]
-CMD ["python3", "-m", "app.api"]
+CMD ["python3", "-m", "app.server"]
 
 FROM cpu AS cuda
 ENV NVIDIA_VISIBLE_DEVICES=all \

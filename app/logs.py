@@ -15,8 +15,8 @@ from typing import TextIO
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.http.problems import stopping_problem, unexpected_problem
 from app.metrics import Metrics
-from app.problems import stopping_problem, unexpected_problem
 
 log = structlog.stdlib.get_logger("app")
 

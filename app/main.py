@@ -15,29 +15,25 @@ import torch
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from app.body_limit import BodyLimit
-from app.docs_pages import STATIC
-from app.error_handlers import install_error_handlers
+from app.catalogue import samplers_route as samplers
+from app.catalogue import schedules_route as schedules
+from app.datasets import route as datasets
+from app.evaluations import route as evaluations
+from app.http.body_limit import BodyLimit
+from app.http.handlers import install_error_handlers
+from app.http.problems import ANY_PROBLEM, FieldError, Problem
 from app.logs import RequestLog
 from app.metrics import Metrics
-from app.problems import ANY_PROBLEM, FieldError, Problem
-from app.routes import (
-    console,
-    datasets,
-    docs,
-    evaluations,
-    health,
-    metrics,
-    models,
-    noise,
-    sample,
-    sample_jobs,
-    samplers,
-    schedules,
-    train_jobs,
-)
+from app.noise import route as noise
+from app.registry import route as models
+from app.sample import jobs_route as sample_jobs
+from app.sample import route as sample
+from app.service import console, docs, health
+from app.service import metrics_route as metrics
+from app.service.docs_pages import STATIC
 from app.services import Services
 from app.settings import Settings
+from app.training import route as train_jobs
 from store.nodes import heartbeat, leave
 from worker.reaper import Reaper
 

@@ -12,11 +12,11 @@ from celery import Celery
 from fastapi import Depends
 from starlette.requests import Request
 
-from app.engine_client import EngineClient
-from app.fork_server import ForkServer
-from app.lane import Lane
+from app.engine.client import EngineClient
 from app.metrics import Metrics
-from app.processes import ProcessPool
+from app.processes.fork_server import ForkServer
+from app.processes.pool import ProcessPool
+from app.processes.threads import Lane
 from app.settings import Settings
 from store.artifacts import ArtifactStore
 from store.database import Database, open_database
@@ -55,7 +55,7 @@ class Services:
         database = open_database(locations.database_url)
         queue = make_queue(locations.redis_url)
         engine = EngineClient(settings, metrics)
-        noise_server = ForkServer("app.noise_process")
+        noise_server = ForkServer("app.noise.process")
         artifacts = ArtifactStore(locations.artifacts_url)
         client = redis.asyncio.Redis.from_url(redis_client_url(locations.redis_url))
         return cls(

@@ -6,8 +6,8 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from models.batcher import Batching
-from models.precision import Precision
+from models.engine.batcher import Batching
+from models.nets.precision import Precision
 from store.locations import Locations
 
 MEBIBYTE = 2**20

@@ -20,10 +20,10 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from app.listener import address_of, listen
+from app.http.listener import address_of, listen
 from app.logs import configure_logs, log
+from app.processes.child import Child
 from app.settings import Settings
-from app.supervision import Child
 from store.locations import Locations, valkey_socket
 from store.valkey import start_valkey
 
@@ -81,7 +81,7 @@ def _children(
         children["valkey"] = Child("valkey", lambda: start_valkey(locations.data_dir, unix_socket))
     children["api"] = Child(
         "api",
-        lambda: _python(["app.api", "--fd", str(listener.fileno())], environment, listener),
+        lambda: _python(["app.server", "--fd", str(listener.fileno())], environment, listener),
     )
     children["trainer"] = Child("trainer", lambda: _python(["worker.main", "train"], environment))
     children["sampler"] = Child(

@@ -1,10 +1,10 @@
 """Seconds of one call of the network, beside diffusers' UNet2DModel with the same weights.
 
 Both eager and compiled; and what share that is of the speed of the machine's matrix products. Ours
-is compiled as the engine has it done (models.compiler), which takes the least share of the machine,
-so most of the time of this benchmark is waiting for compilers. bfloat16 is measured only where the
-machine multiplies faster in it. `--quick` takes the small net, two widths and fewer rounds and
-leaves files of its own.
+is compiled as the engine has it done (models.compile.compiler), which takes the least share of the
+machine, so most of the time of this benchmark is waiting for compilers. bfloat16 is measured only
+where the machine multiplies faster in it. `--quick` takes the small net, two widths and fewer
+rounds and leaves files of its own.
 """
 
 import argparse
@@ -29,9 +29,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import HERE, PEER_PYTHON, RESULTS, in_turn, ratio, save, seconds, table
 from benchmarks.sampling import COMPILED, CONFIGS, Net, Network, random_net, wait_for
-from models.compiled import Variant
-from models.compiler import Compiler
-from models.unet import UNet
+from models.compile.compiler import Compiler
+from models.compile.library import Variant
+from models.nets.unet import UNet
 
 WIDTHS = (1, 4, 16, 64)
 MIN_SECONDS = 0.3  # of one turn: short calls are repeated

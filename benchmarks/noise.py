@@ -26,8 +26,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from app.noise_answer import answer
-from app.schemas.noise import NoiseForm
+from app.noise.answer import answer
+from app.noise.schema import NoiseForm
 from app.settings import Settings
 from benchmarks.common import (
     HERE,
@@ -43,7 +43,7 @@ from benchmarks.common import (
     table,
 )
 from benchmarks.load import requests_per_second
-from models.noise import normal
+from models.diffusion.noise import normal
 
 SIZES = (32, 64, 128, 256, 512)
 CLIENTS = 16

@@ -8,7 +8,7 @@ their end, so that one run is looked at several times.
 As many new images as the data set has (CIFAR: 500) are compared with the real ones:
 
     Frechet distance    of the digits' pixels in [-1, 1]; on CIFAR of the features of a small net
-                        that learned its classes (models.features)
+                        that learned its classes (models.evaluation.features)
     nearest real image  the median distance to it, pixels in [-1, 1]; a model that copies comes
                         nearer than images that nobody has learned from
     class seen          how often a classifier sees the class that was asked for, where the
@@ -40,9 +40,9 @@ from sklearn.svm import SVC
 
 from benchmarks.common import RESULTS, save, table
 from benchmarks.training import Files, Ours, Pixels, Task, Trainee, cifar, digits, files_of
-from models.features import Pixels as PixelFeatures
-from models.features import choose_features
-from models.quality import frechet_distance, nearest
+from models.evaluation.distances import frechet_distance, nearest
+from models.evaluation.features import Pixels as PixelFeatures
+from models.evaluation.features import choose_features
 
 OURS = "this service"
 DIFFUSERS, DIFFUSERS_TUNED = "diffusers", "diffusers, tuned"
@@ -65,7 +65,7 @@ class Plan:
     """`num_images` are made for each score; `all_steps` of 0 leaves out what takes very long."""
 
     task: Task
-    features: str  # of models.features, which images are compared by
+    features: str  # of models.evaluation.features, which images are compared by
     minutes: tuple[float, ...]
     num_images: int
     all_steps: int

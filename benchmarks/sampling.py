@@ -26,14 +26,14 @@ from PIL import Image
 from torch import nn
 
 from benchmarks.common import HERE, PEER_PYTHON, Server, free_port, server
-from models.compiled import Variant
-from models.compiler import Compiler
-from models.folder import load_model, save_model, write_model_archive
-from models.generate import sample_images
-from models.model import DiffusionModel, ModelConfig
-from models.noise import normal
-from models.schedule import ScheduleConfig
-from models.unet import UNet, UNetConfig
+from models.compile.compiler import Compiler
+from models.compile.library import Variant
+from models.diffusion.model import DiffusionModel, ModelConfig
+from models.diffusion.noise import normal
+from models.diffusion.schedule import ScheduleConfig
+from models.nets.unet import UNet, UNetConfig
+from models.pipeline.folder import load_model, save_model, write_model_archive
+from models.sampling.generate import sample_images
 
 CONFIGS = {
     "8 px": ModelConfig(UNetConfig.small((8, 8), 1, 0), ScheduleConfig(), "v", 0.5, (8, 8)),

@@ -55,7 +55,7 @@ from benchmarks.sampling import (
     our_service,
     random_net,
 )
-from models.model import DiffusionModel
+from models.diffusion.model import DiffusionModel
 
 SHARES = {10: 0.4, 25: 0.3, 50: 0.2, 100: 0.1}  # of requests, by number of steps
 LOADS = (0.2, 0.5, 0.8, 1.0, 1.2, math.inf)  # of the serial capacity; the last is the burst

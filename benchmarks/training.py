@@ -24,15 +24,15 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import HERE, PEER_PYTHON
-from models.choices import DatasetFacts, Device
-from models.data import Dataset, prepare
-from models.folder import save_model
-from models.generate import sample_images
-from models.model import DiffusionModel
-from models.recipe import TrainConfig, resolve_config
-from models.train import TrainState, train
-from models.unet import UNet, UNetConfig
-from worker.device import device_of_host
+from host.devices import device_of_host
+from models.diffusion.model import DiffusionModel
+from models.images.dataset import Dataset, prepare
+from models.nets.unet import UNet, UNetConfig
+from models.pipeline.folder import save_model
+from models.sampling.generate import sample_images
+from models.training.config import TrainConfig, resolve_config
+from models.training.defaults import DatasetFacts, Device
+from models.training.train import TrainState, train
 
 DIGITS = HERE.parent / "examples" / "digits" / "digits.zip"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -148,7 +148,7 @@ class Trainee(Protocol):
 
 
 class Ours:
-    """models.train in this process."""
+    """models.training.train in this process."""
 
     def __init__(self, task: Task, config: TrainConfig) -> None:
         self.state = TrainState.create(config, task.dataset, DEVICE)

@@ -29,7 +29,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 
-from models.quality import frechet_distance, nearest
+from models.evaluation.distances import frechet_distance, nearest
 
 HERE = Path(__file__).parent
 OUT = Path("demo")

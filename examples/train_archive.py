@@ -20,7 +20,7 @@ import httpx
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.unet import UNet, UNetConfig
+from models.nets.unet import UNet, UNetConfig
 
 from demo import service
 

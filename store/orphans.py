@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from store.artifacts import ArtifactStore
 from store.database import Database, now, open_database
 from store.datasets import DatasetRecord
-from store.job_record import Job
+from store.jobs.record import Job
 from store.locations import Locations
 from store.models import ModelRecord
 

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from store.database import Database, Record, UtcTime, now
-from store.job_record import Job
+from store.jobs.record import Job
 
 # Seconds from an attempt that failed to the next: 10 attempts in a bit more than three days.
 RETRY_SECONDS = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)

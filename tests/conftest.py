@@ -21,7 +21,7 @@ from store.valkey import start_valkey
 from tests.postgres import PostgresServer
 from tests.s3 import S3Server
 
-gc.disable()  # while the tests and what they test are loaded; see models.loading
+gc.disable()  # while the tests and what they test are loaded; see host.loading
 
 
 def pytest_collection_finish() -> None:

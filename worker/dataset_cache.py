@@ -3,7 +3,7 @@
 import fcntl
 from pathlib import Path
 
-from models.data import Dataset, open_dataset, prepare
+from models.images.dataset import Dataset, open_dataset, prepare
 from store.artifacts import ArtifactStore
 from store.datasets import DatasetRecord
 

@@ -8,20 +8,20 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from models.loading import loading
+from host.loading import loading
 
 with loading():
     import structlog
 
-    from models.batches import Split
-    from models.data import Dataset
-    from models.evaluation import EvaluationConfig, EvaluationStep, evaluate
-    from models.generate import Stopped
-    from models.images import encode_image
-    from models.model import DiffusionModel
-    from store import claims, jobs
+    from models.diffusion.model import DiffusionModel
+    from models.evaluation.evaluate import EvaluationConfig, EvaluationStep, evaluate
+    from models.images.dataset import Dataset
+    from models.images.files import encode_image
+    from models.sampling.generate import Stopped
+    from models.training.batches import Split
     from store.datasets import get_dataset
-    from store.job_files import neighbours_key
+    from store.jobs import claims, requests
+    from store.jobs.files import neighbours_key
     from worker.dataset_cache import cached_dataset
     from worker.job_process import JobProcess, main
 
@@ -32,7 +32,7 @@ log = structlog.get_logger("evaluation")
 
 class EvaluationJob(JobProcess):
     def work(self) -> bool:
-        job = jobs.get_job(self.database, self.job_id)
+        job = requests.get_job(self.database, self.job_id)
         model = self.fetch_model(job.config["prefix"])
         assert job.dataset is not None
         dataset = self._dataset(job.dataset, model)

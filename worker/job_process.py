@@ -20,15 +20,15 @@ import structlog
 import torch
 from sqlalchemy.exc import OperationalError
 
-from models.folder import load_model
-from models.model import DiffusionModel
-from models.priority import yield_to_others
-from models.team import TeammateLost
-from store import claims
+from host.priority import yield_to_others
+from models.diffusion.model import DiffusionModel
+from models.pipeline.folder import load_model
+from models.training.distributed import TeammateLost
 from store.artifacts import ArtifactStore, StorageError
 from store.database import Database
 from store.errors import ArtifactNotFound, LostLease, ModelConflict
-from store.job_files import log_key
+from store.jobs import claims
+from store.jobs.files import log_key
 from worker.logs import LOG_FILE, configure_logs
 from worker.settings import WorkerSettings
 

@@ -17,17 +17,17 @@ from celery import Celery
 from celery.exceptions import SecurityWarning
 from celery.signals import worker_shutting_down
 
+from host.devices import device_of_host
 from store import nodes
 from store.database import open_database
 from store.errors import StoreError
-from store.job_record import KINDS, Kind
-from worker.device import device_of_host
+from store.jobs.record import KINDS, Kind
 from worker.logs import configure_logs
 from worker.queue import QUEUES, RUN_JOB, make_queue, submit
 from worker.reaper import Reaper
 from worker.settings import WorkerSettings
 from worker.supervisor import Supervisor
-from worker.webhooks import Sender
+from worker.webhooks.sender import Sender
 
 log = structlog.get_logger("worker")
 

@@ -11,7 +11,7 @@ from celery.exceptions import CeleryError
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from store.job_record import Kind
+from store.jobs.record import Kind
 
 RUN_JOB = "worker.run_job"
 QUEUES: dict[Kind, str] = {

@@ -13,9 +13,10 @@ import structlog
 from celery import Celery
 from sqlalchemy.exc import SQLAlchemyError
 
-from store import claims, nodes
+from store import nodes
 from store.database import Database
 from store.errors import SecondHost
+from store.jobs import claims
 from worker.queue import QUEUES, num_waiting, submit
 
 IN_LINE_SECONDS = 600.0

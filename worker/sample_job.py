@@ -9,16 +9,16 @@ import time
 import zipfile
 from typing import Any
 
-from models.loading import loading
+from host.loading import loading
 
 with loading():
     import structlog
 
-    from models.engine import Engine, Made, NotMade, Order
-    from models.images import encode_image
-    from models.plan import SampleRequest
-    from store import claims, jobs
-    from store.sample_images import archive_key, image_key
+    from models.engine.engine import Engine, Made, NotMade, Order
+    from models.images.files import encode_image
+    from models.sampling.plan import SampleRequest
+    from store.jobs import claims, requests
+    from store.jobs.sample_images import archive_key, image_key
     from worker.job_process import JobProcess, main
 
 KEEP_SECONDS = 1.0  # how often the record hears of what is made
@@ -33,7 +33,7 @@ log = structlog.get_logger("sampler")
 
 class SampleJob(JobProcess):
     def work(self) -> bool:
-        job = jobs.get_job(self.database, self.job_id)
+        job = requests.get_job(self.database, self.job_id)
         request = SampleRequest.from_dict(job.config["request"])
         progress = Progress(job.checkpoint_step or 0, request.num_images)
         if progress.images < request.num_images:

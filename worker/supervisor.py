@@ -19,13 +19,13 @@ from pathlib import Path
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from store import claims, jobs
+from host.devices import device_of_host, num_gpus
 from store.artifacts import ArtifactStore
 from store.database import Database
 from store.errors import JobNotFound, LostLease
-from store.job_files import log_key
-from store.job_record import Kind
-from worker.device import device_of_host, num_gpus
+from store.jobs import claims, requests
+from store.jobs.files import log_key
+from store.jobs.record import Kind
 from worker.logs import LOG_FILE
 from worker.settings import WorkerSettings
 
@@ -121,7 +121,7 @@ class Supervisor:
             try:
                 return claims.renew(self._database, job_id, fence, lease) is not None
             except LostLease:
-                if jobs.get_job(self._database, job_id).fence == fence:
+                if requests.get_job(self._database, job_id).fence == fence:
                     return True
                 raise
             except SQLAlchemyError:
@@ -169,7 +169,7 @@ class Supervisor:
             status = claims.give_back(self._database, job_id, fence, blameless=blameless)
         except LostLease:
             with contextlib.suppress(JobNotFound):  # deleted as soon as it was done
-                say.info("job ended", status=jobs.get_job(self._database, job_id).status)
+                say.info("job ended", status=requests.get_job(self._database, job_id).status)
             return False
         say.warning("process ended before its job", exit_code=exit_code, status=status)
         return status == "queued"

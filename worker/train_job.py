@@ -1,8 +1,8 @@
 """The trainer: `python -m worker.train_job JOB FENCE SCRATCH`.
 
-Drives models.train and keeps what it makes: checkpoints with all that was logged until then, sample
-grids, the finished model. What it leaves half done another attempt does again from the last
-checkpoint, as if nothing had happened.
+Drives models.training.train and keeps what it makes: checkpoints with all that was logged until
+then, sample grids, the finished model. What it leaves half done another attempt does again from the
+last checkpoint, as if nothing had happened.
 """
 
 import contextlib
@@ -15,28 +15,28 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from models.loading import loading
+from host.loading import loading
 
 with loading():
     import structlog
 
-    from models.data import Dataset
-    from models.folder import save_model, weights_digest
-    from models.recipe import TrainConfig
-    from models.team import Team
-    from models.train import TrainState, TrainStep, train
-    from store import claims, jobs
+    from models.images.dataset import Dataset
+    from models.pipeline.folder import save_model, weights_digest
+    from models.training.config import TrainConfig
+    from models.training.distributed import Team
+    from models.training.train import TrainState, TrainStep, train
     from store.datasets import get_dataset
     from store.errors import LostLease
+    from store.jobs import claims, requests
+    from store.jobs.options import FirstWeights, TrainOptions
     from store.models import ModelRecord
-    from store.train_options import FirstWeights, TrainOptions
-    from worker.checkpoints import Checkpoints
     from worker.dataset_cache import cached_dataset
-    from worker.fine_tuning import begin_with
-    from worker.glance import glance
     from worker.job_process import EXIT_STOPPED, JobProcess, main
-    from worker.time_left import TimeLeft
-    from worker.train_log import TrainLog
+    from worker.training.checkpoints import Checkpoints
+    from worker.training.fine_tuning import begin_with
+    from worker.training.log import TrainLog
+    from worker.training.snapshot import glance
+    from worker.training.time_left import TimeLeft
 
 CHECKPOINT_SECONDS = 60.0  # at least this often, whatever checkpoint_every says
 FIRST_CHECKPOINT = 0.05  # of the steps: from then on it is known what one costs
@@ -50,7 +50,7 @@ class TrainJob(JobProcess):
     def __init__(self, *attempt: Any) -> None:
         super().__init__(*attempt)
         self.team = Team.from_environment(self.device)
-        self.job = jobs.get_job(self.database, self.job_id)
+        self.job = requests.get_job(self.database, self.job_id)
         self.config = TrainConfig.from_dict(self.job.config)
         self.options = TrainOptions.from_dict(self.job.options)
         place = (self.artifacts, self.job_id, self.fence)

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from app.cli.front import Yes, front_of, size, table
 from app.cli.pictures import show_pictures
-from app.schemas.records import DatasetAnswer
+from app.http.records import DatasetAnswer
 
 cli = typer.Typer(help="Images to learn from.", no_args_is_help=True)
 

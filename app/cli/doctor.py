@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 
 from app.cli.front import front_of, size
-from app.client import Client, ClientError
-from worker.device import num_gpus
+from client.client import Client, ClientError
+from host.devices import num_gpus
 
 LITTLE_SPACE = 2 * 10**9
 PACKAGES = ("torch", "fastapi", "celery", "sqlalchemy", "pillow")

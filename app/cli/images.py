@@ -7,7 +7,7 @@ import typer
 
 from app.cli.front import Settings, front_of, request_of
 from app.cli.pictures import show_pictures
-from app.client import Samples
+from client.client import Samples
 
 LADDER = (0, 50, 100, 200, 300, 500, 700, 1000)
 TYPES = {".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}

@@ -1,7 +1,7 @@
 """`diffusion`: the service on the command line.
 
-Everything that asks the service goes through app.client. Exit codes: 0 done, 1 refused or failed,
-2 wrong usage, 3 no service answers, 130 interrupted.
+Everything that asks the service goes through client.client. Exit codes: 0 done, 1 refused or
+failed, 2 wrong usage, 3 no service answers, 130 interrupted.
 """
 
 import os
@@ -14,7 +14,7 @@ import typer
 from app.cli import datasets, images, jobs, models
 from app.cli.doctor import examine
 from app.cli.front import Front
-from app.client import DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE, ClientError, Unreachable
+from client.client import DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE, ClientError, Unreachable
 
 REFUSED, UNREACHABLE, INTERRUPTED = 1, 3, 130
 EVERYWHERE = {"--url": True, "--api-key": True, "--json": False}  # whether a value follows
@@ -89,7 +89,7 @@ def api(
     port: Annotated[int | None, typer.Option(help="8000 where left out.")] = None,
 ) -> None:
     """Run the API alone; DIFFUSION_REDIS_URL names the broker that its workers share."""
-    _become("app.api", host=host, port=port)
+    _become("app.server", host=host, port=port)
 
 
 @cli.command()

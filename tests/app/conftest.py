@@ -22,10 +22,10 @@ from PIL import Image
 
 from app.main import create_app
 from app.settings import Settings
-from models.folder import save_model, write_model_archive
-from models.model import DiffusionModel, ModelConfig
-from models.schedule import ScheduleConfig
-from models.unet import UNet, UNetConfig
+from models.diffusion.model import DiffusionModel, ModelConfig
+from models.diffusion.schedule import ScheduleConfig
+from models.nets.unet import UNet, UNetConfig
+from models.pipeline.folder import save_model, write_model_archive
 
 ROOT = Path(__file__).parents[2]
 MakePicture = Callable[..., bytes]

@@ -1,4 +1,4 @@
-"""app.client against a real service."""
+"""client.client against a real service."""
 
 import io
 import json
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.client import Client, JobEnded, Refused, Unreachable
+from client.client import Client, JobEnded, Refused, Unreachable
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "examples" / "digits" / "digits.zip"

@@ -207,7 +207,7 @@ def test_a_killed_engine_is_back_for_the_next_request(service, job):
         line = entry / "cmdline"
         if entry.name.isdigit() and line.exists():
             words = line.read_bytes().split(b"\0")
-            if b"app.engine_process" in words and _is_below(int(entry.name), service):
+            if b"app.engine.process" in words and _is_below(int(entry.name), service):
                 os.kill(int(entry.name), signal.SIGKILL)
     answer = service.post("/sample", json={"model": "little", "num_inference_steps": 2})
     assert answer.status_code == 200, answer.text

@@ -46,7 +46,7 @@ class Service:
         found = {}
         for pid in _children_of(self.process.pid):
             command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-            for name in ("app.api", "worker.main train", "worker.main sample", "valkey-server"):
+            for name in ("app.server", "worker.main train", "worker.main sample", "valkey-server"):
                 if name in command:
                     found[name] = pid
         return found
@@ -54,7 +54,7 @@ class Service:
     def descendants(self) -> list[int]:
         """Every process below it, once all are there: the API has some of its own."""
         self.wait_for(lambda: len(self.children()) == 4)
-        self.wait_for(lambda: len(_descendants_of(self.children()["app.api"])) >= 2)
+        self.wait_for(lambda: len(_descendants_of(self.children()["app.server"])) >= 2)
         return _descendants_of(self.process.pid)
 
     def wait_for(self, condition: Callable[[], object], seconds: float = START_SECONDS) -> object:
@@ -130,13 +130,13 @@ def test_a_child_that_dies_is_started_again(up) -> None:
     service = up()
     address = service.address()
     before = service.children()
-    os.kill(before["app.api"], signal.SIGKILL)
+    os.kill(before["app.server"], signal.SIGKILL)
     os.kill(before["valkey-server"], signal.SIGKILL)
     # The socket is still open, so that the request waits for the next API.
     assert httpx.get(f"{address}/healthz", timeout=START_SECONDS).status_code == 200
     service.wait_for(lambda: len(service.children()) == 4)
     after = service.children()
-    assert after["app.api"] != before["app.api"]
+    assert after["app.server"] != before["app.server"]
     assert after["valkey-server"] != before["valkey-server"]
     for worker in ("worker.main train", "worker.main sample"):
         assert after[worker] == before[worker]
@@ -153,7 +153,7 @@ def test_what_it_uses_is_refused_to_others_and_nothing_outlives_it_when_it_is_ki
 
 def _check_that_its_port_is_taken(port: str) -> None:
     refused = subprocess.run(
-        [sys.executable, "-m", "app.api"],
+        [sys.executable, "-m", "app.server"],
         env={**os.environ, "DIFFUSION_PORT": port},
         capture_output=True,
         text=True,
@@ -188,7 +188,7 @@ def test_a_request_that_would_outlast_it_is_answered_503(up, model_archive) -> N
         with ThreadPoolExecutor() as executor:
             waiting = executor.submit(client.post, "/sample", json=request)
             time.sleep(2)
-            os.kill(service.children()["app.api"], signal.SIGTERM)
+            os.kill(service.children()["app.server"], signal.SIGTERM)
             answer = waiting.result()
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "5"

@@ -1,9 +1,9 @@
 """Records that tests begin with."""
 
-from store import jobs
 from store.database import Database
 from store.datasets import DatasetRecord, create_dataset
-from store.job_record import Job
+from store.jobs import requests
+from store.jobs.record import Job
 from store.models import ModelRecord
 
 
@@ -29,6 +29,6 @@ def a_job(database: Database, model_name: str | None = "faces", **given: object)
             artifact_key="datasets/photos.zip",
         ),
     )
-    return jobs.create_train_job(
+    return requests.create_train_job(
         database, dataset="photos", model_name=model_name, config={"steps": 10}, **given
     )

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from store.database import Database, Record, open_database
 from store.datasets import DatasetRecord  # noqa: F401  every table is known
-from store.jobs import Job  # noqa: F401
+from store.jobs.requests import Job  # noqa: F401
 from store.models import ModelRecord, create_model, get_model, list_models
 from store.nodes import Node  # noqa: F401
 

@@ -4,7 +4,6 @@ import threading
 
 import pytest
 
-from store import claims, job_record, jobs
 from store.database import Database
 from store.datasets import (
     DatasetRecord,
@@ -14,6 +13,7 @@ from store.datasets import (
     list_datasets,
 )
 from store.errors import DatasetConflict, DatasetNotFound, InvalidName
+from store.jobs import claims, record, requests
 
 
 def a_dataset(name: str = "photos", digest: str = "d1") -> DatasetRecord:
@@ -31,8 +31,8 @@ def a_dataset(name: str = "photos", digest: str = "d1") -> DatasetRecord:
     )
 
 
-def a_job_on(database: Database, dataset: str) -> job_record.Job:
-    return jobs.create_train_job(database, dataset=dataset, model_name="m", config={})
+def a_job_on(database: Database, dataset: str) -> record.Job:
+    return requests.create_train_job(database, dataset=dataset, model_name="m", config={})
 
 
 def test_a_dataset_is_kept_with_all_that_was_found_in_it(database):
@@ -131,7 +131,7 @@ def test_a_dataset_in_use_cannot_be_deleted(database, status):
 
 def test_a_dataset_can_be_deleted_when_its_jobs_are_done(database):
     create_dataset(database, a_dataset())
-    jobs.request_cancel(database, a_job_on(database, "photos").id)
+    requests.request_cancel(database, a_job_on(database, "photos").id)
     delete_dataset(database, "photos")
     with pytest.raises(DatasetNotFound):
         get_dataset(database, "photos")

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from store.database import Database, now
-from store.jobs import version_of
+from store.jobs.requests import version_of
 from store.webhooks import (
     JITTER,
     KEEP_DAYS,

@@ -19,20 +19,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.choices import DatasetFacts
-from models.data import inspect_archive, open_dataset, prepare
-from models.folder import save_model, weights_digest
-from models.model import DiffusionModel, ModelConfig
-from models.plan import SampleRequest
-from models.recipe import TrainConfig, resolve_config
-from models.schedule import ScheduleConfig
-from models.train import TrainState, train
-from models.unet import UNet, UNetConfig
-from store import jobs
+from models.diffusion.model import DiffusionModel, ModelConfig
+from models.diffusion.schedule import ScheduleConfig
+from models.images.dataset import inspect_archive, open_dataset, prepare
+from models.nets.unet import UNet, UNetConfig
+from models.pipeline.folder import save_model, weights_digest
+from models.sampling.plan import SampleRequest
+from models.training.config import TrainConfig, resolve_config
+from models.training.defaults import DatasetFacts
+from models.training.train import TrainState, train
 from store.artifacts import ArtifactStore
 from store.database import Database, open_database
 from store.datasets import DatasetRecord, create_dataset
-from store.job_record import Job
+from store.jobs import requests
+from store.jobs.record import Job
 from store.locations import Locations, valkey_socket
 from store.models import get_model
 from store.valkey import start_valkey
@@ -83,8 +83,8 @@ class Place:
 
     def accept(self, steps: int | None = 300, minutes: float | None = None, **given: Any) -> Job:
         """What POST /train-jobs does; `given` is what its record has beside its config."""
-        number = len(jobs.model_names(self.database))
-        job = jobs.create_train_job(
+        number = len(requests.model_names(self.database))
+        job = requests.create_train_job(
             self.database,
             dataset="tones",
             model_name=f"model-{number}",
@@ -107,7 +107,7 @@ class Place:
             "precision": "float32",
             **given,
         }
-        job = jobs.create_sample_job(self.database, model_name="tiny", config=config)
+        job = requests.create_sample_job(self.database, model_name="tiny", config=config)
         submit(self.queue, job.id, "sample")
         return job
 
@@ -126,7 +126,7 @@ class Place:
 
     def wait(self, job: Job, until: Callable[[Job], bool]) -> Job:
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not until(job := jobs.get_job(self.database, job.id)):
+        while not until(job := requests.get_job(self.database, job.id)):
             if time.monotonic() > deadline:
                 log = (self.locations.data_dir / "worker.log").read_text()[-3000:]
                 pytest.fail(f"job is {job.status} at {job.progress} after a long wait; {log}")

@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-from models.recipe import TrainConfig
-from store import jobs
-from store.checkpoints import best_of, list_checkpoints
-from store.events import JobEvent, events_after
-from store.job_files import log_keys, newest_event_file
-from store.job_record import Job
+from models.training.config import TrainConfig
+from store.jobs import requests
+from store.jobs.checkpoints import best_of, list_checkpoints
+from store.jobs.events import JobEvent, events_after
+from store.jobs.files import log_keys, newest_event_file
+from store.jobs.options import TrainOptions
+from store.jobs.record import Job
 from store.models import get_model
-from store.train_options import TrainOptions
 from tests.worker.tfrecord import read_events
 
 STEPS = 300
@@ -52,14 +52,14 @@ def test_a_paused_job_goes_on_as_if_nothing_had_been(place, undisturbed):
     place.start_worker("train")
     job = place.accept(STEPS)
     place.wait(job, has_checkpoint)
-    jobs.request_pause(place.database, job.id, "train")
+    requests.request_pause(place.database, job.id, "train")
     paused = place.wait(job, lambda j: j.status == "paused")
     assert (paused.owner, paused.attempts, paused.pause_requested) == (None, 0, False)
     assert place.workers_on(job) == []
     assert 0 < paused.checkpoint_step < STEPS
     time.sleep(1.0)
-    assert jobs.get_job(place.database, job.id).status == "paused"
-    jobs.resume(place.database, job.id, "train")  # without a message: the reaper brings it
+    assert requests.get_job(place.database, job.id).status == "paused"
+    requests.resume(place.database, job.id, "train")  # without a message: the reaper brings it
     assert place.finish(job) == undisturbed(STEPS).digest
     assert life(place, job) == ["queued", "started", "paused", "queued", "resumed", "completed"]
 
@@ -68,11 +68,11 @@ def test_a_trainer_that_is_killed_while_it_pauses_leaves_a_paused_job(place):
     place.start_worker("train")
     job = place.accept(100_000)
     place.wait(job, has_checkpoint)
-    jobs.request_pause(place.database, job.id, "train")
+    requests.request_pause(place.database, job.id, "train")
     kill(place, job)
     paused = place.wait(job, lambda j: j.status == "paused")
     assert paused.attempts == 0
-    assert jobs.request_cancel(place.database, job.id).status == "cancelled"
+    assert requests.request_cancel(place.database, job.id).status == "cancelled"
 
 
 def test_a_worker_that_is_killed_while_its_job_pauses_leaves_a_paused_job(place):
@@ -80,7 +80,7 @@ def test_a_worker_that_is_killed_while_its_job_pauses_leaves_a_paused_job(place)
     job = place.accept(100_000)
     place.wait(job, has_checkpoint)
     os.kill(worker.pid, signal.SIGSTOP)  # it hears nothing any more
-    jobs.request_pause(place.database, job.id, "train")
+    requests.request_pause(place.database, job.id, "train")
     worker.kill()
     worker.wait()
     place.start_worker("sample")  # one that does not even train
@@ -93,7 +93,9 @@ def test_the_most_urgent_job_runs_first_whichever_message_wakes_the_worker(place
     place.start_worker("train")
     for job in (ordinary, urgent, late):
         place.finish(job)
-    started = [jobs.get_job(place.database, job.id).started_at for job in (urgent, ordinary, late)]
+    started = [
+        requests.get_job(place.database, job.id).started_at for job in (urgent, ordinary, late)
+    ]
     assert started == sorted(started)
 
 
@@ -124,7 +126,7 @@ def test_whatever_is_killed_each_event_each_step_and_each_line_is_there_once(pla
 
 
 def _check_board(place, job: Job) -> None:
-    job = jobs.get_job(place.database, job.id)
+    job = requests.get_job(place.database, job.id)
     key = newest_event_file(place.artifacts, job.id)
     assert key.rsplit("/", 1)[1].startswith("events.out.tfevents.")
     scalars, images = read_events(place.artifacts.get_bytes(key))
@@ -183,11 +185,11 @@ def test_time_that_a_job_is_paused_does_not_count_against_its_minutes(place):
     place.start_worker("train")
     job = place.accept(None, minutes=0.1)
     place.wait(job, lambda j: j.status == "running" and j.progress.get("step", 0) > 0)
-    jobs.request_pause(place.database, job.id, "train")
+    requests.request_pause(place.database, job.id, "train")
     place.wait(job, lambda j: j.status == "paused")
     checkpoint = list_checkpoints(place.database, job.id)[-1]
     time.sleep(6.0)  # all of the budget
-    jobs.resume(place.database, job.id, "train")
+    requests.resume(place.database, job.id, "train")
     place.wait(job, lambda j: j.done)
     assert TrainConfig.from_dict(job.config).minutes == 0.1
     last = list_checkpoints(place.database, job.id)[-1]

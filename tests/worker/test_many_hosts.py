@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from store import jobs
+from store.jobs import requests
 from tests.worker.conftest import Place
 
 STEPS = 300  # a checkpoint after each hundred
@@ -49,7 +49,7 @@ def api_on(host: Place) -> Iterator[httpx.Client]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port, fd = listener.getsockname()[1], listener.fileno()
         api = subprocess.Popen(
-            [sys.executable, "-m", "app.api", "--fd", str(fd)],
+            [sys.executable, "-m", "app.server", "--fd", str(fd)],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
@@ -76,7 +76,7 @@ def test_a_host_that_vanishes_is_replaced_and_the_weights_are_the_same(open_host
     shutil.rmtree(lost.locations.data_dir)
 
     assert other.finish(job) == undisturbed(STEPS).digest
-    job = jobs.get_job(other.database, job.id)
+    job = requests.get_job(other.database, job.id)
     assert job.fence == 2
     assert "resumed" in (other.locations.data_dir / "worker.log").read_text()
     lines = other.artifacts.get_bytes(f"{job.checkpoint_key}/metrics.jsonl").decode().splitlines()

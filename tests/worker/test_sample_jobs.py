@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from models.engine import Engine, Made, Order
-from models.model import DiffusionModel
-from models.plan import SampleRequest
-from store import jobs
-from store.sample_images import archive_key, image_key, images_made
+from models.diffusion.model import DiffusionModel
+from models.engine.engine import Engine, Made, Order
+from models.sampling.plan import SampleRequest
+from store.jobs import requests
+from store.jobs.sample_images import archive_key, image_key, images_made
 
 
 def by_the_engine(model: DiffusionModel, num_images: int, steps: int) -> np.ndarray:
@@ -73,7 +73,7 @@ def test_images_can_be_read_while_the_job_runs_and_stay_when_it_is_cancelled(pla
     job = place.accept_images(5000)
     place.wait(job, lambda j: (j.checkpoint_step or 0) >= 4)
     assert read(place, job).shape[1:] == (32, 32)
-    jobs.request_cancel(place.database, job.id)
+    requests.request_cancel(place.database, job.id)
     job = place.wait(job, lambda j: j.done)
     assert job.status == "cancelled"
     assert place.workers_on(job) == []
@@ -88,8 +88,8 @@ def test_images_do_not_wait_for_a_training(place):
     place.wait(training, lambda j: j.status == "running")
     job = place.wait(place.accept_images(3), lambda j: j.done)
     assert job.status == "succeeded"
-    assert jobs.get_job(place.database, training.id).status == "running"
-    jobs.request_cancel(place.database, training.id)
+    assert requests.get_job(place.database, training.id).status == "running"
+    requests.request_cancel(place.database, training.id)
 
 
 def test_a_model_that_is_deleted_meanwhile_fails_the_job_with_the_reason(place):

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from store import jobs
+from store.jobs import requests
 
 STEPS = 200
 
@@ -29,7 +29,7 @@ def all_gone(place, job):
 
 
 def losses(place, job):
-    job = jobs.get_job(place.database, job.id)
+    job = requests.get_job(place.database, job.id)
     lines = place.artifacts.get_bytes(f"{job.checkpoint_key}/metrics.jsonl").decode().splitlines()
     return {line["step"]: line["loss"] for line in map(json.loads, lines)}
 
@@ -50,7 +50,7 @@ def test_two_processes_make_the_model_of_one_and_a_lost_one_changes_nothing(plac
     helper = max(trainers(place, job))
     os.kill(helper, signal.SIGKILL)
     assert place.finish(job) == digest
-    assert jobs.get_job(place.database, job.id).fence == 2
+    assert requests.get_job(place.database, job.id).fence == 2
     assert all_gone(place, job)
 
 
@@ -59,7 +59,7 @@ def test_a_cancelled_job_leaves_no_process(place):
     job = place.accept(steps=100_000)
     place.wait(job, lambda j: bool(j.progress))
     assert len(trainers(place, job)) == 3
-    jobs.request_cancel(place.database, job.id)
+    requests.request_cancel(place.database, job.id)
     place.wait(job, lambda j: j.done)
     assert all_gone(place, job)
     assert not place.job_folders()

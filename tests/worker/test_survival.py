@@ -2,8 +2,8 @@
 
 import time
 
-from store import jobs
-from store.job_record import Job
+from store.jobs import requests
+from store.jobs.record import Job
 from worker.queue import num_waiting, submit
 from worker.reaper import Reaper
 
@@ -26,7 +26,7 @@ def test_a_killed_worker_takes_its_trainer_along_and_another_goes_on(place, undi
     assert not place.job_folders()
     place.start_worker()
     assert place.finish(job) == undisturbed(STEPS).digest
-    assert jobs.get_job(place.database, job.id).fence == 2
+    assert requests.get_job(place.database, job.id).fence == 2
 
 
 def test_a_job_accepted_without_a_broker_starts_when_it_is_back(place):
@@ -74,7 +74,7 @@ def test_two_workers_and_many_messages_run_a_job_once(place):
         assert len(place.workers_on(job)) <= 1
         time.sleep(0.05)
     place.finish(job)
-    assert jobs.get_job(place.database, job.id).fence == 1
+    assert requests.get_job(place.database, job.id).fence == 1
 
 
 def test_a_worker_that_is_asked_to_leave_gives_its_job_back_with_a_checkpoint(place, undisturbed):
@@ -83,7 +83,7 @@ def test_a_worker_that_is_asked_to_leave_gives_its_job_back_with_a_checkpoint(pl
     place.wait(job, is_training)
     worker.terminate()
     assert worker.wait(20) == 0
-    left = jobs.get_job(place.database, job.id)
+    left = requests.get_job(place.database, job.id)
     assert left.status == "queued"
     assert left.checkpoint_step > 0
     assert left.attempts == 0
@@ -96,7 +96,7 @@ def test_a_running_job_can_be_cancelled(place):
     place.start_worker()
     job = place.accept(steps=100_000)
     place.wait(job, is_training)
-    jobs.request_cancel(place.database, job.id)
+    requests.request_cancel(place.database, job.id)
     cancelled = place.wait(job, lambda j: j.done)
     assert cancelled.status == "cancelled"
     assert place.workers_on(job) == []

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from store import jobs
-from store.events import events_after
-from store.job_record import Job
+from store.jobs import requests
+from store.jobs.events import events_after
+from store.jobs.record import Job
 from tests.postgres import PostgresServer
 from tests.worker.conftest import Place
 
@@ -71,10 +71,10 @@ class Ground:
     def look(self, job: Job) -> Job:
         for _ in range(20):
             try:
-                return jobs.get_job(self.place.database, job.id)
+                return requests.get_job(self.place.database, job.id)
             except OperationalError:  # a connection from before the server was killed
                 time.sleep(0.1)
-        return jobs.get_job(self.place.database, job.id)
+        return requests.get_job(self.place.database, job.id)
 
     def wait_for_work(self, job: Job, checkpoint: int) -> None:
         """Until there is a checkpoint beyond this one, and a trainer at work."""

@@ -1,0 +1,30 @@
+"""What /samplers gives."""
+
+from pydantic import BaseModel, Field
+
+from models.diffusion.schedule import ScheduleName
+from models.sampling.samplers import SamplerName, Spacing
+
+
+class SamplerSummary(BaseModel):
+    name: SamplerName
+    description: str
+    good_for: str
+    evaluations_per_step: int = Field(description="of the network; twice that with guidance")
+    is_stochastic: bool = Field(description="fresh noise at every step, at eta 0")
+    takes_eta: bool
+    takes_invert: bool
+
+
+class SpacingSummary(BaseModel):
+    """Which noise levels the steps visit."""
+
+    name: Spacing
+    description: str
+    schedules: list[ScheduleName] = Field(description="of models that it fits")
+    default_of: list[ScheduleName]
+
+
+class SamplerList(BaseModel):
+    samplers: list[SamplerSummary]
+    spacings: list[SpacingSummary]

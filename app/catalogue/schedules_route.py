@@ -1,0 +1,121 @@
+"""GET /schedules: the noise schedules as numbers and as plots."""
+
+from functools import lru_cache
+from typing import Annotated, Any, cast
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.catalogue.schedules_schema import ScheduleList, ScheduleSummary, ScheduleTables
+from app.http import problems
+from app.http.accept import choose
+from app.http.conditional import conditional
+from app.http.errors import blame
+from app.noise.picture import noise_schedule
+from app.services import services_of
+from models.diffusion.schedule import (
+    MAX_TRAIN_TIMESTEPS,
+    SCHEDULE_NAMES,
+    Float64,
+    ScheduleConfig,
+    ScheduleName,
+)
+
+router = APIRouter(prefix="/schedules", tags=["schedules"])
+
+OFFERED = ("application/json", "image/svg+xml", "image/png")
+
+_DESCRIPTIONS: dict[ScheduleName, str] = {
+    "linear": "beta rises evenly from 1e-4 to 0.02 (Ho et al. 2020)",
+    "scaled_linear": "the square root of beta rises evenly (Rombach et al. 2022)",
+    "cosine": "alphas_cumprod falls as a squared cosine (Nichol & Dhariwal 2021)",
+    "sigmoid": "alphas_cumprod falls as a sigmoid (Jabri et al. 2022)",
+    "edm": "alpha is 1 and sigma rises from 0.002 to 80 (Karras et al. 2022)",
+    "flow": "alpha = 1 - t/T and sigma = t/T (Lipman et al. 2023)",
+}
+_CACHE = {"Cache-Control": "public, max-age=3600", "Vary": "Accept"}
+_IMAGE = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+_NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
+    304: {"description": "The caller's copy, named in If-None-Match, is current."}
+}
+
+
+@router.get("", summary="List the noise schedules")
+async def list_schedules(request: Request) -> ScheduleList:
+    return ScheduleList(
+        schedules=[
+            ScheduleSummary(
+                name=name,
+                description=_DESCRIPTIONS[name],
+                is_variance_preserving=noise_schedule(ScheduleConfig(name)).is_variance_preserving,
+                default_num_train_timesteps=ScheduleConfig(name).num_train_timesteps,
+                url=f"/schedules/{name}",
+            )
+            for name in SCHEDULE_NAMES
+        ]
+    )
+
+
+@router.get(
+    "/{name}",
+    summary="A noise schedule as numbers, or as a plot",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The tables; with `Accept: image/svg+xml` or `image/png` a plot.",
+            "model": ScheduleTables,
+            "content": dict.fromkeys(OFFERED[1:], _IMAGE),
+        },
+        **_NOT_MODIFIED,
+        **problems.declare(
+            problems.NOT_ACCEPTABLE, problems.INVALID, problems.NOT_FOUND, problems.UNAVAILABLE
+        ),
+    },
+)
+async def get_schedule(
+    request: Request,
+    name: ScheduleName,
+    num_train_timesteps: Annotated[
+        int, Query(ge=1, le=MAX_TRAIN_TIMESTEPS, description="T, the number of steps")
+    ] = 1000,
+    rescale_zero_terminal_snr: Annotated[
+        bool, Query(description="rescale so that no signal is left at t = T")
+    ] = False,
+) -> Response:
+    media_type = choose(request.headers.get("accept"), OFFERED)
+    with blame("rescale_zero_terminal_snr", "query"):
+        config = ScheduleConfig(
+            name=name,
+            num_train_timesteps=num_train_timesteps,
+            rescale_zero_terminal_snr=rescale_zero_terminal_snr,
+        )
+    content = await services_of(request).quick.run(lambda: _represent(config, media_type))
+    return conditional(request, content, media_type, _CACHE)
+
+
+@lru_cache(maxsize=32)  # up to 1 MB each
+def _represent(config: ScheduleConfig, media_type: str) -> bytes:
+    schedule = noise_schedule(config)
+    if media_type == "application/json":
+        tables = ScheduleTables(
+            name=config.name,
+            num_train_timesteps=config.num_train_timesteps,
+            rescale_zero_terminal_snr=config.rescale_zero_terminal_snr,
+            is_variance_preserving=schedule.is_variance_preserving,
+            alphas=_numbers(schedule.alpha),
+            sigmas=_numbers(schedule.sigma),
+            snr=[None, *_numbers(schedule.snr[1:])],
+            alphas_cumprod=_numbers(schedule.alphas_cumprod),
+            betas=_numbers(schedule.betas),
+        )
+        return tables.model_dump_json().encode()
+    from app.catalogue.plots import (
+        plot_schedule,  # matplotlib takes longer to import than all else together
+    )
+
+    return plot_schedule(schedule, "svg" if media_type == "image/svg+xml" else "png")
+
+
+def _numbers(values: Float64) -> list[float]:
+    return cast(list[float], values.tolist())

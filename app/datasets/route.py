@@ -1,0 +1,132 @@
+"""/datasets: archives of images to learn from."""
+
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.http import problems
+from app.http.conditional import conditional
+from app.http.errors import blame
+from app.http.paging import After, Limit
+from app.http.records import DatasetAnswer, Page
+from app.http.uploads import uploaded_file
+from app.services import Services, ServicesDep
+from models.images.dataset import ArchiveLimits, contact_sheet, inspect_archive
+from models.images.files import encode_image
+from store import datasets
+from store.names import check_name
+
+router = APIRouter(prefix="/datasets", tags=["datasets"])
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@router.put(
+    "/{name}",
+    summary="Upload a zip or tar of images",
+    status_code=201,
+    responses={
+        200: {"description": "The same content is there already.", "model": DatasetAnswer},
+        **problems.declare(
+            problems.CONFLICT,
+            problems.TOO_LARGE,
+            problems.UNSUPPORTED,
+            problems.INVALID,
+            problems.NO_SPACE,
+        ),
+    },
+    openapi_extra=_BODY,
+)
+async def put_dataset(
+    name: str, request: Request, response: Response, services: ServicesDep
+) -> DatasetAnswer:
+    """The body is the archive itself; its top folders are the classes.
+
+    `curl -T digits.zip .../datasets/digits`
+    """
+    check_name("name", name)
+    async with uploaded_file(request, services.settings.locations.data_dir) as path:
+        record, is_new = await run_in_threadpool(_keep, services, name, path)
+    response.status_code = 201 if is_new else 200
+    response.headers["Location"] = f"/datasets/{name}"
+    return DatasetAnswer.of(record)
+
+
+@router.get("", summary="List the datasets, newest first")
+def list_datasets(
+    services: ServicesDep,
+    limit: Limit = 20,
+    after: After = None,
+) -> Page[DatasetAnswer]:
+    records, has_more = datasets.list_datasets(services.database, limit=limit, after=after)
+    return Page(items=[DatasetAnswer.of(record) for record in records], has_more=has_more)
+
+
+@router.get(
+    "/{name}",
+    summary="A dataset: counts, sizes, classes, rejected files",
+    responses=problems.declare(problems.NOT_FOUND),
+)
+def get_dataset(name: str, services: ServicesDep) -> DatasetAnswer:
+    return DatasetAnswer.of(datasets.get_dataset(services.database, name))
+
+
+@router.get(
+    "/{name}/preview",
+    summary="A contact sheet: the first images of each class",
+    response_class=Response,
+    responses={
+        200: {"content": {"image/png": {}}, "description": "PNG"},
+        **problems.declare(problems.NOT_FOUND),
+    },
+)
+async def preview(name: str, request: Request, services: ServicesDep) -> Response:
+    record = await run_in_threadpool(datasets.get_dataset, services.database, name)
+    content = await services.quick.run(partial(_contact_sheet, services, record.artifact_key))
+    return conditional(request, content, "image/png", {}, etag=f'"{record.digest[:24]}"')
+
+
+@router.delete(
+    "/{name}",
+    summary="Delete a dataset that no unfinished job uses",
+    status_code=204,
+    responses=problems.declare(problems.NOT_FOUND, problems.CONFLICT),
+)
+def delete_dataset(name: str, services: ServicesDep) -> None:
+    record = datasets.delete_dataset(services.database, name)
+    services.artifacts.delete(record.artifact_key)
+
+
+def _keep(services: Services, name: str, path: Path) -> tuple[datasets.DatasetRecord, bool]:
+    """The artefact before the record: a record's archive is always there."""
+    limits = ArchiveLimits(max_pixels=services.settings.max_pixels)
+    with blame(""):
+        summary = inspect_archive(path, limits)
+    if known := datasets.known_dataset(services.database, name, summary.digest):
+        return known, False
+    key = f"datasets/{name}/{summary.digest}"
+    services.artifacts.put_file(key, path)
+    facts = asdict(summary)
+    record = datasets.DatasetRecord(
+        name=name, num_bytes=path.stat().st_size, artifact_key=key, **facts
+    )
+    return datasets.create_dataset(services.database, record)
+
+
+def _contact_sheet(services: Services, key: str) -> bytes:
+    with NamedTemporaryFile(dir=services.settings.locations.data_dir) as file:
+        for chunk in services.artifacts.stream(key):
+            file.write(chunk)
+        file.flush()
+        return encode_image(contact_sheet(Path(file.name)), "png")

@@ -1,0 +1,144 @@
+"""The API's side of the engine: starts it, keeps it running, asks it for images."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from app.engine.messages import ImageOrder, event_of, receive, send
+from app.http.errors import Busy, InvalidInput
+from app.metrics import Metrics
+from app.processes.child import Child
+from app.settings import Settings
+from models.engine.engine import Event, Made, NotMade
+
+START_SECONDS = 60.0  # loading torch from a cold disk takes long
+POLL_SECONDS = 0.1
+ATTEMPTS = 3
+
+
+class EngineFailed(Exception):
+    """The engine could not answer; its log says why."""
+
+
+class EngineClient:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._environment = settings.locations.to_environment()
+        self._folder: Path | None = None  # its own: several services may share their data
+        self._child = Child("engine", self._start)
+        self._watching: asyncio.Task[None] | None = None
+        self._capacity = 2 * settings.max_waiting  # those that an engine which starts again lost
+        self._pending = 0
+
+    def start(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="diffusion-"))
+        self._child.watch()
+        self._watching = asyncio.create_task(self._watch())
+
+    async def close(self) -> None:
+        if self._watching:
+            self._watching.cancel()
+        await asyncio.to_thread(self._child.stop, 5.0)
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def events(self, order: ImageOrder) -> AsyncGenerator[Event, None]:
+        """Started, then Seen and Made. Where the engine is lost on the way it is asked again, and
+        they begin anew.
+
+        Raises InvalidInput, Busy where too many wait, the deadline cannot be met or the engine does
+        not come back, and EngineFailed.
+        """
+        if self._pending >= self._capacity:
+            raise Busy(f"{self._pending} requests for images are waiting already", 5.0)
+        self._pending += 1
+        started = monotonic()
+        try:
+            for _ in range(ATTEMPTS):
+                try:
+                    async for event in self._ask(order):
+                        yield event
+                    steps = order.request.num_inference_steps
+                    self._metrics.sampled(order.model, steps, monotonic() - started)
+                    return
+                except (ConnectionError, asyncio.IncompleteReadError):
+                    await asyncio.sleep(POLL_SECONDS)  # one that is dying may still accept
+            raise Busy("the sampling engine is restarting", 5.0)
+        finally:
+            self._pending -= 1
+
+    @property
+    def _socket(self) -> Path:
+        """Raises ConnectionError before `start`."""
+        if self._folder is None:
+            raise ConnectionError("the engine is not started")
+        return self._folder / "socket"
+
+    async def state(self) -> str:
+        """A line for /readyz; raises ConnectionError where the engine does not listen."""
+        waiting = (await self.statistics())["waiting"]
+        return f"{waiting} requests"
+
+    async def statistics(self) -> dict[str, Any]:
+        """What its steps were like; raises ConnectionError where the engine does not listen."""
+        reader, writer = await asyncio.open_unix_connection(self._socket)
+        try:
+            await send(writer, {"stats": True})
+            header, _ = await receive(reader)
+        except asyncio.IncompleteReadError:
+            raise ConnectionError("the engine ended") from None
+        finally:
+            writer.close()
+        return header
+
+    async def _ask(self, order: ImageOrder) -> AsyncGenerator[Event, None]:
+        reader, writer = await self._connect()
+        try:
+            await send(writer, order.to_header())
+            while True:
+                event = event_of(*await receive(reader))
+                if isinstance(event, NotMade):
+                    raise _error(event)
+                yield event
+                if isinstance(event, Made) and event.last:
+                    return
+        finally:
+            writer.close()  # also when the caller has left: the engine then stops
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        deadline = monotonic() + START_SECONDS
+        while True:
+            try:
+                return await asyncio.open_unix_connection(self._socket)
+            except OSError:
+                if monotonic() > deadline:
+                    raise Busy("the sampling engine does not start", 30.0) from None
+                await asyncio.sleep(POLL_SECONDS)
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
+            [sys.executable, "-m", "app.engine.process", str(self._socket)],
+            env={**os.environ, **self._environment},
+            stdin=subprocess.PIPE,  # its end tells the engine that the API is gone
+            start_new_session=True,
+        )
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            self._child.watch()
+
+
+def _error(event: NotMade) -> Exception:
+    if event.reason == "invalid":
+        return InvalidInput.pointer("", event.message)
+    if event.reason == "busy":
+        return Busy(event.message, event.retry_after)
+    return EngineFailed(event.message)

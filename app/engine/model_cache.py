@@ -1,0 +1,80 @@
+"""The models that the engine has at hand, the least recently used making room for others."""
+
+import asyncio
+import os
+import shutil
+from collections import OrderedDict
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from models.diffusion.model import DiffusionModel
+from models.pipeline.folder import load_model
+from store.artifacts import ArtifactStore
+
+Result = TypeVar("Result")
+Key = tuple[str, str]  # an artefact prefix, and the digest of the weights below it
+
+
+class ModelCache:
+    """`max_bytes` of weights on `device`; the newest stays whatever it weighs. `forgotten` hears
+    which made room; who still uses such a model keeps it until then."""
+
+    def __init__(
+        self,
+        artifacts: ArtifactStore,
+        folder: Path,
+        device: str,
+        max_bytes: int,
+        forgotten: Callable[[Key], None],
+    ) -> None:
+        self._artifacts, self._folder, self._device = artifacts, folder, device
+        self._max_bytes, self._forgotten = max_bytes, forgotten
+        self._models: OrderedDict[Key, DiffusionModel] = OrderedDict()
+        self._loading: dict[Key, asyncio.Task[DiffusionModel]] = {}
+
+    async def get(self, key: Key) -> DiffusionModel:
+        """Loaded once however many ask. Raises ValueError and ArtifactNotFound."""
+        if key in self._models:
+            self._models.move_to_end(key)
+            return self._models[key]
+        if key not in self._loading:
+            task = asyncio.create_task(_in_passing_thread(partial(self._load, key)))
+            task.add_done_callback(lambda task: self._keep(key, task))
+            self._loading[key] = task
+        return await asyncio.shield(self._loading[key])
+
+    def _keep(self, key: Key, task: "asyncio.Task[DiffusionModel]") -> None:
+        del self._loading[key]
+        if task.cancelled() or task.exception():
+            return
+        self._models[key] = task.result()
+        sizes = {key: _num_bytes(model) for key, model in self._models.items()}
+        while len(sizes) > 1 and sum(sizes.values()) > self._max_bytes:
+            oldest, _ = self._models.popitem(last=False)
+            del sizes[oldest]
+            self._forgotten(oldest)
+
+    def _load(self, key: Key) -> DiffusionModel:
+        prefix, digest = key
+        folder = self._folder / f"{digest}-{os.getpid()}"
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            self._artifacts.download_folder(prefix, folder)
+            return load_model(folder, self._device)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _in_passing_thread(work: Callable[[], Result]) -> Result:
+    """In a thread that ends with it. Each thread that has called torch keeps a team of OpenMP's
+    until its end, and as soon as all teams together are larger than the machine, every one of them
+    waits asleep: calls of a small network then take three times as long."""
+    with ThreadPoolExecutor(1, thread_name_prefix="load") as executor:
+        return await asyncio.get_running_loop().run_in_executor(executor, work)
+
+
+def _num_bytes(model: DiffusionModel) -> int:
+    return sum(p.numel() * p.element_size() for p in model.net.parameters())

@@ -1,0 +1,191 @@
+"""The sampling engine: `python -m app.engine.process SOCKET`, a process of its own.
+
+A loop that launches network calls would hold the interpreter lock against the HTTP server, and what
+brings it down must not bring down the API. One thread drives models.engine.engine; this one talks.
+One order per connection; a caller that closes its connection is not sampled for any further. It
+leaves when its standard input ends, and removes SOCKET with the folder made for it.
+"""
+
+import asyncio
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from host.loading import loading
+
+with loading():
+    import torch
+
+    from app.engine.messages import ImageOrder, event_message, packed, receive, send
+    from app.engine.model_cache import ModelCache
+    from app.logs import configure_logs, log
+    from app.settings import Settings
+    from models.compile.compiler import Compiler
+    from models.compile.cuda_graphs import GraphMaker
+    from models.engine.batcher import Policy
+    from models.engine.engine import Engine, Event, Made, NotMade, Order, Seen
+    from models.engine.state import NetCompiler
+    from store.artifacts import ArtifactStore
+    from store.errors import ArtifactNotFound
+
+IDLE_SECONDS = 60.0
+MAX_UNREAD_BYTES = 4 * 2**20  # of one caller; beyond it steps are not shown to it
+
+
+def main() -> None:
+    settings = Settings()
+    configure_logs(settings.log_level, settings.log_format)
+    path = Path(sys.argv[1])
+    threading.Thread(target=_leave_with_parent, args=(path,), daemon=True).start()
+    asyncio.run(EngineServer(settings).serve(path))
+
+
+class EngineServer:
+    def __init__(self, settings: Settings) -> None:
+        locations = settings.locations
+        policy = Policy(max_waiting=settings.max_waiting, batching=settings.engine_batching)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self._engine = Engine(policy, compiler=_compiler(settings, device))
+        self._models = ModelCache(
+            ArtifactStore(locations.artifacts_url),
+            locations.data_dir / "cache" / "models",
+            device,
+            settings.engine_model_bytes,
+            self._engine.release,
+        )
+        self._numbers = count()
+        self._callers: dict[int, Caller] = {}
+        self._names: dict[Any, str] = {}  # of models, for the statistics
+
+    async def serve(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._drive, args=(loop,), name="engine", daemon=True).start()
+        async with await asyncio.start_unix_server(self._answer, path) as server:
+            await server.serve_forever()
+
+    def _drive(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            while True:
+                if events := self._engine.step(IDLE_SECONDS):
+                    loop.call_soon_threadsafe(self._tell, events)
+        except BaseException:
+            log.exception("the engine failed")
+            os._exit(1)  # the API starts another and asks again
+
+    def _tell(self, events: Sequence[Event]) -> None:
+        for event in events:
+            if caller := self._callers.get(event.id):  # type: ignore[call-overload]
+                caller.tell(event)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            header, _ = await receive(reader)
+            if "stats" in header:
+                await send(writer, self._statistics())
+            else:
+                await self._make(ImageOrder.from_header(header), reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    async def _make(
+        self, order: ImageOrder, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        started, number, key = time.monotonic(), next(self._numbers), (order.prefix, order.digest)
+        caller = self._callers[number] = Caller(writer)
+        leaving = asyncio.ensure_future(reader.read())  # nothing more is sent until it is closed
+        try:
+            try:
+                model = await self._models.get(key)
+            except (ValueError, ArtifactNotFound) as error:
+                caller.tell(NotMade(number, "invalid", str(error)))
+            except Exception as error:
+                log.exception("a model does not load", model=order.model)
+                why = f": {error.strerror}" if isinstance(error, OSError) else ""  # a full disk
+                caller.tell(NotMade(number, "failed", f"the model does not load{why}"))
+            else:
+                self._names[key] = order.model
+                self._engine.submit(
+                    Order(
+                        number,
+                        key,
+                        model,
+                        order.request,
+                        deterministic=order.deterministic,
+                        precision=order.precision,
+                        watched=order.watched,
+                        deadline=None if order.seconds is None else started + order.seconds,
+                    )
+                )
+            ended = asyncio.ensure_future(caller.ended.wait())
+            await asyncio.wait((leaving, ended), return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel()
+            await writer.drain()
+        finally:
+            leaving.cancel()
+            del self._callers[number]
+            if not caller.ended.is_set():
+                self._engine.cancel(number)
+
+    def _statistics(self) -> dict[str, Any]:
+        batcher = self._engine.batcher
+        groups = [
+            {
+                **vars(stats),
+                "model": self._names.get(key.model_key, ""),
+                "precision": key.precision,
+                "deterministic": key.deterministic,
+                "slots": batcher.groups[key].num_taken_slots if key in batcher.groups else 0,
+            }
+            for key, stats in list(self._engine.stats.items())
+        ]
+        return {
+            "groups": groups,
+            "waiting": len(batcher),
+            "backlog_seconds": batcher.backlog_seconds(),
+        }
+
+
+class Caller:
+    """Whoever waits for an order."""
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.ended = asyncio.Event()
+        self._writer = writer
+
+    def tell(self, event: Event) -> None:
+        unread = self._writer.transport.get_write_buffer_size()
+        if isinstance(event, Seen) and unread > MAX_UNREAD_BYTES:
+            return
+        self._writer.write(packed(*event_message(event)))
+        if isinstance(event, NotMade) or (isinstance(event, Made) and event.last):
+            self.ended.set()
+
+
+def _compiler(settings: Settings, device: str) -> NetCompiler | None:
+    if settings.engine_compile == "off":
+        return None
+    if device == "cuda":
+        return GraphMaker()
+    return Compiler(settings.locations.data_dir / "cache" / "compiled")
+
+
+def _leave_with_parent(path: Path) -> None:
+    while os.read(sys.stdin.fileno(), 4096):  # a buffered read would hold its lock at exit
+        pass
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+        path.parent.rmdir()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""/evaluations: how good a model is, found by the workers."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.evaluations.schema import EvaluationAnswer, EvaluationRequest
+from app.http import problems
+from app.http.conditional import conditional
+from app.http.errors import InvalidInput, blame_field
+from app.http.paging import After, Limit, OnlyStatus
+from app.http.records import Page
+from app.jobs.polling import Wait, poll
+from app.sample.request import walk
+from app.services import Services, ServicesDep
+from models.evaluation.evaluate import EvaluationConfig
+from store.datasets import get_dataset
+from store.errors import ArtifactNotFound, NotFound
+from store.jobs import requests
+from store.jobs.files import neighbours_key
+from store.jobs.options import TrainOptions
+from store.models import ModelRecord, get_model
+from worker.queue import submit
+
+router = APIRouter(prefix="/evaluations", tags=["models"])
+
+LARGE_SIDE, FEW_IMAGES, MANY_IMAGES = 64, 200, 1000
+
+
+@router.post(
+    "",
+    summary="Evaluate a model",
+    status_code=202,
+    responses=problems.declare(problems.NOT_FOUND, problems.UNSUPPORTED, problems.INVALID),
+)
+def create_evaluation(
+    body: EvaluationRequest, response: Response, services: ServicesDep
+) -> EvaluationAnswer:
+    """Makes images and compares them with real ones: Frechet and kernel distance, precision and
+    recall, the nearest training images, and the bits per dimension of held-out images. Accepted as
+    soon as the record is written; poll `Location`."""
+    model = get_model(services.database, body.model)
+    job = requests.create_evaluation(
+        services.database,
+        model_name=model.name,
+        dataset=get_dataset(services.database, _dataset(body, model)).name,
+        config={
+            "evaluation": _config(body, model, services).to_dict(),
+            "prefix": model.artifact_prefix,
+            "digest": model.digest,
+            "held_out": _held_out(services, body, model),
+        },
+    )
+    submit(services.queue, job.id, "evaluate")  # if it fails, the reaper announces the job
+    response.headers["Location"] = f"/evaluations/{job.id}"
+    return EvaluationAnswer.of(job)
+
+
+@router.get("", summary="List the evaluations, newest first")
+def list_evaluations(
+    services: ServicesDep,
+    limit: Limit = 20,
+    after: After = None,
+    status: OnlyStatus = None,
+) -> Page[EvaluationAnswer]:
+    found, has_more = requests.list_jobs(
+        services.database, "evaluate", limit=limit, after=after, status=status
+    )
+    return Page(items=[EvaluationAnswer.of(job) for job in found], has_more=has_more)
+
+
+@router.get(
+    "/{job_id}",
+    summary="Poll an evaluation",
+    response_model=EvaluationAnswer,
+    responses={
+        304: {"description": "Nothing has changed since the version in If-None-Match."},
+        **problems.declare(problems.NOT_FOUND),
+    },
+)
+async def get_evaluation(
+    job_id: str, request: Request, services: ServicesDep, wait: Wait = 0
+) -> Response:
+    """With If-None-Match, `wait` waits for a change from that version; without, for the job's
+    end."""
+    return await poll(services, request, "evaluate", job_id, wait, EvaluationAnswer.of)
+
+
+@router.post(
+    "/{job_id}/cancel",
+    summary="Cancel an evaluation that is not done",
+    status_code=202,
+    responses=problems.declare(problems.NOT_FOUND, problems.CONFLICT),
+)
+def cancel_evaluation(job_id: str, services: ServicesDep) -> EvaluationAnswer:
+    return EvaluationAnswer.of(requests.request_cancel(services.database, job_id, "evaluate"))
+
+
+@router.get(
+    "/{job_id}/neighbours",
+    summary="What the model made, beside the training images that are nearest to it",
+    response_class=Response,
+    responses={
+        200: {"content": {"image/png": {}}, "description": "PNG"},
+        **problems.declare(problems.NOT_FOUND),
+    },
+)
+def get_neighbours(job_id: str, request: Request, services: ServicesDep) -> Response:
+    """Two to a row: one of the images that came nearest to a training image, and its three nearest.
+    Copies would show here first."""
+    job = requests.get_job(services.database, job_id, "evaluate")
+    try:
+        content = services.artifacts.get_bytes(neighbours_key(job.id))
+    except ArtifactNotFound:
+        raise NotFound(f"evaluation {job.id!r} has no picture, or not yet") from None
+    return conditional(request, content, "image/png", {})
+
+
+def _dataset(body: EvaluationRequest, model: ModelRecord) -> str:
+    name = body.dataset or model.dataset
+    if name is None:
+        raise InvalidInput.pointer(
+            "/dataset", "dataset is missing; the model was uploaded, so it has none of its own"
+        )
+    return name
+
+
+def _config(body: EvaluationRequest, model: ModelRecord, services: Services) -> EvaluationConfig:
+    details = model.details
+    sampler, steps = walk(body.sampler, body.num_inference_steps, bool(details.get("consistency")))
+    features: str = body.features
+    if features == "vision_transformer":
+        folder = services.settings.features_folder
+        if folder is None:
+            raise InvalidInput.pointer(
+                "/features",
+                "features is 'vision_transformer', which needs DIFFUSION_FEATURES_FOLDER to be set",
+            )
+        features = str(folder)
+    many = MANY_IMAGES if max(details["image_size"]) < LARGE_SIDE else FEW_IMAGES
+    with blame_field(EvaluationRequest):
+        return EvaluationConfig(
+            num_images=body.num_images or many,
+            sampler=sampler,
+            num_inference_steps=steps,
+            guidance_scale=body.guidance_scale,
+            seed=body.seed,
+            features=features,
+            likelihood_images=body.likelihood_images,
+        )
+
+
+def _held_out(
+    services: Services, body: EvaluationRequest, model: ModelRecord
+) -> dict[str, Any] | None:
+    """Which images of this data set the model has not seen, where that is known: those that its
+    own job kept from it, and that of the model that it began with, if there was one."""
+    if model.job_id is None or body.dataset not in (None, model.dataset):
+        return None
+    try:
+        job = requests.get_job(services.database, model.job_id)
+        split = {"seed": job.config["seed"], "most": job.config["held_out"]}
+        first = TrainOptions.from_dict(job.options).fine_tune
+        if first is None:
+            return split
+        before = get_model(services.database, first.model)
+    except NotFound:
+        return None
+    if before.digest != first.digest:  # another model of that name
+        return None
+    if before.dataset not in (None, model.dataset):
+        return split
+    return split if _held_out(services, body, before) == split else None

@@ -1,0 +1,95 @@
+"""Evaluations as callers see them."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.http.records import JobState, Name
+from models.diffusion.noise import MAX_SEED
+from models.evaluation.evaluate import MAX_IMAGES, MIN_IMAGES
+from models.sampling.samplers import SamplerName
+from store.jobs.record import Job
+
+Features = Literal["auto", "classifier", "random", "pixels", "vision_transformer"]
+
+
+class EvaluationRequest(BaseModel):
+    """`model` is enough where the model was trained here."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        protected_namespaces=(),
+        json_schema_extra={"examples": [{"model": "digits-1"}]},
+    )
+
+    model: Name = Field(description="GET /models lists them")
+    dataset: Name | None = Field(
+        default=None,
+        description="the real images to compare with; where left out those that it learned from",
+    )
+    num_images: int | None = Field(
+        default=None,
+        ge=MIN_IMAGES,
+        le=MAX_IMAGES,
+        description="to make and to compare; 1000 where left out, 200 from 64 pixels up. Distances "
+        "of different numbers do not compare.",
+    )
+    sampler: SamplerName | None = Field(default=None, description="as for POST /sample")
+    num_inference_steps: int | None = Field(
+        default=None, ge=1, le=1000, description="as for POST /sample"
+    )
+    guidance_scale: float = Field(default=1.0, ge=0, le=20, allow_inf_nan=False)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    features: Features = Field(
+        default="auto",
+        description="what images are compared by. `classifier`: a small net that learns the "
+        "dataset's classes first; `random`: fixed random convolutions; `pixels`; "
+        "`vision_transformer`: DINOv2 from the folder that the service is given. `auto` is the "
+        "classifier where there are classes, else random.",
+    )
+    likelihood_images: int = Field(
+        default=64,
+        ge=0,
+        le=MAX_IMAGES,
+        description="held-out images whose bits per dimension are found; 0 for none",
+    )
+
+
+class EvaluationProgress(BaseModel):
+    stage: str = Field(
+        description="queued, features, sampling, comparing, neighbours, likelihood, done"
+    )
+    progress: float = Field(description="0..1, of the stage")
+
+
+class EvaluationAnswer(JobState):
+    model: str
+    dataset: str
+    config: dict[str, Any] = Field(description="what is used")
+    progress: EvaluationProgress
+    result: dict[str, Any] | None = Field(
+        description="`made` and `real`: frechet, kernel, precision and recall by the features, and "
+        "pixel_frechet, of the model's images and, as the yardstick, of real ones; `memorisation`: "
+        "the median distance to the nearest training image; `class_agreement`; `likelihood`: bits "
+        "per dimension of held-out images"
+    )
+
+    @classmethod
+    def of(cls, job: Job) -> "EvaluationAnswer":
+        address = f"/evaluations/{job.id}"
+        links = {
+            "self": address,
+            "cancel": f"{address}/cancel",
+            "model": f"/models/{job.model_name}",
+        }
+        if job.status == "succeeded":
+            links["neighbours"] = f"{address}/neighbours"
+        progress = {"stage": "queued", "progress": 0.0} | job.progress
+        return cls.describe(
+            job,
+            model=job.model_name,
+            config=job.config["evaluation"],
+            progress={name: progress[name] for name in EvaluationProgress.model_fields},
+            result=job.progress.get("result"),
+            links=links,
+        )

@@ -1,0 +1,132 @@
+"""What a request is refused with.
+
+    RequestError
+    ├── InvalidInput      422, with the fields at fault
+    ├── NotAcceptable     406
+    ├── TooLarge          413
+    └── Busy              503, with Retry-After
+
+Raised anywhere behind a route; app.http.handlers makes answers of them, and of everybody else's.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, cast
+
+from pydantic import BaseModel, ValidationError
+
+from app.http import problems
+from app.http.problems import FieldError
+
+Place = Literal["form", "query", "path", "header", "cookie"]
+
+
+class RequestError(Exception):
+    """A request that is answered with a problem; the message is written for the caller."""
+
+    kind = problems.MALFORMED
+    headers: Mapping[str, str] = {}
+    errors: Sequence[FieldError] = ()
+
+
+class InvalidInput(RequestError):
+    kind = problems.INVALID
+
+    def __init__(self, errors: Sequence[FieldError]) -> None:
+        super().__init__("; ".join(error.detail for error in errors))
+        self.errors = errors
+
+    @classmethod
+    def parameter(cls, name: str, detail: str, place: Place = "form") -> "InvalidInput":
+        return cls([FieldError(parameter=name, place=place, detail=detail)])
+
+    @classmethod
+    def pointer(cls, pointer: str, detail: str) -> "InvalidInput":
+        return cls([FieldError(pointer=pointer, detail=detail)])
+
+
+class NotAcceptable(RequestError):
+    kind = problems.NOT_ACCEPTABLE
+
+
+class TooLarge(RequestError):
+    kind = problems.TOO_LARGE
+
+
+class Busy(RequestError):
+    kind = problems.UNAVAILABLE
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.headers = {"Retry-After": str(max(1, math.ceil(retry_after_seconds)))}
+
+
+@contextmanager
+def blame(name: str, place: Place | Literal["body"] = "body") -> Iterator[None]:
+    """A ValueError raised inside is the caller's fault: of the parameter `name`, or of the JSON
+    pointer `name` where the place is the body. To be put around calls whose messages are known to
+    be written for callers."""
+    try:
+        yield
+    except ValueError as error:
+        if place == "body":
+            raise InvalidInput.pointer(name, str(error)) from error
+        raise InvalidInput.parameter(name, str(error), place) from error
+
+
+@contextmanager
+def blame_field(body: type[BaseModel]) -> Iterator[None]:
+    """As `blame`, of the field of a JSON body that the message begins with, as those of models do:
+    'disturb.at is 9; it must lie in 0..4'."""
+    try:
+        yield
+    except ValueError as error:
+        path = str(error).split(" ", 1)[0].split(".")
+        pointer = _json_pointer(path) if path[0] in body.model_fields else ""
+        raise InvalidInput.pointer(pointer, str(error)) from error
+
+
+def field_errors(
+    errors: Sequence[Mapping[str, Any]], place: Place | Literal["body"] | None = None
+) -> list[FieldError]:
+    """Pydantic's errors, the first at each JSON pointer or parameter. `place` is where all of them
+    stand; without it, the first item of each location says so, as FastAPI writes them."""
+    found: dict[tuple[str | None, ...], FieldError] = {}
+    for error in errors:
+        field = _field_error(error, place)
+        found.setdefault((field.place, field.parameter, field.pointer), field)
+    return list(found.values())
+
+
+def invalid(error: ValidationError, place: Place | Literal["body"]) -> InvalidInput:
+    return InvalidInput(field_errors(error.errors(), place))
+
+
+_MESSAGES = {"model_attributes_type": "it must be a JSON object"}  # by pydantic's type of error
+
+
+def _field_error(error: Mapping[str, Any], place: Place | Literal["body"] | None) -> FieldError:
+    location: tuple[str | int, ...] = tuple(error["loc"])
+    if place is None:
+        place, location = cast(Place, location[0]), location[1:]
+    named = location if place == "body" else location[:1]
+    name = ".".join(str(item) for item in named)
+    message = _MESSAGES.get(error["type"]) or error["msg"][:1].lower() + error["msg"][1:]
+    detail = f"{name or 'the body'}{_value(error)}; {message}"
+    if place == "body":
+        return FieldError(pointer=_json_pointer(location), detail=detail)
+    return FieldError(parameter=name, place=place, detail=detail)
+
+
+def _value(error: Mapping[str, Any]) -> str:
+    """' is 0', where the value at fault is short enough to be worth repeating."""
+    value = error.get("input")
+    if error["type"] == "missing" or not isinstance(value, str | int | float | bool):
+        return ""
+    text = repr(value)
+    return f" is {text}" if len(text) <= 60 else ""
+
+
+def _json_pointer(location: Sequence[str | int]) -> str:
+    return "".join(f"/{str(item).replace('~', '~0').replace('/', '~1')}" for item in location)

@@ -1,0 +1,105 @@
+"""From exceptions to problems; the only place that knows HTTP statuses.
+
+`KINDS_OF` is the table for exceptions that do not say it themselves (app.http.errors).
+"""
+
+import re
+
+import sqlalchemy.exc
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+import store.errors
+from app.http import problems
+from app.http.errors import RequestError, field_errors
+from app.http.problems import (
+    FieldError,
+    Kind,
+    is_out_of_space,
+    problem_response,
+    unexpected_problem,
+)
+from app.logs import log
+
+# Exceptions whose message may be shown. Looked up along the class hierarchy.
+KINDS_OF: dict[type[Exception], Kind] = {
+    store.errors.InvalidName: problems.INVALID,
+    store.errors.NotFound: problems.NOT_FOUND,
+    store.errors.Conflict: problems.CONFLICT,
+}
+
+# Statuses that the framework itself raises, as HTTPException.
+KINDS_OF_STATUS: dict[int, Kind] = {
+    kind.status: kind
+    for kind in problems.KINDS
+    if kind not in (problems.INTERNAL, problems.NO_SPACE)
+}
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    app.add_exception_handler(RequestError, _request_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(sqlalchemy.exc.OperationalError, _database_error)
+    for exception in KINDS_OF:
+        app.add_exception_handler(exception, _known_error)
+
+
+async def _request_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return problem_response(error.kind, str(error), request.scope, error.errors, error.headers)
+
+
+async def _validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    if any(item["type"] == "json_invalid" for item in error.errors()):
+        detail = "the body is not valid JSON"
+        return problem_response(problems.MALFORMED, detail, request.scope)
+    if any(item["type"] == "model_attributes_type" for item in error.errors()):
+        content_type = request.headers.get("content-type", "")
+        if not _IS_JSON.match(content_type):
+            detail = f"Content-Type is {content_type[:100]!r}; it must be application/json"
+            return problem_response(problems.UNSUPPORTED, detail, request.scope)
+    errors = field_errors(error.errors())
+    kind = problems.INVALID
+    if all(error.place == "path" for error in errors):
+        kind = problems.NOT_FOUND  # an address that cannot be of anything
+    detail = "; ".join(error.detail for error in errors)
+    return problem_response(kind, detail, request.scope, errors)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = KINDS_OF_STATUS.get(error.status_code, problems.INTERNAL)
+    detail = _DETAILS.get(kind, kind.meaning).format(
+        method=request.method, path=request.url.path[:200]
+    )
+    return problem_response(kind, detail, request.scope, headers=error.headers)
+
+
+async def _known_error(request: Request, error: Exception) -> Response:
+    kind = next(KINDS_OF[cls] for cls in type(error).__mro__ if cls in KINDS_OF)
+    errors = []
+    if isinstance(error, store.errors.InvalidName):  # bodies are checked before: it is the path's
+        errors = [FieldError(parameter=error.field, place="path", detail=str(error))]
+    return problem_response(kind, str(error), request.scope, errors)
+
+
+async def _database_error(request: Request, error: Exception) -> Response:
+    log.error("the database failed", exc_info=error)
+    if is_out_of_space(error):
+        return unexpected_problem(error, request.scope)
+    detail = "the database cannot be reached"
+    headers = {"Retry-After": "5"}
+    return problem_response(problems.UNAVAILABLE, detail, request.scope, headers=headers)
+
+
+_IS_JSON = re.compile(r"application/(\w[\w.-]*\+)?json\s*(;|$)", re.IGNORECASE)
+_DETAILS = {
+    problems.NOT_FOUND: "nothing is at {path}",
+    problems.METHOD_NOT_ALLOWED: "{method} is not a method of {path}",
+    problems.MALFORMED: "the body cannot be parsed as what its Content-Type says",
+}

@@ -1,0 +1,64 @@
+"""`python -m app.noise.process`: becomes the processes that noise images for the API.
+
+Each has a socket (app.processes.pool). First come the settings, then requests: a header with the
+form and a payload with the image. It leaves when the socket closes.
+"""
+
+import os
+import socket
+from contextlib import suppress
+from typing import Any
+
+from host.loading import loading
+
+with loading():
+    import torch
+    from starlette.responses import Response
+
+    from app.engine.messages import packed, read
+    from app.http.errors import RequestError
+    from app.http.problems import problem_response, unexpected_problem
+    from app.logs import configure_logs, log
+    from app.noise.answer import answer
+    from app.noise.schema import NoiseForm
+    from app.processes.fork_server import fork_for_each_socket
+    from app.settings import Settings
+
+
+def main() -> None:
+    torch.set_num_threads(1)  # the cores are for several of these processes
+    fork_for_each_socket(_serve)
+
+
+def _serve(connection: socket.socket) -> None:
+    with suppress(EOFError, ConnectionError):  # nobody asks any more
+        _answer_all(connection)
+
+
+def _answer_all(connection: socket.socket) -> None:
+    stream = connection.makefile("rb")
+    header, _ = read(stream)
+    settings = Settings.model_validate(header)
+    configure_logs(settings.log_level, settings.log_format)
+    connection.sendall(packed({"pid": os.getpid()}))
+    while True:
+        header, image = read(stream)
+        response = _respond(header, image, settings)
+        described = {"status": response.status_code, "headers": response.raw_headers}
+        connection.sendall(packed(described, bytes(response.body)))
+
+
+def _respond(header: dict[str, Any], image: bytes, settings: Settings) -> Response:
+    form = NoiseForm.model_construct(**header["form"], image=image)
+    scope = {"state": {"request_id": header["request_id"]}}
+    try:
+        return answer(form, header["media_type"], settings)
+    except RequestError as error:
+        return problem_response(error.kind, str(error), scope, error.errors, error.headers)
+    except Exception as error:
+        log.exception("request failed", request_id=header["request_id"])
+        return unexpected_problem(error, scope)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""POST /noise: the forward process on the caller's image."""
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.http import problems
+from app.http.accept import choose
+from app.http.errors import InvalidInput, invalid
+from app.http.multipart import parse_form
+from app.noise.answer import ANIMATION, FORMATS, OFFERED
+from app.noise.schema import NoiseAnswer, NoiseForm
+from app.services import services_of
+from app.settings import Settings
+
+
+class DirectRoute(APIRoute):
+    """A route whose endpoint takes the request and gives the response, with nothing solved or
+    validated around it."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return handler
+
+
+router = APIRouter(tags=["noise"], route_class=DirectRoute)
+
+_BINARY = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
+_HEADERS = {
+    "Diffusion-Seed": "the seed used",
+    "Diffusion-Schedule": "the schedule used",
+    "Diffusion-Num-Train-Timesteps": "its number of steps",
+    "Diffusion-Method": "closed_form or step_by_step",
+    "Diffusion-T": "t of each image, left to right",
+    "Diffusion-Alpha": "alpha of each: x_t = alpha x_0 + sigma noise",
+    "Diffusion-Sigma": "sigma of each",
+    "Diffusion-Display-Scale": "what x_t of each was divided by before it was clipped",
+}
+_OPENAPI: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"multipart/form-data": {"schema": NoiseForm.model_json_schema()}},
+    }
+}
+
+
+@router.post(
+    "/noise",
+    summary="Add noise to an image",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "The noised image; with several t a strip of them, left to right, as "
+            "image/apng an animation. As zip one PNG for each, as JSON base64 with the "
+            "coefficients used.",
+            "model": NoiseAnswer,
+            "content": dict.fromkeys((*FORMATS, ANIMATION, "application/zip"), _BINARY),
+            "headers": {
+                name: {"description": text, "schema": {"type": "string"}}
+                for name, text in _HEADERS.items()
+            },
+        },
+        **problems.declare(
+            problems.MALFORMED,
+            problems.NOT_ACCEPTABLE,
+            problems.TOO_LARGE,
+            problems.UNSUPPORTED,
+            problems.INVALID,
+            problems.UNAVAILABLE,
+        ),
+    },
+    openapi_extra=_OPENAPI,
+)
+async def add_noise(request: Request) -> Response:
+    """The forward diffusion process x_t = alpha_t x_0 + sigma_t noise, on an image of yours.
+
+    `curl -F image=@cat.png -F t=0 -F t=250 -F t=500 .../noise -o ladder.png`
+
+    Every answer says which seed was used: the same seed gives the same bytes again.
+    """
+    media_type = choose(request.headers.get("accept"), OFFERED)
+    services = services_of(request)
+    form = _read_form(request.headers.get("content-type", ""), await request.body())
+    _check_timesteps(form, services.settings)
+    pool = services.walks if form.method == "step_by_step" else services.noising
+    header = {
+        "form": form.model_dump(exclude={"image"}),
+        "media_type": media_type,
+        "request_id": request.scope["state"]["request_id"],
+    }
+    answer, content = await pool.ask((header, form.image))
+    response = Response(content, answer["status"])
+    response.raw_headers = [(name, value) for name, value in answer["headers"]]
+    return response
+
+
+def _read_form(content_type: str, body: bytes) -> NoiseForm:
+    fields: dict[str, Any] = {}
+    for name, values in parse_form(content_type, body).items():
+        if name == "t":
+            fields[name] = [value.decode("utf-8", "replace") for value in values]
+        elif len(values) > 1:
+            raise InvalidInput.parameter(name, f"{name} is given {len(values)} times; once is all")
+        else:
+            fields[name] = values[0] if name == "image" else values[0].decode("utf-8", "replace")
+    try:
+        return NoiseForm.model_validate(fields)
+    except ValidationError as error:
+        raise invalid(error, "form") from None
+
+
+def _check_timesteps(form: NoiseForm, settings: Settings) -> None:
+    if len(form.t) > settings.max_images_per_request:
+        raise InvalidInput.parameter(
+            "t", f"t is given {len(form.t)} times; at most {settings.max_images_per_request}"
+        )
+    for t in form.t:
+        if not 0 <= t <= form.num_train_timesteps:
+            raise InvalidInput.parameter(
+                "t", f"t is {t}; it must lie in 0..{form.num_train_timesteps}"
+            )

@@ -1,0 +1,188 @@
+"""/models: the registry of what was trained here or uploaded."""
+
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from fastapi import APIRouter
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from app.http import problems
+from app.http.errors import blame
+from app.http.paging import After, Limit
+from app.http.records import ModelAnswer, Page
+from app.http.uploads import uploaded_file
+from app.services import Services, ServicesDep
+from models.diffusion.model import DiffusionModel
+from models.pipeline.folder import (
+    extract_model_archive,
+    load_model,
+    weights_digest,
+    write_model_archive,
+)
+from store import models
+from store.errors import ModelConflict, ModelNotFound
+from store.jobs.requests import model_names
+from store.names import check_name
+
+router = APIRouter(prefix="/models", tags=["models"])
+
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+
+@router.get("", summary="List the models, newest first")
+def list_models(
+    services: ServicesDep,
+    limit: Limit = 20,
+    after: After = None,
+) -> Page[ModelAnswer]:
+    records, has_more = models.list_models(services.database, limit=limit, after=after)
+    return Page(items=[ModelAnswer.of(record) for record in records], has_more=has_more)
+
+
+@router.get(
+    "/{name}",
+    summary="A model: images, classes, process, origin",
+    responses=problems.declare(problems.NOT_FOUND),
+)
+def get_model(name: str, services: ServicesDep) -> ModelAnswer:
+    return ModelAnswer.of(models.get_model(services.database, name))
+
+
+@router.get(
+    "/{name}/download",
+    summary="The model as a zip of a diffusers pipeline folder",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/zip": {}}, "description": "zip"},
+        **problems.declare(problems.NOT_FOUND),
+    },
+)
+def download_model(name: str, services: ServicesDep) -> Response:
+    record = models.get_model(services.database, name)
+    scratch = tempfile.TemporaryDirectory(dir=services.settings.locations.data_dir)
+    folder, archive = Path(scratch.name) / "model", Path(scratch.name) / "model.zip"
+    services.artifacts.download_folder(record.artifact_prefix, folder)
+    write_model_archive(folder, archive)
+    return FileResponse(
+        archive,
+        media_type="application/zip",
+        filename=f"{name}.zip",
+        headers={"ETag": f'"{record.digest}"'},
+        background=BackgroundTask(scratch.cleanup),
+    )
+
+
+@router.put(
+    "/{name}",
+    summary="Upload a zip of a diffusers folder (UNet2DModel or pipeline, safetensors)",
+    status_code=201,
+    responses={
+        200: {"description": "The same weights are there already.", "model": ModelAnswer},
+        **problems.declare(
+            problems.CONFLICT,
+            problems.TOO_LARGE,
+            problems.UNSUPPORTED,
+            problems.INVALID,
+            problems.NO_SPACE,
+        ),
+    },
+    openapi_extra=_BODY,
+)
+async def put_model(
+    name: str, request: Request, response: Response, services: ServicesDep
+) -> ModelAnswer:
+    check_name("name", name)
+    async with uploaded_file(request, services.settings.locations.data_dir) as archive:
+        record, is_new = await run_in_threadpool(_keep, services, name, archive)
+    response.status_code = 201 if is_new else 200
+    response.headers["Location"] = f"/models/{name}"
+    return ModelAnswer.of(record)
+
+
+@router.delete(
+    "/{name}",
+    summary="Delete a model",
+    status_code=204,
+    responses=problems.declare(problems.NOT_FOUND),
+)
+def delete_model(name: str, services: ServicesDep) -> None:
+    record = models.delete_model(services.database, name)
+    services.artifacts.delete_prefix(record.artifact_prefix)
+
+
+def _keep(services: Services, name: str, archive: Path) -> tuple[models.ModelRecord, bool]:
+    """The model is loaded once, so that whatever is wrong with it is said now."""
+    data_dir = services.settings.locations.data_dir
+    with tempfile.TemporaryDirectory(dir=data_dir) as scratch:
+        folder = Path(scratch) / "model"
+        with blame(""):
+            extract_model_archive(archive, folder, max_bytes=services.settings.max_model_bytes)
+            model = load_model(folder)
+            _try(model)
+        details = _details(model)
+        digest = weights_digest(folder)
+        try:
+            known = models.get_model(services.database, name)
+        except ModelNotFound:
+            pass
+        else:
+            if known.digest != digest:
+                raise ModelConflict(f"there is a model {name!r} with other weights")
+            if differing := [key for key in details if known.details.get(key) != details[key]]:
+                raise ModelConflict(
+                    f"there is a model {name!r} with these weights, but another {differing[0]}"
+                )
+            return known, False
+        if name in model_names(services.database):
+            raise ModelConflict(f"a job is about to make a model {name!r}")
+        prefix = f"models/{name}/{digest[:16]}"
+        services.artifacts.upload_folder(folder, prefix)
+        record = models.ModelRecord(
+            name=name,
+            digest=digest,
+            details=details,
+            artifact_prefix=prefix,
+            num_bytes=sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
+        )
+        return models.create_model(services.database, record), True
+
+
+def _details(model: DiffusionModel) -> dict[str, Any]:
+    config = model.config
+    return {
+        "image_size": list(config.image_size),
+        "channels": config.net.in_channels,
+        "class_names": list(config.class_names),
+        "schedule": asdict(config.schedule),
+        "prediction_type": config.prediction_type,
+        "consistency": config.consistency,
+        "num_parameters": sum(p.numel() for p in model.net.parameters()),
+    }
+
+
+def _try(model: DiffusionModel) -> None:
+    """One network call on an image that leaves 2 pixels a side where it is smallest; ValueError
+    where not even that works."""
+    net = model.config.net
+    height, width = (
+        min(side, 2 ** len(net.block_out_channels)) for side in model.config.image_size
+    )
+    label = torch.zeros(1, dtype=torch.int64) if net.num_class_embeds else None
+    try:
+        with torch.inference_mode():
+            y = model.net(torch.zeros(1, net.in_channels, height, width), torch.ones(1), label)
+    except (RuntimeError, ArithmeticError, TypeError) as error:
+        raise ValueError(f"the network cannot be run: {str(error)[:200]}") from error
+    if not bool(y.isfinite().all()):
+        raise ValueError("the network's output is not finite")

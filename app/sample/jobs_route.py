@@ -1,0 +1,154 @@
+"""/sample-jobs: images made by the workers, from POST /sample with `Prefer: respond-async` or with
+more images than one answer may hold."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from app.http import problems
+from app.http.conditional import conditional
+from app.http.paging import After, Limit, OnlyStatus
+from app.http.records import Page
+from app.jobs.polling import Wait, poll
+from app.sample.jobs_schema import MadeImage, MadeImages, SampleJobAnswer
+from app.sample.request import Sampling
+from app.services import Services, ServicesDep
+from store.errors import ArtifactNotFound, IllegalTransition, NotFound
+from store.jobs import requests
+from store.jobs.sample_images import archive_key, delete_images, image_key, images_made
+from worker.queue import submit
+
+router = APIRouter(prefix="/sample-jobs", tags=["sample"])
+
+
+def create_sample_job(services: Services, sampling: Sampling) -> SampleJobAnswer:
+    """Accepted as soon as the record is written, even while the queue cannot be reached."""
+    order = sampling.order
+    job = requests.create_sample_job(
+        services.database,
+        model_name=order.model,
+        config={
+            "prefix": order.prefix,
+            "digest": order.digest,
+            "request": order.request.to_dict(),
+            "deterministic": order.deterministic,
+            "precision": order.precision,
+            "used": sampling.used.model_dump(mode="json"),
+        },
+    )
+    submit(services.queue, job.id, "sample")  # if it fails, the reaper announces the job
+    return SampleJobAnswer.of(job)
+
+
+@router.get("", summary="List the jobs that make images, newest first")
+def list_sample_jobs(
+    services: ServicesDep,
+    limit: Limit = 20,
+    after: After = None,
+    status: OnlyStatus = None,
+) -> Page[SampleJobAnswer]:
+    found, has_more = requests.list_jobs(
+        services.database, "sample", limit=limit, after=after, status=status
+    )
+    return Page(items=[SampleJobAnswer.of(job) for job in found], has_more=has_more)
+
+
+@router.get(
+    "/{job_id}",
+    summary="Poll a job that makes images",
+    response_model=SampleJobAnswer,
+    responses={
+        304: {"description": "Nothing has changed since the version in If-None-Match."},
+        **problems.declare(problems.NOT_FOUND),
+    },
+)
+async def get_sample_job(
+    job_id: str, request: Request, services: ServicesDep, wait: Wait = 0
+) -> Response:
+    """With If-None-Match, `wait` waits for a change from that version; without, for the job's
+    end."""
+    return await poll(services, request, "sample", job_id, wait, SampleJobAnswer.of)
+
+
+@router.post(
+    "/{job_id}/cancel",
+    summary="Cancel a job that is not done",
+    status_code=202,
+    responses=problems.declare(problems.NOT_FOUND, problems.CONFLICT),
+)
+def cancel_sample_job(job_id: str, services: ServicesDep) -> SampleJobAnswer:
+    """The images that are made stay."""
+    return SampleJobAnswer.of(requests.request_cancel(services.database, job_id, "sample"))
+
+
+@router.delete(
+    "/{job_id}",
+    summary="Delete a job that is done, with its images",
+    status_code=204,
+    responses=problems.declare(problems.NOT_FOUND, problems.CONFLICT),
+)
+def delete_sample_job(job_id: str, services: ServicesDep) -> None:
+    requests.delete_job(services.database, job_id, "sample")
+    delete_images(services.artifacts, job_id)
+
+
+@router.get(
+    "/{job_id}/images",
+    summary="The images made so far",
+    responses=problems.declare(problems.NOT_FOUND),
+)
+def list_images(
+    job_id: str,
+    services: ServicesDep,
+    limit: Annotated[int, Query(ge=1, le=1000, description="how many at most")] = 100,
+    after: Annotated[int, Query(ge=-1, description="the index of the last one seen")] = -1,
+) -> MadeImages:
+    job = requests.get_job(services.database, job_id, "sample")
+    made = [image for image in images_made(services.artifacts, job.id) if image > after]
+    items = [
+        MadeImage(index=image, href=f"/sample-jobs/{job.id}/images/{image}")
+        for image in made[:limit]
+    ]
+    return MadeImages(items=items, has_more=len(made) > limit)
+
+
+@router.get(
+    "/{job_id}/images/{index}",
+    summary="One image, as soon as it is made",
+    response_class=Response,
+    responses={
+        200: {"content": {"image/png": {}}, "description": "PNG"},
+        **problems.declare(problems.NOT_FOUND),
+    },
+)
+def get_image(job_id: str, index: int, request: Request, services: ServicesDep) -> Response:
+    job = requests.get_job(services.database, job_id, "sample")
+    try:
+        content = services.artifacts.get_bytes(image_key(job.id, index))
+    except ArtifactNotFound:
+        raise NotFound(f"image {index} of job {job.id!r} is not made, or not yet") from None
+    return conditional(request, content, "image/png", {})
+
+
+@router.get(
+    "/{job_id}/archive",
+    summary="A zip of all images of a job that has succeeded",
+    response_class=Response,
+    responses={
+        200: {"content": {"application/zip": {}}, "description": "zip"},
+        **problems.declare(problems.NOT_FOUND, problems.CONFLICT),
+    },
+)
+def get_archive(job_id: str, services: ServicesDep) -> Response:
+    job = requests.get_job(services.database, job_id, "sample")
+    if job.status != "succeeded":
+        raise IllegalTransition(job.id, job.status, "downloaded as a whole")
+    key = archive_key(job.id)
+    headers = {
+        "Content-Length": str(services.artifacts.size(key)),
+        "Content-Disposition": f'attachment; filename="{job.id}.zip"',
+    }
+    content = services.artifacts.stream(key)
+    return StreamingResponse(content, media_type="application/zip", headers=headers)

@@ -1,0 +1,143 @@
+"""POST /sample: new images from a model."""
+
+import asyncio
+from collections.abc import Awaitable
+from functools import partial
+from typing import Any, TypeVar
+
+from fastapi import APIRouter
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from app.http import problems
+from app.http.accept import choose
+from app.http.streams import EVENT_STREAM
+from app.sample.answer import FORMATS, Harvest, represent
+from app.sample.events import event_stream
+from app.sample.jobs_route import create_sample_job
+from app.sample.jobs_schema import SampleJobAnswer
+from app.sample.request import Sampling, resolve
+from app.sample.schema import SampleAnswer, SampleBody, SampleUsed
+from app.services import Services, ServicesDep
+from app.settings import Settings
+from store.models import get_model
+
+router = APIRouter(tags=["sample"])
+
+OFFERED = (*FORMATS, "application/zip", "application/json", EVENT_STREAM)
+CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody reads the answer
+
+Result = TypeVar("Result")
+
+
+@router.post(
+    "/sample",
+    summary="New images from a model",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "One image, a grid of several, a zip of files, JSON with base64, or "
+            "events as it goes: queued, started, preview, completed, error.",
+            "model": SampleAnswer,
+            "content": {name: {} for name in OFFERED if name != "application/json"},
+        },
+        202: {
+            "description": "A job for the workers, where `Prefer: respond-async` asks for one or "
+            "one answer cannot hold so many images. Poll `Location`.",
+            "model": SampleJobAnswer,
+        },
+        **problems.declare(
+            problems.NOT_FOUND,
+            problems.NOT_ACCEPTABLE,
+            problems.UNSUPPORTED,
+            problems.INVALID,
+            problems.UNAVAILABLE,
+        ),
+    },
+)
+async def sample(body: SampleBody, request: Request, services: ServicesDep) -> Response:
+    """`curl --json '{"model": "digits-1"}' -H Accept:image/png .../sample -o new.png`
+
+    The seed, the sampler and the model's digest are in the answer: the same again gives the same
+    images. A caller that leaves is not sampled for any further.
+
+    `Prefer: respond-async`, or more images than one answer may hold, make it a job for the workers;
+    not with a deadline, a trajectory or events, which are for those who wait.
+    """
+    media_type = choose(request.headers.get("accept"), OFFERED)
+    settings = services.settings
+    record = await run_in_threadpool(get_model, services.database, body.model)
+    watched = media_type == EVENT_STREAM
+    as_job = not watched and _becomes_a_job(body, request, settings)
+    bound = settings.max_images_per_job if as_job else settings.max_images_per_request
+    sampling = await services.quick.run(partial(resolve, body, record, settings, bound, watched))
+    headers = _headers(sampling.used)
+    if as_job:
+        job = await run_in_threadpool(create_sample_job, services, sampling)
+        return _accepted(job, request, headers)
+    if watched:
+        events = event_stream(services, sampling, request.scope)
+        return StreamingResponse(
+            events, media_type=EVENT_STREAM, headers={**headers, "Cache-Control": "no-cache"}
+        )
+    harvest = await _unless_left(request, _harvest(services, sampling))
+    if harvest is None:
+        return Response(status_code=CLIENT_CLOSED_REQUEST)
+    content = await services.quick.run(partial(represent, harvest, sampling, media_type))
+    return Response(content, media_type=media_type, headers=headers)
+
+
+def _becomes_a_job(body: SampleBody, request: Request, settings: Settings) -> bool:
+    if body.trajectory or body.deadline_seconds is not None:
+        return False
+    return _prefers_a_job(request) or body.num_images > settings.max_images_per_request
+
+
+def _prefers_a_job(request: Request) -> bool:
+    """Prefer: respond-async (RFC 7240, section 4.1)."""
+    given = ",".join(request.headers.getlist("prefer")).split(",")
+    return "respond-async" in (item.partition(";")[0].strip().lower() for item in given)
+
+
+def _accepted(job: SampleJobAnswer, request: Request, headers: dict[str, str]) -> Response:
+    headers |= {"Location": job.links["self"], "Retry-After": "1", "Vary": "Accept, Prefer"}
+    if _prefers_a_job(request):
+        headers["Preference-Applied"] = "respond-async"
+    return Response(job.model_dump_json(), 202, headers, "application/json")
+
+
+async def _harvest(services: Services, sampling: Sampling) -> Harvest:
+    harvest = Harvest(keeps_steps=sampling.trajectory)
+    async for event in services.engine.events(sampling.order):
+        harvest.add(event)
+    return harvest
+
+
+async def _unless_left(request: Request, work: Awaitable[Result]) -> Result | None:
+    """The result, or None where the caller closes the connection; the work is then cancelled."""
+    leaving = asyncio.ensure_future(_left(request))
+    working = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait((leaving, working), return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        leaving.cancel()
+        working.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _headers(used: SampleUsed) -> dict[str, str]:
+    headers: dict[str, Any] = {
+        "Diffusion-Seed": used.seed,
+        "Diffusion-Sampler": used.sampler,
+        "Diffusion-Num-Inference-Steps": used.num_inference_steps,
+        "Diffusion-Guidance-Scale": used.guidance_scale,
+        "Diffusion-Model-Digest": used.model_digest,
+        "Vary": "Accept",
+    }
+    return {name: str(value) for name, value in headers.items()}

@@ -1,0 +1,192 @@
+"""What POST /sample takes and gives."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.http.records import Name
+from app.http.refusal import refused_with
+from models.diffusion.noise import MAX_SEED
+from models.nets.precision import Precision
+from models.sampling.plan import DEFAULT_CONSISTENCY_STEPS, DEFAULT_STEPS, MAX_CONSISTENCY_STEPS
+from models.sampling.samplers import SamplerName, Spacing
+
+Time = Annotated[float, Field(allow_inf_nan=False)]
+Base64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
+
+
+class DisturbanceOptions(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    at: int = Field(ge=0, description="before which step, counted from 0")
+    strength: float = Field(
+        gt=0, le=100, allow_inf_nan=False, description="standard deviation, in units of the noise"
+    )
+
+
+class SampleBody(BaseModel):
+    """`model` is enough."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        protected_namespaces=(),
+        json_schema_extra={"examples": [{"model": "digits-1", "num_images": 4, "seed": 7}]},
+    )
+
+    model: Name = Field(description="GET /models lists them")
+    num_images: int = Field(
+        default=1, ge=1, description="up to what the service allows, 64 unless it is set otherwise"
+    )
+    sampler: SamplerName | None = Field(
+        default=None,
+        description="how x_t becomes an image. `dpmpp_2m` where left out (`ddim` with invert): "
+        "made for few steps, as are `unipc`, `deis` and `dpmpp_3m`; `heun` asks the net "
+        "twice a step; `ddim` and `euler` are simple and can be inverted; `ddpm`, "
+        "`euler_ancestral` and `dpmpp_2m_sde` add fresh noise, `ddpm` wants hundreds of steps. A "
+        "distilled model takes `consistency` and nothing else.",
+    )
+    num_inference_steps: int | None = Field(
+        default=None,
+        ge=1,
+        description=f"more take longer and err less; {DEFAULT_STEPS} where left out. At most the "
+        "model's num_train_timesteps, and what the service allows. Of a distilled model "
+        f"1..{MAX_CONSISTENCY_STEPS}, and {DEFAULT_CONSISTENCY_STEPS} where left out",
+    )
+    spacing: Spacing | None = Field(
+        default=None,
+        description="which noise levels the steps visit: evenly in t, from the noisiest "
+        "(`trailing`, the default), to the cleanest (`leading`) or both (`linspace`); or denser "
+        "where noise is low (`karras`, the default of edm models) or evenly in its logarithm "
+        "(`logsnr`). edm models take only the last two.",
+    )
+    seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="random where absent")
+    class_label: (
+        Annotated[
+            int | str | list[int | str],
+            refused_with("it must be a class's name or index, or a list of them"),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="a class's name or index, or one for each image; any class where left out. "
+        "Text is a name, a number an index.",
+    )
+    guidance_scale: float = Field(
+        default=1.0,
+        ge=0,
+        le=100,
+        allow_inf_nan=False,
+        description="how far to exaggerate what the class changes; 1 is off. Needs a class_label.",
+    )
+    guidance_interval: tuple[Time, Time] | None = Field(
+        default=None, description="[low, high] in t: where guidance is on; everywhere if left out"
+    )
+    eta: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="of sampler `ddim`: the share of fresh noise, 0 is none, 1 as in ddpm",
+    )
+    init_image: Base64 | None = Field(
+        default=None, description="an image file to start from; it is cut and scaled to the model's"
+    )
+    strength: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="which share of the steps init_image goes through: 1 leaves nothing of it; "
+        "0.5 where left out, 1 with a mask or invert",
+    )
+    mask: Base64 | None = Field(
+        default=None,
+        description="an image file; where it is bright init_image is made anew, the rest is kept",
+    )
+    invert: bool = Field(
+        default=False,
+        description="find the noise that gives init_image, and sample from there (ddim, euler): "
+        "without a class the image again, with one a variation of it",
+    )
+    seed_to: int | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_SEED,
+        description="the images lead from the noise of seed to that of seed_to",
+    )
+    disturb: DisturbanceOptions | None = Field(
+        default=None, description="an error added to x_t at one step: later steps correct it"
+    )
+    trajectory: bool = Field(
+        default=False,
+        description="show x_t and the clean image predicted from it at every step: a strip (PNG, "
+        "JPEG), an animation (WebP), files (zip) or base64 (JSON)",
+    )
+    deadline_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        le=3600,
+        description="503 at once where the images cannot be ready by then, or when they are not",
+    )
+    deterministic: bool = Field(
+        default=False,
+        description="the same pixels to the bit whatever else is sampled; takes up to four times "
+        "as long. Otherwise the last bits of a float may differ.",
+    )
+    precision: Precision | None = Field(
+        default=None, description="of the network; bfloat16 is faster and changes images slightly"
+    )
+
+
+class SampleUsed(BaseModel):
+    """What was really used: with it the images can be made again."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model: str
+    model_digest: str
+    seed: int
+    sampler: SamplerName
+    num_inference_steps: int
+    spacing: Spacing
+    class_label: list[int] | None
+    guidance_scale: float
+    guidance_interval: tuple[float, float] | None
+    eta: float
+    strength: float | None = Field(description="null without an init_image")
+    invert: bool
+    seed_to: int | None
+    disturb: DisturbanceOptions | None
+    deterministic: bool
+    precision: Precision
+
+
+class TrajectoryStep(BaseModel):
+    t: float
+    x_t: Base64 = Field(description="what the network saw, PNG")
+    x0_hat: Base64 = Field(description="the clean image predicted from it, PNG")
+
+
+class SampleAnswer(BaseModel):
+    used: SampleUsed
+    media_type: str = "image/png"
+    images: list[Base64] = Field(description="one file each")
+    trajectories: list[list[TrajectoryStep]] | None = Field(
+        default=None, description="for each image its steps, where they were asked for"
+    )
+
+
+class StartedEvent(BaseModel):
+    """The first step begins. `steps` is how many network evaluations each image takes."""
+
+    steps: int
+    used: SampleUsed
+
+
+class PreviewEvent(BaseModel):
+    """The clean image as predicted at a step."""
+
+    image: int
+    step: int = Field(description="1..steps")
+    steps: int
+    t: float
+    x0_hat: Base64 = Field(description="PNG")

@@ -1,0 +1,70 @@
+"""/docs, /redoc and their files, and /problems: what each kind of error means."""
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from app.http import problems
+from app.service.docs_pages import CONTENT_SECURITY_POLICY, redoc_page, swagger_page
+
+router = APIRouter(tags=["service"])
+
+_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "public, max-age=300",
+}
+
+
+class ProblemKind(BaseModel):
+    type: str
+    title: str
+    status: int
+    meaning: str
+
+
+class CachedFiles(StaticFiles):
+    """A day in the caller's cache, for ever where the address names the version."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        versioned = scope["query_string"].startswith(b"v=")
+        response.headers["Cache-Control"] = (
+            "public, max-age=31536000, immutable" if versioned else "public, max-age=86400"
+        )
+        return response
+
+
+@router.get("/docs", include_in_schema=False)
+async def docs(request: Request) -> HTMLResponse:
+    return HTMLResponse(swagger_page(request.app.title), headers=_HEADERS)
+
+
+@router.get("/redoc", include_in_schema=False)
+async def redoc(request: Request) -> HTMLResponse:
+    return HTMLResponse(redoc_page(request.app.title), headers=_HEADERS)
+
+
+@router.get("/problems", summary="The kinds of error that this service answers with")
+async def list_problems() -> list[ProblemKind]:
+    return [_described(kind) for kind in problems.KINDS]
+
+
+@router.get(
+    "/problems/{kind}",
+    summary="What one kind of error means",
+    responses=problems.declare(problems.NOT_FOUND, problems.INVALID),
+)
+async def get_problem(kind: str) -> ProblemKind:
+    for known in problems.KINDS:
+        if known.slug == kind:
+            return _described(known)
+    raise HTTPException(404)
+
+
+def _described(kind: problems.Kind) -> ProblemKind:
+    return ProblemKind(type=kind.type, title=kind.title, status=kind.status, meaning=kind.meaning)

@@ -1,0 +1,73 @@
+"""A diffusion model that describes itself: the network, its process, its images, its classes."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from models.diffusion.prediction import Prediction, PredictionType
+from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
+from models.fields import check_whole
+from models.nets.unet import UNet, UNetConfig
+
+MAX_SIDE = 512  # of an image that a model makes, in pixels
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """`image_size` is (height, width). `class_names` is empty for an unconditional model; else the
+    net has one embedding more, the null class, which stands for "any". `consistency` says that
+    it was tuned to jump to the clean image from any noise level (models.training.consistency)."""
+
+    net: UNetConfig
+    schedule: ScheduleConfig
+    prediction_type: PredictionType
+    sigma_data: float
+    image_size: tuple[int, int]
+    class_names: tuple[str, ...] = ()
+    consistency: bool = False
+
+    def __post_init__(self) -> None:
+        self._check_images()
+        schedule = NoiseSchedule.from_config(self.schedule)
+        Prediction(self.prediction_type, self.sigma_data).check(schedule)
+        self.net.check_image_size(*self.image_size)
+        expected = len(self.class_names) + 1 if self.class_names else None
+        if self.net.num_class_embeds != expected:
+            raise ValueError(
+                f"num_class_embeds is {self.net.num_class_embeds}; "
+                f"{len(self.class_names)} classes need {expected}"
+            )
+
+    def _check_images(self) -> None:
+        if len(self.image_size) != 2:
+            raise ValueError(f"image_size has {len(self.image_size)} entries; it is height, width")
+        for side in self.image_size:
+            check_whole("image_size", side, 1, MAX_SIDE)
+        if not all(isinstance(name, str) for name in self.class_names):
+            raise ValueError("class_names holds something that is no text")
+        if len(set(self.class_names)) < len(self.class_names):
+            raise ValueError("class_names holds a name twice")
+
+
+@dataclass(frozen=True)
+class DiffusionModel:
+    config: ModelConfig
+    net: UNet
+
+    @cached_property
+    def schedule(self) -> NoiseSchedule:
+        return NoiseSchedule.from_config(self.config.schedule)
+
+    @cached_property
+    def prediction(self) -> Prediction:
+        return Prediction(self.config.prediction_type, self.config.sigma_data)
+
+    @property
+    def null_label(self) -> int:
+        """The index that stands for "any class"."""
+        return len(self.config.class_names)
+
+    @property
+    def device(self) -> torch.device:
+        return self.net.conv_in.weight.device

@@ -1,0 +1,46 @@
+"""How well does a model denoise, and at which noise level?"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from models.diffusion.denoiser import NoiseLevels, column, denoise
+from models.diffusion.model import DiffusionModel
+from models.diffusion.noise import Stream, normal
+
+NUM_LEVELS = 10
+
+
+@dataclass(frozen=True)
+class LevelError:
+    """Mean squared error per pixel of x0_hat at one noise level of the schedule."""
+
+    t: int
+    alpha: float
+    sigma: float
+    mse: float
+
+
+@torch.inference_mode()
+def denoising_error(
+    model: DiffusionModel, images: Tensor, labels: Tensor | None, seed: int
+) -> list[LevelError]:
+    """The error at NUM_LEVELS levels from hardly any noise to almost all, on images (B, C, H, W).
+
+    The same seed noises in the same way, so that two states of a model can be compared.
+    """
+    T = model.schedule.num_train_timesteps
+    count = min(NUM_LEVELS, T)
+    index = torch.arange(len(images), device=images.device)
+    errors = []
+    for t in (T * np.arange(1, count + 1)) // count:
+        levels = NoiseLevels.at(model, np.full(len(images), t))
+        noise = normal(seed, index, int(t), images.shape[1:], Stream.HELD_OUT)
+        x_t = column(levels.alpha, images) * images + column(levels.sigma, images) * noise
+        mse = (denoise(model, x_t, levels, labels) - images).square().mean()
+        errors.append(
+            LevelError(int(t), float(levels.alpha[0]), float(levels.sigma[0]), float(mse))
+        )
+    return errors

@@ -1,0 +1,422 @@
+"""How good a model is: its images beside real ones, and the bits that it needs for unseen ones.
+
+Every distance of the model stands beside the same one of real images, between the same two numbers
+of images and to the same reference: the real images are parted in two, and what the model makes
+takes the place of one part. At 1 the model is as close as the data is to itself.
+
+Memorisation is read off the distance to the nearest training image, in `pixels`
+(models.evaluation.features): of what the model makes, and of real images that it has not seen.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.diffusion.model import DiffusionModel
+from models.diffusion.noise import MAX_SEED, Stream, bits
+from models.diffusion.schedule import Float64
+from models.evaluation.distances import (
+    frechet_distance,
+    kernel_distance,
+    nearest_of_blocks,
+    precision_recall,
+)
+from models.evaluation.features import Classifier, FeatureNet, Pixels, choose_features
+from models.evaluation.likelihood import MAX_PROBES, MAX_STEPS, bits_per_dimension
+from models.fields import check_number, check_whole
+from models.images.dataset import Dataset
+from models.images.files import image_grid
+from models.sampling.generate import BATCH_SIZE, Prepared, Stopped, sample, to_uint8
+from models.sampling.plan import SampleRequest
+from models.sampling.samplers import SAMPLER_NAMES, SamplerName
+
+MIN_IMAGES, MAX_IMAGES = 8, 50_000
+NEIGHBOURS = 3
+MAX_PICTURED = 16
+BLOCK = 2048  # images whose pixels are in memory at once, where all training images are looked at
+CLOSE_PERCENTILE = 1.0  # of the unseen: what is nearer than this to a training image is suspect
+# A key that no caller's seed is: no training or sampling sees the same bits.
+_KEY = 0x5EED_E7A1
+
+UInt8 = NDArray[np.uint8]
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """`features` is a name of models.evaluation.features or a path to DINOv2's folder.
+    `num_reference` bounds the real images that distances are taken to; `likelihood_images` of 0
+    leaves the bits out."""
+
+    num_images: int = 1000
+    sampler: SamplerName = "dpmpp_2m"
+    num_inference_steps: int = 20
+    guidance_scale: float = 1.0
+    seed: int = 0
+    features: str = "auto"
+    num_reference: int = 10_000
+    likelihood_images: int = 64
+    likelihood_steps: int = 20
+    likelihood_probes: int = 1
+
+    def __post_init__(self) -> None:
+        check_whole("num_images", self.num_images, MIN_IMAGES, MAX_IMAGES)
+        check_whole("num_inference_steps", self.num_inference_steps, 1, 1000)
+        check_number("guidance_scale", self.guidance_scale, 0.0, 20.0)
+        check_whole("seed", self.seed, 0, MAX_SEED)
+        check_whole("num_reference", self.num_reference, MIN_IMAGES, MAX_IMAGES)
+        check_whole("likelihood_images", self.likelihood_images, 0, MAX_IMAGES)
+        check_whole("likelihood_steps", self.likelihood_steps, 1, MAX_STEPS)
+        check_whole("likelihood_probes", self.likelihood_probes, 1, MAX_PROBES)
+        if self.sampler not in SAMPLER_NAMES:
+            raise ValueError(f"sampler is {self.sampler!r}; it must be one of {SAMPLER_NAMES}")
+        if not isinstance(self.features, str) or not self.features:
+            raise ValueError(f"features is {self.features!r}; it must be a name or a path")
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "EvaluationConfig":
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Of `num_images` to `num_reference` real images. `frechet`, `kernel`, `precision` and
+    `recall` are in the feature net's space, `pixel_frechet` is in that of the pixels. `kernel` is
+    below 0 for two parts of one set, which are more alike than two draws."""
+
+    frechet: float
+    kernel: float
+    precision: float
+    recall: float
+    pixel_frechet: float
+    num_images: int
+    num_reference: int
+
+
+@dataclass(frozen=True)
+class Memorisation:
+    """Medians of the distance to the nearest training image; `share_close` is the share of made
+    images nearer than 99% of the unseen real ones are. None where none are known to be unseen."""
+
+    made: float
+    unseen: float | None
+    share_close: float | None
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """Means over held-out images, with the standard error."""
+
+    bits_per_dimension: float
+    standard_error: float
+    num_images: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`real` is the yardstick for `made`. `feature_accuracy` is the classifier's on the real images
+    that are set apart, from which it did not learn, `class_agreement` how often it sees the class
+    that the model was asked for; None where the features are no classifier, or the model has no
+    classes."""
+
+    features: str
+    feature_accuracy: float | None
+    made: Distances
+    real: Distances
+    memorisation: Memorisation
+    class_agreement: float | None
+    likelihood: Likelihood | None
+    seconds: float
+    config: EvaluationConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class EvaluationStep:
+    """Before the last step `result` and `neighbours_picture` are None. `progress`, in 0..1, is of
+    the stage alone. The picture (H, W, C) has in each row two of the made images that are nearest
+    to a training image, each followed by its three nearest."""
+
+    stage: str
+    progress: float
+    result: Evaluation | None = None
+    neighbours_picture: UInt8 | None = None
+
+
+def evaluate(
+    model: DiffusionModel,
+    dataset: Dataset,
+    held_out: Int64 | None,
+    config: EvaluationConfig,
+    stopped: Callable[[], bool] = lambda: False,
+) -> Iterator[EvaluationStep]:
+    """Walks through the stages `features`, `sampling`, `comparing`, `neighbours`, `likelihood` and
+    `done`, whose step has the result. `held_out` are positions that the model was not trained on,
+    None where they are not known.
+
+    Raises ValueError where the data does not fit the model, and Stopped once `stopped` says so.
+    """
+    started = time.monotonic()
+    labels = _model_labels(model, dataset)
+    unseen = np.zeros(0, np.int64) if held_out is None else np.asarray(held_out, np.int64)
+    parts = Parts.of(dataset.labels, unseen, config)
+
+    yield EvaluationStep("features", 0.0)
+    # Not from what is set apart: what the model makes has not been seen by a classifier either.
+    net = choose_features(dataset, config.features, parts.apart, str(model.device), stopped)
+    asked = None if labels is None else _asked_labels(labels, config)
+    yield EvaluationStep("sampling", 0.0)
+    made = np.zeros((0, *dataset.images.shape[1:]), np.uint8)
+    for batch in _made_images(model, asked, config, stopped):
+        made = np.concatenate([made, batch])
+        yield EvaluationStep("sampling", len(made) / config.num_images)
+
+    yield EvaluationStep("comparing", 0.0)
+    yardstick = Yardstick.of(net, dataset, parts, stopped)
+    made_features = net(made, None, stopped)
+    made_distances = yardstick.distances(
+        made_features[: parts.count], Pixels()(made[: parts.count])
+    )
+    yield EvaluationStep("comparing", 0.5)
+    real_distances = yardstick.distances(yardstick.real_features, yardstick.real_pixels)
+
+    yield EvaluationStep("neighbours", 0.0)
+    training = np.setdiff1d(np.arange(len(dataset.images)), unseen)
+    memorisation, picture = _memorisation(dataset, training, unseen, made, stopped)
+
+    likelihood = None
+    if len(unseen) and config.likelihood_images:
+        yield EvaluationStep("likelihood", 0.0)
+        likelihood = _likelihood(model, dataset, labels, unseen, config, stopped)
+    result = Evaluation(
+        features=net.name,
+        feature_accuracy=net.accuracy if isinstance(net, Classifier) else None,
+        made=made_distances,
+        real=real_distances,
+        memorisation=memorisation,
+        class_agreement=_agreement(net, made_features, asked, model, dataset),
+        likelihood=likelihood,
+        seconds=time.monotonic() - started,
+        config=config,
+    )
+    yield EvaluationStep("done", 1.0, result, picture)
+
+
+# Which images -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Disjoint positions of real images: `apart`, of which as many are compared as are made, or
+    half of all, and the `reference` that both are compared with."""
+
+    apart: Int64
+    reference: Int64
+
+    @property
+    def count(self) -> int:
+        return len(self.apart)
+
+    @classmethod
+    def of(cls, labels: Int64, unseen: Int64, config: EvaluationConfig) -> "Parts":
+        """The unseen ones are set apart first. Each class has its share on both sides, as in what
+        the model is asked for."""
+        count = len(labels)
+        if count < MIN_IMAGES:
+            raise ValueError(f"the data has {count} images; at least {MIN_IMAGES} are needed")
+        size, shuffled = min(config.num_images, count // 2), _shuffled(count)
+
+        def others(taken: Int64) -> Int64:
+            return _by_class(shuffled[~np.isin(shuffled, taken)], labels)
+
+        apart = _spread(_by_class(unseen, labels), size)
+        apart = np.concatenate([apart, _spread(others(apart), size - len(apart))])
+        return cls(np.sort(apart), np.sort(_spread(others(apart), config.num_reference)))
+
+
+def _by_class(positions: Int64, labels: Int64) -> Int64:
+    return positions[np.argsort(labels[positions], kind="stable")]
+
+
+def _shuffled(count: int) -> Int64:
+    words = bits(_KEY, torch.zeros(1, dtype=torch.int64), 0, 2 * count, Stream.ORDER)[0].numpy()
+    return np.argsort((words[:count] << 31) ^ words[count:], kind="stable")
+
+
+def _spread(positions: Int64, most: int) -> Int64:
+    """At most so many, evenly over all."""
+    if len(positions) <= most:
+        return positions
+    return positions[np.arange(most) * len(positions) // most]
+
+
+def _model_labels(model: DiffusionModel, dataset: Dataset) -> Int64 | None:
+    """Each image's class as the model counts them; None for a model without classes."""
+    size, channels = model.config.image_size, model.config.net.out_channels
+    if dataset.images.shape[1:] != (*size, channels):
+        raise ValueError(
+            f"the images have the shape {dataset.images.shape[1:]}; "
+            f"the model's have {(*size, channels)}"
+        )
+    names = model.config.class_names
+    if not names:
+        return None
+    if unknown := [name for name in dataset.class_names if name not in names]:
+        raise ValueError(f"the data has the class {unknown[0]!r}, which the model does not know")
+    if not dataset.class_names:
+        raise ValueError("the data has no classes, but the model makes images by class")
+    return np.array([names.index(name) for name in dataset.class_names])[dataset.labels]
+
+
+def _asked_labels(labels: Int64, config: EvaluationConfig) -> Int64:
+    """As often each as in the data, in no order."""
+    places = (np.arange(config.num_images) * 2 + 1) * len(labels) // (2 * config.num_images)
+    return np.sort(labels)[places][_shuffled(config.num_images)]
+
+
+def _made_images(
+    model: DiffusionModel,
+    asked: Int64 | None,
+    config: EvaluationConfig,
+    stopped: Callable[[], bool],
+) -> Iterator[UInt8]:
+    request = SampleRequest(
+        seed=config.seed,
+        num_images=config.num_images,
+        sampler=config.sampler,
+        num_inference_steps=config.num_inference_steps,
+        labels=None if asked is None else tuple(asked.tolist()),
+        guidance_scale=config.guidance_scale,
+    )
+    prepared = Prepared.of(model, request)
+    for start in range(0, config.num_images, BATCH_SIZE):
+        images = range(start, min(start + BATCH_SIZE, config.num_images))
+        for step in sample(model, prepared, images):
+            x = step.x
+            if stopped():
+                raise Stopped
+        yield to_uint8(x)
+
+
+# What is said of them -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """The reference, and the real images that are set apart from it, in both spaces."""
+
+    real_features: Float64
+    reference_features: Float64
+    reference_pixels: Float64
+    real_pixels: Float64
+
+    @classmethod
+    def of(
+        cls, net: FeatureNet, dataset: Dataset, parts: Parts, stopped: Callable[[], bool]
+    ) -> "Yardstick":
+        images = dataset.images
+        return cls(
+            net(images, parts.apart, stopped),
+            net(images, parts.reference, stopped),
+            Pixels()(images, parts.reference, stopped),
+            Pixels()(images, parts.apart, stopped),
+        )
+
+    def distances(self, features: Float64, pixels: Float64) -> Distances:
+        # Precision and recall are fair only between as many images.
+        equal = np.arange(len(self.reference_features))
+        precision, recall = precision_recall(
+            self.reference_features[_spread(equal, len(features))], features
+        )
+        return Distances(
+            frechet=frechet_distance(self.reference_features, features),
+            kernel=kernel_distance(self.reference_features, features),
+            precision=precision,
+            recall=recall,
+            pixel_frechet=frechet_distance(self.reference_pixels, pixels),
+            num_images=len(features),
+            num_reference=len(self.reference_features),
+        )
+
+
+def _memorisation(
+    dataset: Dataset,
+    training: Int64,
+    unseen: Int64,
+    made: UInt8,
+    stopped: Callable[[], bool],
+) -> tuple[Memorisation, UInt8]:
+    """The numbers, and the picture of the nearest."""
+    pixels = Pixels()
+    queries = [pixels(made, None, stopped)]
+    if len(unseen):
+        queries.append(pixels(dataset.images, unseen, stopped))
+    blocks = (
+        pixels(dataset.images, training[start : start + BLOCK], stopped)
+        for start in range(0, len(training), BLOCK)
+    )
+    index, distance = nearest_of_blocks(blocks, np.concatenate(queries), NEIGHBOURS)
+    of_made, of_unseen = distance[: len(made), 0], distance[len(made) :, 0]
+    median, share = None, None
+    if len(unseen):
+        median = float(np.median(of_unseen))
+        share = float((of_made < np.percentile(of_unseen, CLOSE_PERCENTILE)).mean())
+    numbers = Memorisation(float(np.median(of_made)), median, share)
+    shown = np.argsort(of_made, kind="stable")[:MAX_PICTURED]
+    return numbers, _picture(made[shown], dataset.images[training[index[shown]]])
+
+
+def _picture(made: UInt8, neighbours: UInt8) -> UInt8:
+    """made (N, H, W, C) and neighbours (N, 3, H, W, C), two of each in a row, enlarged where they
+    are small."""
+    rows = np.concatenate([made[:, None], neighbours], axis=1)  # (N, 4, H, W, C)
+    times = max(1, 48 // max(made.shape[1:3]))
+    rows = rows.repeat(times, axis=2).repeat(times, axis=3)
+    strips = np.stack([image_grid(row, len(row), padding=2) for row in rows])
+    return image_grid(strips, 2, padding=8)
+
+
+def _likelihood(
+    model: DiffusionModel,
+    dataset: Dataset,
+    labels: Int64 | None,
+    unseen: Int64,
+    config: EvaluationConfig,
+    stopped: Callable[[], bool],
+) -> Likelihood:
+    positions = _spread(unseen, config.likelihood_images)
+    found = bits_per_dimension(
+        model,
+        dataset.images[positions],
+        None if labels is None else labels[positions],
+        config.seed,
+        config.likelihood_steps,
+        config.likelihood_probes,
+        stopped,
+    )
+    spread = float(found.std(ddof=1)) if len(found) > 1 else 0.0
+    return Likelihood(float(found.mean()), spread / math.sqrt(len(found)), len(found))
+
+
+def _agreement(
+    net: FeatureNet,
+    features: Float64,
+    asked: Int64 | None,
+    model: DiffusionModel,
+    dataset: Dataset,
+) -> float | None:
+    if asked is None or not isinstance(net, Classifier):
+        return None
+    names = [dataset.class_names[i] for i in net.classify(features)]
+    return float(np.mean([model.config.class_names.index(n) for n in names] == asked))

@@ -1,0 +1,78 @@
+"""A training run on disk: what it takes to go on as if it had never stopped.
+
+state.json                 config, step, seconds, sigma_data
+weights.safetensors        the network
+ema.safetensors            its average
+optimizer.safetensors      Adam's moments, by parameter name
+extras.safetensors         what is learned beside the network, where there is any
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from host.folders import staged_folder
+from models.nets.unet import UNet
+from models.training.config import TrainConfig
+from models.training.train import TrainState
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+def save_checkpoint(state: TrainState, folder: Path) -> None:
+    """Write to a folder that must not exist yet; it appears whole or not at all."""
+    with staged_folder(folder) as part:
+        save_file(_tensors(state.model.net), part / "weights.safetensors")
+        save_file(_tensors(state.ema), part / "ema.safetensors")
+        save_file(_moments(state), part / "optimizer.safetensors")
+        if len(state.extras):
+            save_file(_tensors(state.extras), part / "extras.safetensors")
+        facts = {
+            "config": state.config.to_dict(),
+            "step": state.step,
+            "seconds": state.elapsed(),
+            "sigma_data": state.model.config.sigma_data,
+        }
+        (part / "state.json").write_text(json.dumps(facts, indent=2))
+
+
+def load_checkpoint(folder: Path, device: str = "cpu") -> TrainState:
+    """The state that was saved. Continuing from it gives bit-identical weights to a run that was
+    never stopped, on CPU with a budget in steps (a budget in minutes depends on the clock)."""
+    facts = json.loads((folder / "state.json").read_text())
+    config = TrainConfig.from_dict(facts["config"])
+    state = TrainState.assemble(config, facts["sigma_data"], UNet(config.net), device)
+    state.model.net.load_state_dict(load_file(folder / "weights.safetensors", device))
+    state.ema.load_state_dict(load_file(folder / "ema.safetensors", device))
+    if len(state.extras):
+        state.extras.load_state_dict(load_file(folder / "extras.safetensors", device))
+    state.step, state.seconds = facts["step"], facts["seconds"]
+    if state.step:
+        _restore_moments(state, load_file(folder / "optimizer.safetensors", device))
+    return state
+
+
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+
+
+def _moments(state: TrainState) -> dict[str, Tensor]:
+    return {
+        f"{moment}/{name}": state.optimizer.state[parameter][moment].contiguous()
+        for name, parameter in state.parameters().items()
+        for moment in _MOMENTS
+        if parameter in state.optimizer.state
+    }
+
+
+def _restore_moments(state: TrainState, tensors: dict[str, Tensor]) -> None:
+    for name, parameter in state.parameters().items():
+        restored: dict[str, Tensor] = {
+            moment: torch.empty_like(parameter).copy_(tensors[f"{moment}/{name}"])
+            for moment in _MOMENTS
+        }
+        restored["step"] = torch.tensor(float(state.step), device=parameter.device)
+        state.optimizer.state[parameter] = restored

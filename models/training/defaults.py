@@ -1,0 +1,168 @@
+"""How the parts of a training run are chosen from the data, the time and the device, each with the
+reason that is shown beside it. docs/recipes.md has the measurements behind them.
+
+Knows nothing of what a caller insists on: models.training.config puts that on top.
+"""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from models.nets.unet import UNetConfig
+
+Device = Literal["cpu", "cpu_bf16", "cuda"]
+DEVICES: tuple[Device, ...] = get_args(Device)
+
+DEFAULT_MAX_SIDE = 64  # larger images are scaled down unless image_size says otherwise
+MIN_SIDE = 8
+FEW_IMAGES = 5_000
+MANY_PASSES = 100  # over the images: from there on a small net learns them by heart
+SHORT_MINUTES = 60.0  # on a CPU; a wider net needs longer to be worth it
+COMPILE_MINUTES = 5.0  # what compiling on a GPU wants to earn back
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    num_images: int
+    channels: int
+    image_size: tuple[int, int]
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Situation:
+    """`image_size` is that of the run; `minutes` or `steps` is None where that is no bound."""
+
+    facts: DatasetFacts
+    image_size: tuple[int, int]
+    num_classes: int
+    minutes: float | None
+    steps: int | None
+    device: Device
+
+    @property
+    def longest(self) -> int:
+        return max(self.image_size)
+
+    @property
+    def on_gpu(self) -> bool:
+        return self.device == "cuda"
+
+
+@dataclass(frozen=True)
+class Choice:
+    value: Any
+    reason: str
+
+
+def choose(situation: Situation) -> dict[str, Choice]:
+    """By the field of models.training.config.TrainConfig; of the net as a whole."""
+    net = _net(situation)
+    return {
+        "net": net,
+        "batch_size": _batch_size(situation),
+        "learning_rate": learning_rate(net.value),
+        "augmentation": _augmentation(situation),
+        "precision": _precision(situation),
+        "compile": _compile(situation),
+        "lr_schedule": Choice("linear", "the budget ends with small steps, which average less"),
+        "class_dropout": Choice(0.1, "one in ten is learned without its class, for guidance"),
+        "ema_half_life_images": Choice(500_000, "the average forgets half in at most this many"),
+    }
+
+
+def default_image_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The data's own size, scaled down to at most DEFAULT_MAX_SIDE, each side to a multiple of 4
+    (of 8 from 32 pixels up), so that the net can halve it."""
+    scale = min(1.0, DEFAULT_MAX_SIDE / max(size))
+    scaled = [side * scale for side in size]
+    multiple = 8 if max(scaled) >= 32 else 4
+    height, width = (max(MIN_SIDE, round(side / multiple) * multiple) for side in scaled)
+    return height, width
+
+
+def learning_rate(net: UNetConfig, *, distilled: bool = False) -> Choice:
+    """2e-3 for nets of 32 channels, less for wider ones as 1 / sqrt(width)."""
+    width = net.block_out_channels[0]
+    rate = 2e-3 * math.sqrt(32 / max(32, width))
+    reason = f"2e-3 at 32 channels, as 1 / sqrt(width) at {width}"
+    if distilled:
+        return Choice(rate / 2, f"half of {reason}: this net is trained already")
+    return Choice(rate, reason)
+
+
+def loss_weighting(image_size: tuple[int, int], *, edm: bool) -> Choice:
+    if edm and max(image_size) >= 32:
+        reason = "every noise level counts alike: better by a quarter on photographs of 32 pixels"
+        return Choice("learned", reason)
+    return Choice("uniform", "none of the others scored better")
+
+
+def _net(situation: Situation) -> Choice:
+    size, channels = situation.image_size, situation.facts.channels
+    num_classes = situation.num_classes
+    if situation.on_gpu:
+        net = UNetConfig.large(size, channels, num_classes)
+        few = situation.facts.num_images < FEW_IMAGES
+        net = replace(net, dropout=0.25 if few else 0.1)
+        return Choice(net, f"a GPU has time for {net.block_out_channels[0]} channels; {_few(few)}")
+    net = UNetConfig.small(size, channels, num_classes)
+    long = situation.minutes is not None and situation.minutes >= SHORT_MINUTES
+    if situation.longest >= 32 and not long:
+        halved = tuple(max(32, width // 2) for width in net.block_out_channels)
+        net = replace(net, block_out_channels=halved)
+    passes = _passes_on_a_cpu(situation)
+    net = replace(net, norm_num_groups=8, dropout=0.25 if passes >= MANY_PASSES else 0.0)
+    width = f"{net.block_out_channels[0]} channels: what a CPU trains in the time"
+    return Choice(net, f"{width}; {_dropout(net.dropout, passes)}")
+
+
+def _passes_on_a_cpu(situation: Situation) -> float:
+    """How often each image will be seen, roughly: two cores see 1,500 of 8 x 8 pixels a second."""
+    if situation.minutes is None:
+        images = (situation.steps or 0) * _batch_size(situation).value
+    else:
+        height, width = situation.image_size
+        images = 60.0 * situation.minutes * 1500.0 * 64.0 / (height * width)
+    return float(images / situation.facts.num_images)
+
+
+def _dropout(dropout: float, passes: float) -> str:
+    if dropout:
+        return f"dropout {dropout:g}, since each image is seen about {passes:.0f} times"
+    return "no dropout, since no image is seen so often that it would be learned by heart"
+
+
+def _few(few: bool) -> str:
+    if few:
+        return f"dropout 0.25, since fewer than {FEW_IMAGES} images are soon learned by heart"
+    return "dropout 0.1"
+
+
+def _batch_size(situation: Situation) -> Choice:
+    most = situation.facts.num_images
+    if situation.on_gpu:
+        return Choice(min(512, most), "wide enough to keep a GPU busy")
+    if situation.longest >= 32:
+        return Choice(min(32, most), "small, so that a CPU makes enough steps in the time")
+    return Choice(min(128, most), "wider ones made no better use of a CPU")
+
+
+def _augmentation(situation: Situation) -> Choice:
+    if situation.on_gpu and situation.facts.num_images < FEW_IMAGES:
+        return Choice(0.12, f"fewer than {FEW_IMAGES} images, and time to learn them by heart")
+    return Choice(0.0, "the time is too short to learn the images by heart")
+
+
+def _precision(situation: Situation) -> Choice:
+    if situation.on_gpu:
+        return Choice("bfloat16", "tensor cores; weights and averages stay float32")
+    if situation.device == "cpu_bf16" and situation.longest >= 32:
+        return Choice("bfloat16", "this CPU multiplies it faster, from 32 pixels up")
+    return Choice("float32", "bfloat16 is slower here")
+
+
+def _compile(situation: Situation) -> Choice:
+    if situation.on_gpu and (situation.minutes or COMPILE_MINUTES) >= COMPILE_MINUTES:
+        return Choice(True, "a minute of compiling is earned back")
+    return Choice(False, "compiling takes longer than it saves")

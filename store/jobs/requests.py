@@ -1,0 +1,259 @@
+"""What callers do with jobs: create, list, pause, resume, cancel, delete.
+
+The record (store.jobs.record) is the truth; what workers do with it is in store.jobs.claims. Each
+change of state writes the event that tells of it, and the webhook that is to, in its own
+transaction (store.jobs.transitions).
+"""
+
+import secrets
+import time
+from itertools import count
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from store.database import Database, now
+from store.datasets import DatasetRecord
+from store.errors import DatasetNotFound, IllegalTransition, JobNotFound, ModelConflict
+from store.jobs import transitions
+from store.jobs.checkpoints import Checkpoint, forget_checkpoints
+from store.jobs.events import forget_events
+from store.jobs.record import DEFAULT_PRIORITY, DONE, Job, Kind, Webhook
+from store.models import ModelRecord
+
+MAX_STEM = 50  # characters of a name that a number follows
+
+
+def create_train_job(
+    database: Database,
+    *,
+    dataset: str,
+    model_name: str | None = None,
+    config: dict[str, Any],
+    options: dict[str, Any] | None = None,
+    device: str | None = None,
+    priority: int = DEFAULT_PRIORITY,
+    webhook: Webhook | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Job:
+    """A queued job, which begins with `checkpoint` where one is given (it names the job's id).
+    Its model is called `model_name`, or as free_model_name says. Raises DatasetNotFound, or
+    ModelConflict where a model of that name exists or another job is about to make it."""
+    job = _new_job("train", model_name or "", config, dataset)
+    job.options, job.device, job.priority = options or {}, device, priority
+    if webhook:
+        job.webhook_url, job.webhook_secret = webhook.url, webhook.secret
+    if checkpoint:
+        job.id = checkpoint.job_id
+        job.checkpoint_key, job.checkpoint_step = checkpoint.key, checkpoint.step
+    with database.session(names=True) as session:
+        if session.get(DatasetRecord, dataset) is None:
+            raise DatasetNotFound(dataset)
+        if model_name is None:
+            job.model_name = _free_model_name(session, dataset)
+        elif session.get(ModelRecord, model_name) is not None:
+            raise ModelConflict(f"there is a model {model_name!r} already")
+        elif rival := _unfinished_job_for(session, model_name):
+            raise ModelConflict(f"job {rival!r} is about to make a model {model_name!r}")
+        session.add(job)
+        if checkpoint:
+            session.add(checkpoint)
+        session.flush()
+        transitions.tell_all(session, job.id, "queued", step=job.checkpoint_step or 0)
+    return job
+
+
+def create_sample_job(database: Database, *, model_name: str, config: dict[str, Any]) -> Job:
+    """A queued job. That its model stays is not ensured: without it the job will fail."""
+    return _created(database, _new_job("sample", model_name, config))
+
+
+def create_evaluation(
+    database: Database, *, model_name: str, dataset: str, config: dict[str, Any]
+) -> Job:
+    """A queued job; what it needs may be deleted before it starts, and fails it then."""
+    return _created(database, _new_job("evaluate", model_name, config, dataset))
+
+
+def _created(database: Database, job: Job) -> Job:
+    with database.session() as session:
+        session.add(job)
+        session.flush()
+        transitions.tell_all(session, job.id, "queued", step=0)
+    return job
+
+
+def get_job(database: Database, job_id: str, kind: Kind | None = None) -> Job:
+    """Raises JobNotFound, also where it is of another kind."""
+    with database.session() as session:
+        job = session.get(Job, job_id)
+    if job is None or kind not in (None, job.kind):
+        raise JobNotFound(job_id)
+    return job
+
+
+def version_of(database: Database, job_id: str) -> int:
+    """Rises with every change. Raises JobNotFound."""
+    with database.session() as session:
+        version = session.scalar(sa.select(Job.version).where(Job.id == job_id))
+    if version is None:
+        raise JobNotFound(job_id)
+    return version
+
+
+def list_jobs(
+    database: Database,
+    kind: Kind,
+    *,
+    limit: int,
+    after: str | None = None,
+    status: str | None = None,
+) -> tuple[list[Job], bool]:
+    """Newest first, those that follow the job `after` in that order; and whether there are more.
+    Raises JobNotFound where there is no such job."""
+    query = sa.select(Job).where(Job.kind == kind).order_by(Job.id.desc()).limit(limit + 1)
+    if after is not None:
+        query = query.where(Job.id < get_job(database, after, kind).id)
+    if status is not None:
+        query = query.where(Job.status == status)
+    with database.session() as session:
+        jobs = list(session.scalars(query))
+    return jobs[:limit], len(jobs) > limit
+
+
+def count_jobs(database: Database) -> dict[tuple[str, str], int]:
+    """By kind and status."""
+    query = sa.select(Job.kind, Job.status, sa.func.count()).group_by(Job.kind, Job.status)
+    with database.session() as session:
+        return {(kind, status): count for kind, status, count in session.execute(query)}
+
+
+def request_cancel(database: Database, job_id: str, kind: Kind | None = None) -> Job:
+    """A job that waits is cancelled at once, a running one soon. Raises JobNotFound, and
+    IllegalTransition if it is done."""
+    with database.session() as session:
+        job = _asked_for(session, job_id, kind)
+        if job.status in ("queued", "paused"):
+            transitions.cancel(session, Job.id == job_id, job_id)
+        elif job.status == "running":
+            transitions.update(session, Job.id == job_id, cancel_requested=True)
+        else:
+            raise IllegalTransition(job_id, job.status, "cancelled")
+        session.refresh(job)
+    return job
+
+
+def request_pause(database: Database, job_id: str, kind: Kind) -> Job:
+    """A queued job is paused at once, a running one as soon as it has written a checkpoint. Raises
+    JobNotFound and IllegalTransition."""
+    with database.session() as session:
+        job = _asked_for(session, job_id, kind)
+        if job.status == "queued":
+            transitions.pause(session, job)
+        elif job.status == "running" and not job.cancel_requested:
+            transitions.update(session, Job.id == job_id, pause_requested=True)
+        else:
+            status = "being cancelled" if job.cancel_requested and not job.done else job.status
+            raise IllegalTransition(job_id, status, "paused")
+        session.refresh(job)
+    return job
+
+
+def resume(database: Database, job_id: str, kind: Kind) -> Job:
+    """A paused job is queued again; a pause that is asked for and not carried out yet is taken
+    back. Raises JobNotFound and IllegalTransition."""
+    with database.session() as session:
+        job = _asked_for(session, job_id, kind)
+        if job.status == "paused":
+            transitions.update(session, Job.id == job_id, status="queued", queued_at=now())
+            transitions.tell_all(session, job_id, "queued", step=job.checkpoint_step or 0)
+        elif job.status == "running" and job.pause_requested:
+            transitions.update(session, Job.id == job_id, pause_requested=False)
+        else:
+            raise IllegalTransition(job_id, job.status, "resumed")
+        session.refresh(job)
+    return job
+
+
+def delete_job(database: Database, job_id: str, kind: Kind) -> None:
+    """Forget one that is done; the artefacts are the caller's to remove. Raises JobNotFound and
+    IllegalTransition."""
+    job = get_job(database, job_id, kind)
+    if not job.done:
+        raise IllegalTransition(job_id, job.status, "deleted")
+    with database.session() as session:
+        session.execute(sa.delete(Job).where(Job.id == job_id))
+        forget_events(session, job_id)
+        forget_checkpoints(session, job_id)
+
+
+def _asked_for(session: Session, job_id: str, kind: Kind | None) -> Job:
+    job: Job | None = session.get(Job, job_id, with_for_update=True)
+    if job is None or kind not in (None, job.kind):
+        raise JobNotFound(job_id)
+    return job
+
+
+def _unfinished_job_for(session: Session, model_name: str) -> str | None:
+    return session.scalars(
+        sa.select(Job.id).where(_will_make_a_model(), Job.model_name == model_name)
+    ).first()
+
+
+def _will_make_a_model() -> sa.ColumnElement[bool]:
+    return sa.and_(Job.kind == "train", Job.status.not_in(DONE))
+
+
+def _new_job(
+    kind: Kind, model_name: str, config: dict[str, Any], dataset: str | None = None
+) -> Job:
+    at = now()
+    return Job(
+        id=new_job_id(),
+        kind=kind,
+        status="queued",
+        dataset=dataset,
+        model_name=model_name,
+        config=config,
+        options={},
+        priority=DEFAULT_PRIORITY,
+        progress={},
+        fence=0,
+        attempts=0,
+        cancel_requested=False,
+        pause_requested=False,
+        created_at=at,
+        queued_at=at,
+        updated_at=at,
+        version=1,
+    )
+
+
+def new_job_id() -> str:
+    """Sorts by time of creation, to the microsecond."""
+    return f"job_{time.time_ns() // 1000:013x}{secrets.token_hex(4)}"
+
+
+def model_names(database: Database) -> set[str]:
+    """All that are taken, by models or by jobs that may still make one."""
+    with database.session() as session:
+        return _model_names(session)
+
+
+def free_model_name(database: Database, dataset: str) -> str:
+    """The data set's name and the first number that nothing has taken: digits-1, digits-2, ..."""
+    with database.session() as session:
+        return _free_model_name(session, dataset)
+
+
+def _model_names(session: Session) -> set[str]:
+    wanted = session.scalars(sa.select(Job.model_name).where(_will_make_a_model()))
+    made = session.scalars(sa.select(ModelRecord.name))
+    return {*wanted, *made}
+
+
+def _free_model_name(session: Session, dataset: str) -> str:
+    taken = _model_names(session)
+    names = (f"{dataset[:MAX_STEM]}-{number}" for number in count(1))
+    return next(name for name in names if name not in taken)

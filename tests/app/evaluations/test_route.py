@@ -1,0 +1,129 @@
+"""POST /evaluations: a real worker says how good a model is."""
+
+import io
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+DIGITS = Path(__file__).parents[3] / "examples" / "digits" / "digits.zip"
+NET = {"block_out_channels": [16, 16], "norm_num_groups": 4, "attention_head_dim": 16}
+
+
+def finished(service, answer):
+    assert answer.status_code == 202, answer.text
+    for _ in range(5):  # minutes
+        job = service.get(answer.headers["location"], params={"wait": 60}).json()
+        if job["done"]:
+            return job
+    pytest.fail(f"not done after a long wait: {job}")
+
+
+@pytest.fixture(scope="module")
+def model(service):
+    """A net that has hardly learned anything."""
+    service.put("/datasets/digits", content=DIGITS.read_bytes()).raise_for_status()
+    request = {"dataset": "digits", "model_name": "young", "steps": 20, "net": NET}
+    job = finished(service, service.post("/train-jobs", json=request))
+    assert job["status"] == "succeeded", job["error"]
+    return "young"
+
+
+def test_a_model_is_compared_with_what_it_learned_from(service, model):
+    request = {"model": model, "num_images": 100, "num_inference_steps": 5, "likelihood_images": 8}
+    job = finished(service, service.post("/evaluations", json=request))
+    assert job["status"] == "succeeded", job["error"]
+    assert job["dataset"] == "digits"
+    assert job["progress"] == {"stage": "done", "progress": 1.0}
+    result = job["result"]
+    assert result["features"] == "classifier"
+    assert result["feature_accuracy"] > 0.8
+    assert result["made"]["num_images"] == result["real"]["num_images"] == 100
+    assert result["made"]["frechet"] > 2 * result["real"]["frechet"]
+    assert result["made"]["pixel_frechet"] > 2 * result["real"]["pixel_frechet"]
+    assert 1.0 < result["memorisation"]["unseen"] < 3.0
+    assert 0.0 < result["likelihood"]["bits_per_dimension"] < 20.0
+    assert result["likelihood"]["num_images"] == 8
+
+    picture = service.get(job["links"]["neighbours"])
+    assert picture.headers["content-type"] == "image/png"
+    assert Image.open(io.BytesIO(picture.content)).width > 100
+
+    scores = service.get(f"/models/{model}").json()["details"]["scores"]
+    assert scores == {**result, "evaluation": job["id"]}
+    assert service.get("/evaluations").json()["items"][0]["id"] == job["id"]
+
+
+def test_the_same_request_finds_the_same_numbers(service, model):
+    request = {
+        "model": model,
+        "num_images": 50,
+        "num_inference_steps": 2,
+        "features": "random",
+        "likelihood_images": 0,
+    }
+    one, two = (finished(service, service.post("/evaluations", json=request)) for _ in range(2))
+    assert one["id"] != two["id"]
+    for result in (one["result"], two["result"]):
+        del result["seconds"]
+    assert one["result"] == two["result"]
+    assert one["result"]["likelihood"] is None
+
+
+def test_a_running_evaluation_can_be_cancelled(service, model):
+    request = {"model": model, "num_images": 20_000, "num_inference_steps": 500}
+    job = service.post("/evaluations", json=request).json()
+    assert service.post(job["links"]["cancel"]).status_code == 202
+    job = service.get(job["links"]["self"], params={"wait": 60}).json()
+    assert job["status"] == "cancelled"
+    assert service.get(f"/evaluations/{job['id']}/neighbours").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "pointer"),
+    [
+        ({"model": "nobody"}, 404, None),
+        ({"dataset": "nothing"}, 404, None),
+        ({"num_images": 7}, 422, "/num_images"),
+        ({"features": "inception"}, 422, "/features"),
+        ({"features": "vision_transformer"}, 422, "/features"),
+        ({"sampler": "consistency"}, 422, "/sampler"),
+        ({"guidance_scale": 21}, 422, "/guidance_scale"),
+        ({"colour": "red"}, 422, "/colour"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_is_refused_by_name(service, model, change, status, pointer):
+    answer = service.post("/evaluations", json={"model": model, **change})
+    assert answer.status_code == status, answer.text
+    if pointer:
+        assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+@pytest.mark.parametrize(("seed", "is_known"), [(0, True), (1, False)])
+def test_what_the_teacher_learned_from_is_not_unseen(service, model, seed, is_known):
+    """With another seed the student's held-out images are among those of its teacher."""
+    name = f"student-{seed}"
+    request = {"distill": model, "model_name": name, "steps": 3, "seed": seed}
+    assert finished(service, service.post("/train-jobs", json=request))["status"] == "succeeded"
+    request = {"model": name, "num_images": 20, "features": "pixels", "likelihood_images": 0}
+    result = finished(service, service.post("/evaluations", json=request))["result"]
+    assert (result["memorisation"]["unseen"] is not None) == is_known
+
+
+def test_an_uploaded_model_needs_a_data_set_to_be_compared_with(service, model):
+    archive = service.get(f"/models/{model}/download").content
+    service.put("/models/guest", content=archive).raise_for_status()
+    answer = service.post("/evaluations", json={"model": "guest"})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == "/dataset"
+    request = {
+        "model": "guest",
+        "dataset": "digits",
+        "num_images": 20,
+        "num_inference_steps": 2,
+        "features": "pixels",
+    }
+    result = finished(service, service.post("/evaluations", json=request))["result"]
+    assert result["memorisation"]["unseen"] is None  # nobody knows what it learned from
+    assert result["likelihood"] is None

@@ -1,0 +1,38 @@
+"""Graphs of CUDA against the calls that they stand for."""
+
+import pytest
+import torch
+from torch import nn
+
+from models.compile.cuda_graphs import GraphMaker
+from models.compile.library import Variant
+from models.nets.unet import UNet, UNetConfig
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+CONFIG = UNetConfig(1, 1, (8, 8), norm_num_groups=4, attention_head_dim=4, num_class_embeds=3)
+
+
+def net_of(dtype):
+    torch.manual_seed(0)
+    net = UNet(CONFIG).eval().requires_grad_(False)
+    nn.init.normal_(net.conv_out.weight, std=0.1)
+    return net.to("cuda", getattr(torch, dtype)).to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@torch.inference_mode()
+def test_graphs_of_several_widths_give_what_the_network_gives(dtype):
+    net, maker, graphs = net_of(dtype), GraphMaker(min_calls=2), {}
+    for width in (1, 4):
+        variant = Variant(CONFIG, (8, 8), width, dtype, 1)
+        assert maker.call(variant, net) is None
+        assert maker.call(variant, net) is None
+        graphs[width] = maker.call(variant, net)
+    for seed in range(3):
+        for width, graphed in graphs.items():
+            torch.manual_seed(seed)
+            x = torch.randn(width, 1, 8, 8, device="cuda", dtype=getattr(torch, dtype))
+            c_noise = 1000 * torch.rand(width, device="cuda")
+            label = torch.randint(3, (width,), device="cuda")
+            torch.testing.assert_close(graphed(x, c_noise, label), net(x, c_noise, label))

@@ -1,0 +1,580 @@
+"""Models on disk, against diffusers: it reads what we write, and we read what it writes."""
+
+import hashlib
+import json
+import stat
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMPipeline,
+    DDPMScheduler,
+    EDMEulerScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    ScoreSdeVeScheduler,
+    UNet2DModel,
+)
+from safetensors.torch import load_file, save_file
+
+from models.diffusion.model import DiffusionModel, ModelConfig
+from models.diffusion.prediction import PredictionType
+from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
+from models.nets.unet import UNet, UNetConfig
+from models.pipeline.folder import (
+    WEIGHTS,
+    extract_model_archive,
+    load_model,
+    read_metadata,
+    save_model,
+    weights_digest,
+    write_model_archive,
+)
+
+NET = UNetConfig(
+    in_channels=1,
+    out_channels=1,
+    block_out_channels=(8, 16),
+    norm_num_groups=4,
+    attention_head_dim=8,
+)
+# NET in diffusers' words.
+PEER = {
+    "sample_size": 8,
+    "in_channels": 1,
+    "out_channels": 1,
+    "block_out_channels": (8, 16),
+    "layers_per_block": 1,
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D"),
+    "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
+    "norm_num_groups": 4,
+}
+LINEAR = ScheduleConfig(num_train_timesteps=100)
+
+
+def a_model(
+    prediction_type: PredictionType = "epsilon",
+    schedule: ScheduleConfig = LINEAR,
+    class_names: tuple[str, ...] = (),
+    image_size: tuple[int, int] = (8, 8),
+) -> DiffusionModel:
+    """A small net with random weights, the last layer's too."""
+    net_config = replace(NET, num_class_embeds=len(class_names) + 1 if class_names else None)
+    torch.manual_seed(0)
+    net = UNet(net_config).eval()
+    torch.nn.init.normal_(net.conv_out.weight, std=0.05)
+    config = ModelConfig(net_config, schedule, prediction_type, 0.3, image_size, class_names)
+    return DiffusionModel(config, net)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save_model(a_model(), tmp_path / "model", {})
+    return tmp_path / "model"
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    """A bare UNet2DModel, written by diffusers."""
+    torch.manual_seed(0)
+    UNet2DModel(**PEER).save_pretrained(tmp_path / "foreign")
+    return tmp_path / "foreign"
+
+
+def edit_json(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def edit_weights(path: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    weights = load_file(path)
+    change(weights)
+    save_file(weights, path)
+
+
+@torch.inference_mode()
+def largest_difference(model: DiffusionModel, peer: UNet2DModel) -> float:
+    config = model.config
+    x = torch.randn(2, config.net.in_channels, *config.image_size)
+    t = torch.tensor([3.0, 87.0])
+    label = torch.tensor([0, model.null_label]) if config.class_names else None
+    expected = peer.eval()(x, t, class_labels=label).sample
+    assert expected.std() > 1e-3
+    return float((model.net(x, t, label) - expected).abs().max())
+
+
+# diffusers reads what we write --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "x0", "v"])
+def test_diffusers_runs_an_exported_model(tmp_path: Path, prediction_type: PredictionType) -> None:
+    model = a_model(prediction_type, image_size=(8, 12))
+    save_model(model, tmp_path / "model", {})
+    pipeline = DDPMPipeline.from_pretrained(tmp_path / "model")
+    pipeline.set_progress_bar_config(disable=True)
+    images = pipeline(batch_size=2, num_inference_steps=3, output_type="np").images
+    assert images.shape == (2, 8, 12, 1)
+    assert np.isfinite(images).all()
+    assert largest_difference(model, pipeline.unet) < 1e-5
+    expected = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
+    assert pipeline.scheduler.config.prediction_type == expected[prediction_type]
+
+
+@pytest.mark.parametrize("steps", [50, 1000])
+@pytest.mark.parametrize("zero_snr", [False, True])
+@pytest.mark.parametrize("name", ["linear", "scaled_linear", "cosine", "sigmoid"])
+def test_diffusers_has_the_same_alphas_cumprod(
+    tmp_path: Path, name: Any, zero_snr: bool, steps: int
+) -> None:
+    schedule = ScheduleConfig(name, steps, rescale_zero_terminal_snr=zero_snr)
+    save_model(a_model("v", schedule), tmp_path / "model", {})
+    scheduler = DDPMScheduler.from_pretrained(tmp_path / "model", subfolder="scheduler")
+    expected = NoiseSchedule.from_config(schedule).alphas_cumprod[1:]
+    np.testing.assert_allclose(scheduler.alphas_cumprod.numpy(), expected, rtol=0, atol=1e-6)
+    if zero_snr:
+        assert scheduler.alphas_cumprod[-1] == 0
+
+
+def test_diffusers_knows_an_edm_models_noise_levels(tmp_path: Path) -> None:
+    schedule = ScheduleConfig("edm", 50, sigma_min=0.01, sigma_max=20.0, rho=5.0)
+    save_model(a_model("edm", schedule), tmp_path / "model", {})
+    scheduler = EDMEulerScheduler.from_pretrained(tmp_path / "model", subfolder="scheduler")
+    scheduler.set_timesteps(50)
+    expected = NoiseSchedule.from_config(schedule).sigma[::-1]
+    np.testing.assert_allclose(scheduler.sigmas.numpy(), expected, rtol=1e-5)
+    assert scheduler.config.sigma_data == 0.3
+
+
+def test_diffusers_knows_a_flow_models_noise_levels(tmp_path: Path) -> None:
+    schedule = ScheduleConfig("flow", 50)
+    save_model(a_model("flow", schedule), tmp_path / "model", {})
+    scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(
+        tmp_path / "model", subfolder="scheduler"
+    )
+    expected = NoiseSchedule.from_config(schedule).sigma[:0:-1]
+    np.testing.assert_allclose(scheduler.sigmas.numpy(), expected, atol=1e-6)
+
+
+# We read what we write ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("prediction_type", "schedule"),
+    [
+        ("epsilon", LINEAR),
+        ("x0", ScheduleConfig("cosine", 100)),
+        ("v", ScheduleConfig("sigmoid", 100, rescale_zero_terminal_snr=True)),
+        ("flow", ScheduleConfig("flow", 100)),
+        ("edm", ScheduleConfig("edm", 100, sigma_min=0.01, sigma_max=20.0, rho=5.0)),
+    ],
+)
+@pytest.mark.parametrize("class_names", [(), ("cat", "dog")])
+def test_a_model_comes_back_bit_for_bit(
+    tmp_path: Path,
+    prediction_type: PredictionType,
+    schedule: ScheduleConfig,
+    class_names: tuple[str, ...],
+) -> None:
+    model = a_model(prediction_type, schedule, class_names, image_size=(8, 12))
+    save_model(model, tmp_path / "model", {})
+    loaded = load_model(tmp_path / "model")
+    assert loaded.config == model.config
+    assert not loaded.net.training
+    before, after = model.net.state_dict(), loaded.net.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_metadata_comes_back(tmp_path: Path, foreign: Path) -> None:
+    save_model(a_model(), tmp_path / "model", {"dataset": "digits", "steps": 100})
+    assert read_metadata(tmp_path / "model") == {"dataset": "digits", "steps": 100}
+    assert read_metadata(foreign) == {}
+
+
+def test_the_digest_is_that_of_the_weights(tmp_path: Path, saved: Path, foreign: Path) -> None:
+    data = (saved / "unet" / WEIGHTS).read_bytes()
+    assert weights_digest(saved) == hashlib.sha256(data).hexdigest()
+    save_model(a_model(), tmp_path / "again", {"note": "same weights"})
+    assert weights_digest(tmp_path / "again") == weights_digest(saved)
+    assert weights_digest(foreign) != weights_digest(saved)
+
+
+def test_a_failed_save_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        save_model(a_model(), tmp_path / "model", {"not json": object()})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_saved_model_is_not_overwritten(tmp_path: Path, saved: Path) -> None:
+    before = contents(saved)
+    with pytest.raises(OSError, match="not empty"):
+        save_model(a_model("v"), saved, {})
+    assert contents(saved) == before
+    assert list(tmp_path.iterdir()) == [saved]
+
+
+# We read what diffusers writes --------------------------------------------------------------------
+
+
+def test_a_bare_unet_loads(foreign: Path) -> None:
+    model = load_model(foreign)
+    assert model.config.schedule == ScheduleConfig("linear", 1000, 1e-4, 0.02)
+    assert model.config.prediction_type == "epsilon"
+    assert model.config.image_size == (8, 8)
+    assert model.config.class_names == ()
+    assert largest_difference(model, UNet2DModel.from_pretrained(foreign)) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "schedule", "prediction_type"),
+    [
+        (
+            DDPMScheduler(num_train_timesteps=200, beta_end=0.03, prediction_type="sample"),
+            ScheduleConfig("linear", 200, 1e-4, 0.03),
+            "x0",
+        ),
+        (
+            DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
+            ScheduleConfig("cosine", 1000),
+            "epsilon",
+        ),
+        (
+            DDIMScheduler(
+                beta_schedule="scaled_linear",
+                prediction_type="v_prediction",
+                rescale_betas_zero_snr=True,
+            ),
+            ScheduleConfig("scaled_linear", rescale_zero_terminal_snr=True),
+            "v",
+        ),
+    ],
+    ids=["linear", "cosine", "scaled_linear"],
+)
+def test_a_pipeline_loads_with_its_schedule(
+    tmp_path: Path, scheduler: Any, schedule: ScheduleConfig, prediction_type: str
+) -> None:
+    unet = UNet2DModel(**PEER)
+    DDPMPipeline(unet, scheduler).save_pretrained(tmp_path / "pipeline")
+    model = load_model(tmp_path / "pipeline")
+    assert model.config.schedule == schedule
+    assert model.config.prediction_type == prediction_type
+    np.testing.assert_allclose(
+        scheduler.alphas_cumprod.numpy(), model.schedule.alphas_cumprod[1:], rtol=0, atol=1e-5
+    )
+    assert largest_difference(model, unet) < 1e-5
+
+
+def test_an_edm_scheduler_says_what_the_net_predicts(foreign: Path) -> None:
+    scheduler = EDMEulerScheduler(sigma_min=0.01, sigma_max=10.0, sigma_data=0.4, rho=6.0)
+    scheduler.save_pretrained(foreign / "scheduler")
+    config = load_model(foreign).config
+    assert config.schedule == ScheduleConfig("edm", sigma_min=0.01, sigma_max=10.0, rho=6.0)
+    assert (config.prediction_type, config.sigma_data) == ("edm", 0.4)
+
+
+def test_classes_without_names_are_numbered(tmp_path: Path) -> None:
+    peer = UNet2DModel(**PEER, num_class_embeds=4)
+    peer.save_pretrained(tmp_path / "peer")
+    model = load_model(tmp_path / "peer")
+    assert model.config.class_names == ("0", "1", "2")
+    assert largest_difference(model, peer) < 1e-5
+
+
+def test_what_a_config_leaves_out_is_diffusers_default(foreign: Path) -> None:
+    path = foreign / "config.json"
+    said = json.loads(path.read_text())
+    for field in ("attention_head_dim", "norm_eps", "freq_shift", "flip_sin_to_cos"):
+        del said[field]
+    path.write_text(json.dumps(said))
+    assert largest_difference(load_model(foreign), UNet2DModel.from_pretrained(foreign)) < 1e-5
+
+
+@pytest.mark.parametrize("convolutions", [False, True])
+def test_attention_names_of_old_are_understood(foreign: Path, convolutions: bool) -> None:
+    expected = load_model(foreign).net.state_dict()
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+    def age(weights: dict[str, torch.Tensor]) -> None:
+        for name in [n for n in weights if ".to_" in n]:
+            tensor = weights.pop(name)
+            for new, former in old.items():
+                name = name.replace(f".{new}.", f".{former}.")
+            if convolutions and tensor.ndim == 2:
+                tensor = tensor[:, :, None, None].contiguous()
+            weights[name] = tensor
+
+    edit_weights(foreign / WEIGHTS, age)
+    assert any(".query." in name for name in load_file(foreign / WEIGHTS))
+    loaded = load_model(foreign).net.state_dict()
+    assert all(torch.equal(loaded[name], expected[name]) for name in expected)
+
+
+def test_half_precision_weights_become_single(foreign: Path) -> None:
+    edit_weights(foreign / WEIGHTS, lambda w: w.update({k: v.half() for k, v in w.items()}))
+    assert {p.dtype for p in load_model(foreign).net.parameters()} == {torch.float32}
+
+
+# Refusals -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("act_fn", "mish", "act_fn is 'mish'"),
+        ("time_embedding_type", "fourier", "time_embedding_type is 'fourier'"),
+        ("class_embed_type", "timestep", "class_embed_type is 'timestep'"),
+        ("center_input_sample", True, "center_input_sample is True"),
+        ("downsample_type", "resnet", "downsample_type is 'resnet'"),
+        ("mid_block_scale_factor", 1.4, "mid_block_scale_factor is 1.4"),
+        ("down_block_types", ["SkipDownBlock2D", "DownBlock2D"], "holds 'SkipDownBlock2D'"),
+        ("out_channels", 2, "out_channels is 2; it must equal in_channels, 1"),
+        ("sample_size", 9, "image_size is 9 x 9"),
+        ("layers_per_block", 100, r"layers_per_block is 100; it must lie in 1\.\.8"),
+        ("layers_per_block", "two", "layers_per_block is 'two'; it must be a whole number"),
+        ("norm_num_groups", None, "norm_num_groups is None; it must be a whole number"),
+        ("norm_num_groups", 0, "norm_num_groups is 0; it must lie in"),
+        ("block_out_channels", None, "malformed"),
+        ("sample_size", -8, "image_size is -8; it must lie in 1..512"),
+        ("sample_size", [8.0, 8.0], "image_size is 8.0; it must be a whole number"),
+        ("sample_size", [8, 8, 8], "image_size has 3 entries"),
+    ],
+)
+def test_an_unsupported_net_is_refused_by_name(
+    foreign: Path, field: str, value: object, message: str
+) -> None:
+    edit_json(foreign / "config.json", **{field: value})
+    with pytest.raises(ValueError, match=message):
+        load_model(foreign)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        (DDPMScheduler(trained_betas=[0.1, 0.2]), "trained_betas is"),
+        (DDPMScheduler(beta_schedule="sigmoid"), "beta_schedule is 'sigmoid'"),
+        (ScoreSdeVeScheduler(), "_class_name is 'ScoreSdeVeScheduler'"),
+        (FlowMatchEulerDiscreteScheduler(), "_class_name is 'FlowMatchEulerDiscreteScheduler'"),
+        (EDMEulerScheduler(prediction_type="v_prediction"), "prediction_type is 'v_prediction'"),
+        (EDMEulerScheduler(sigma_schedule="exponential"), "sigma_schedule is 'exponential'"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else "",
+)
+def test_an_unsupported_scheduler_is_refused_by_name(
+    foreign: Path, scheduler: Any, message: str
+) -> None:
+    scheduler.save_pretrained(foreign / "scheduler")
+    with pytest.raises(ValueError, match=message):
+        load_model(foreign)
+
+
+def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
+    UNet2DModel(**PEER).save_pretrained(tmp_path / "peer", safe_serialization=False)
+    with pytest.raises(
+        ValueError, match=r"there is diffusion_pytorch_model\.bin.*safetensors only"
+    ):
+        load_model(tmp_path / "peer")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("conv_in.bias"), "lack the tensor 'conv_in.bias'"),
+        (lambda w: w.update({"extra.weight": torch.zeros(1)}), "hold 'extra.weight'"),
+        (
+            lambda w: w.update({"conv_in.bias": torch.zeros(9)}),
+            r"'conv_in.bias' has shape \(9,\); the net needs \(8,\)",
+        ),
+        (
+            lambda w: w.update({"conv_in.weight": torch.zeros(1, 8, 3, 3)}),
+            r"'conv_in.weight' has shape \(1, 8, 3, 3\)",
+        ),
+        (lambda w: w["conv_in.bias"].fill_(torch.nan), "'conv_in.bias' holds NaN"),
+    ],
+    ids=["missing", "surplus", "size", "transposed", "nan"],
+)
+def test_a_wrong_tensor_is_named(saved: Path, change: Any, message: str) -> None:
+    edit_weights(saved / "unet" / WEIGHTS, change)
+    with pytest.raises(ValueError, match=message):
+        load_model(saved)
+
+
+def test_a_config_larger_than_its_weights_costs_no_memory(foreign: Path) -> None:
+    edit_json(foreign / "config.json", block_out_channels=[2048, 2048], layers_per_block=8)
+    with pytest.raises(ValueError, match=r"has shape .*; the net needs \(2048"):
+        load_model(foreign)
+
+
+def test_damaged_files_are_named(saved: Path) -> None:
+    weights = saved / "unet" / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=f"{WEIGHTS} is not a safetensors file"):
+        load_model(saved)
+    (saved / "diffusion.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"diffusion\.json is incomplete.*schedule"):
+        load_model(saved)
+    (saved / "unet" / "config.json").write_text("not json")
+    with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
+        load_model(saved)
+    (saved / "unet" / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"config\.json is missing"):
+        load_model(saved)
+
+
+# Archives -----------------------------------------------------------------------------------------
+
+
+def a_zip(path: Path, files: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(path, "w", compression) as file:
+        for name, data in files.items():
+            file.writestr(name, data)
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def test_a_model_survives_its_archive(tmp_path: Path, saved: Path) -> None:
+    write_model_archive(saved, tmp_path / "model.zip")
+    extract_model_archive(tmp_path / "model.zip", tmp_path / "copy")
+    assert contents(tmp_path / "copy") == contents(saved)
+    assert load_model(tmp_path / "copy").config == load_model(saved).config
+
+
+def test_one_folder_around_everything_is_dropped(tmp_path: Path, saved: Path) -> None:
+    files = {f"my model/{name}": data for name, data in contents(saved).items()}
+    extract_model_archive(a_zip(tmp_path / "model.zip", files), tmp_path / "copy")
+    assert contents(tmp_path / "copy") == contents(saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("../config.json", "leaves the archive"),
+        ("unet/../../config.json", "leaves the archive"),
+        ("..\\config.json", "leaves the archive"),
+        ("/etc/config.json", "leaves the archive"),
+        ("unet/model.bin", "'unet/model.bin' is no part of a model; .* safetensors only"),
+        ("model.pt", "no part of a model"),
+        ("model.ckpt", "no part of a model"),
+        ("model.pkl", "no part of a model"),
+        ("inner.zip", "no part of a model"),
+        ("config.json.tar", "no part of a model"),
+        ("Makefile", "no part of a model"),
+        ("a" * 300 + ".json", "longer than 200 characters"),
+    ],
+)
+def test_a_file_that_has_no_place_in_a_model_is_refused(
+    tmp_path: Path, name: str, message: str
+) -> None:
+    archive = a_zip(tmp_path / "model.zip", {"config.json": b"{}", name: b"x"})
+    (tmp_path / "inside").mkdir()
+    with pytest.raises(ValueError, match=message):
+        extract_model_archive(archive, tmp_path / "inside" / "copy")
+    assert contents(tmp_path / "inside") == {}
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_a_file_without_a_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "nameless.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a.json", "{}")
+    path.write_bytes(path.read_bytes().replace(b"a.json", b"\0.json"))
+    with pytest.raises(ValueError, match="is no part of a model"):
+        extract_model_archive(path, tmp_path / "model")
+
+
+def test_an_archive_that_lost_its_beginning_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "headless.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("config.json", "{}" * 200)
+    path.write_bytes(path.read_bytes()[100:])
+    with pytest.raises(ValueError, match="not a zip archive, or it is damaged"):
+        extract_model_archive(path, tmp_path / "model")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"in_channels": ' + "9" * 5000 + "}"])
+def test_json_that_python_cannot_hold_is_refused(foreign: Path, text: str) -> None:
+    (foreign / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
+        load_model(foreign)
+
+
+def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("config.json")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as file:
+        file.writestr(link, "/etc/passwd")
+    with pytest.raises(ValueError, match=r"'config\.json' is a symbolic link"):
+        extract_model_archive(tmp_path / "model.zip", tmp_path / "copy")
+
+
+def test_too_many_files_are_refused(tmp_path: Path) -> None:
+    archive = a_zip(tmp_path / "model.zip", {f"{i}.txt": b"" for i in range(65)})
+    with pytest.raises(ValueError, match="65 files; at most 64"):
+        extract_model_archive(archive, tmp_path / "copy")
+
+
+def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
+    files = {"a.txt": bytes(600), "b.txt": bytes(600)}
+    archive = a_zip(tmp_path / "model.zip", files, zipfile.ZIP_DEFLATED)
+    extract_model_archive(archive, tmp_path / "fits", max_bytes=1200)
+    with pytest.raises(ValueError, match="more than 1199 bytes"):
+        extract_model_archive(archive, tmp_path / "copy", max_bytes=1199)
+
+
+def test_an_archive_that_understates_its_size_is_refused(tmp_path: Path) -> None:
+    archive = a_zip(tmp_path / "model.zip", {"a.txt": bytes(100_000)}, zipfile.ZIP_DEFLATED)
+    true, false = (100_000).to_bytes(4, "little"), (10).to_bytes(4, "little")
+    assert true in archive.read_bytes()
+    archive.write_bytes(archive.read_bytes().replace(true, false))
+    with pytest.raises(ValueError, match=r"damaged|more than"):
+        extract_model_archive(archive, tmp_path / "copy", max_bytes=1000)
+    assert sum(len(data) for data in contents(tmp_path / "copy").values()) <= 1000
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")  # zipfile's, on writing the case
+def test_a_name_given_twice_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "model.zip", "w") as file:
+        file.writestr("config.json", "{}")
+        file.writestr("config.json", "[]")
+    with pytest.raises(ValueError, match="damaged"):
+        extract_model_archive(tmp_path / "model.zip", tmp_path / "copy")
+
+
+def test_a_file_that_is_also_a_folder_is_refused(tmp_path: Path) -> None:
+    archive = a_zip(tmp_path / "model.zip", {"unet.json": b"{}", "unet.json/config.json": b"{}"})
+    with pytest.raises(ValueError, match="damaged"):
+        extract_model_archive(archive, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80\x04pickle", b"PK\x03\x04 and then nothing"])
+def test_what_is_not_a_zip_is_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "model.zip").write_bytes(data)
+    with pytest.raises(ValueError, match="not a zip archive"):
+        extract_model_archive(tmp_path / "model.zip", tmp_path / "copy")
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_damaged_zip_is_refused(tmp_path: Path, compression: int) -> None:
+    text = b"".join(b"%d " % i for i in range(2000))
+    archive = a_zip(tmp_path / "model.zip", {"a.txt": text}, compression)
+    data = bytearray(archive.read_bytes())
+    data[100:200] = b"\xff" * 100
+    archive.write_bytes(data)
+    with pytest.raises(ValueError, match="damaged"):
+        extract_model_archive(archive, tmp_path / "copy")
+
+
+def test_an_empty_archive_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="empty"):
+        extract_model_archive(a_zip(tmp_path / "model.zip", {}), tmp_path / "copy")

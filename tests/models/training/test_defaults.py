@@ -1,0 +1,100 @@
+"""What is chosen for which data, time and device."""
+
+import pytest
+
+from models.training.config import resolve_config
+from models.training.defaults import DEVICES, DatasetFacts, Situation, choose, default_image_size
+
+DIGITS = DatasetFacts(1797, 1, (8, 8), tuple("0123456789"))
+PHOTOS = DatasetFacts(60_000, 3, (32, 32), ())
+FEW = DatasetFacts(200, 3, (256, 256), ("a", "b"))
+
+
+@pytest.mark.parametrize("facts", [DIGITS, PHOTOS, FEW])
+@pytest.mark.parametrize("minutes", [0.5, 10.0, 600.0, None])
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_choice_has_a_reason_and_makes_a_config(facts, minutes, device):
+    budget = {"steps": 100} if minutes is None else {"minutes": minutes}
+    config = resolve_config(facts, device=device, **budget)
+    chosen = choose(
+        Situation(
+            facts, config.image_size, len(facts.class_names), minutes, budget.get("steps"), device
+        )
+    )
+    for name, choice in chosen.items():
+        assert getattr(config, name) == choice.value
+        assert config.reasons[name] == choice.reason
+        assert choice.reason
+
+
+def test_what_the_caller_insists_on_needs_no_reason():
+    config = resolve_config(DIGITS, minutes=1, batch_size=7, net={"dropout": 0.5})
+    assert config.batch_size == 7
+    assert config.net.dropout == 0.5
+    assert config.net.block_out_channels == resolve_config(DIGITS, minutes=1).net.block_out_channels
+    assert not {"batch_size", "net"} & set(config.reasons)
+    assert "learning_rate" in resolve_config(DIGITS, minutes=1).reasons
+
+
+def test_a_net_that_is_trained_already_takes_smaller_steps_and_says_why():
+    new, distilled = (
+        resolve_config(DIGITS, minutes=1, objective=o) for o in ("denoising", "consistency")
+    )
+    assert distilled.learning_rate == new.learning_rate / 2
+    assert "trained already" in distilled.reasons["learning_rate"]
+
+
+def test_the_learning_rate_is_that_of_the_net_that_was_asked_for():
+    wide = resolve_config(DIGITS, minutes=1, net={"block_out_channels": (128, 128)})
+    assert wide.learning_rate == pytest.approx(1e-3)
+    assert wide.reasons["learning_rate"].endswith("at 128")
+
+
+@pytest.mark.parametrize(
+    ("facts", "given", "chosen"),
+    [
+        (DIGITS, {}, "uniform"),
+        (PHOTOS, {}, "learned"),
+        (PHOTOS, {"preset": "ddpm"}, "uniform"),  # the classic objective is what it is
+        (PHOTOS, {"objective": "consistency"}, "uniform"),  # which has weights of its own
+        (PHOTOS, {"loss_weighting": "min_snr"}, "min_snr"),
+    ],
+)
+def test_the_weight_of_a_noise_level_is_learned_for_photographs(facts, given, chosen):
+    assert resolve_config(facts, minutes=10, **given).loss_weighting == chosen
+
+
+def test_a_gpu_gets_a_wider_net_and_half_precision():
+    cpu, gpu = (resolve_config(PHOTOS, minutes=30, device=d) for d in ("cpu", "cuda"))
+    assert gpu.net.block_out_channels[0] > cpu.net.block_out_channels[0]
+    assert (cpu.precision, gpu.precision) == ("float32", "bfloat16")
+    assert (cpu.compile, gpu.compile) == (False, True)
+
+
+def test_few_images_are_varied_where_there_is_time_to_learn_them_by_heart():
+    few, many = (resolve_config(f, minutes=30, device="cuda") for f in (FEW, PHOTOS))
+    assert few.augmentation > 0.0 == many.augmentation
+    assert few.net.dropout > many.net.dropout
+    assert resolve_config(FEW, minutes=30).augmentation == 0.0
+
+
+def test_a_net_that_sees_each_image_very_often_drops_some_of_what_it_sees():
+    assert resolve_config(DIGITS, minutes=1).net.dropout == 0.0
+    assert resolve_config(DIGITS, minutes=3).net.dropout == 0.25
+    assert resolve_config(DIGITS, steps=100).net.dropout == 0.0
+    assert resolve_config(DIGITS, steps=10_000).net.dropout == 0.25
+    assert resolve_config(PHOTOS, minutes=30).net.dropout == 0.0
+
+
+def test_a_batch_is_never_wider_than_the_data():
+    assert all(
+        resolve_config(FEW, minutes=1, device=d).batch_size <= FEW.num_images for d in DEVICES
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "chosen"),
+    [((8, 8), (8, 8)), ((28, 28), (28, 28)), ((1000, 500), (64, 32)), ((33, 47), (32, 48))],
+)
+def test_the_default_size_can_be_halved(size, chosen):
+    assert default_image_size(size) == chosen

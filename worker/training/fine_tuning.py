@@ -1,0 +1,47 @@
+"""Training that begins with the weights of a model: to distil it, or on other images and perhaps
+other classes.
+
+The step count, the average and the optimiser begin anew. A class keeps its embedding by its name; a
+new one begins as "any class", or where the model knew none, with zeros, which change nothing.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from models.diffusion.model import DiffusionModel
+from models.nets.unet import UNet
+from models.training.config import TrainConfig
+from models.training.train import TrainState
+
+CLASSES = "class_embedding.weight"
+
+
+def begin_with(model: DiffusionModel, config: TrainConfig, device: str) -> TrainState:
+    """Raises ValueError where the config's net differs in more than its classes and its dropout."""
+    theirs, ours = (
+        replace(net, num_class_embeds=None, dropout=0.0) for net in (model.config.net, config.net)
+    )
+    if theirs != ours:
+        raise ValueError("net differs from that of the model to be fine-tuned")
+    weights = dict(model.net.state_dict())
+    known = weights.pop(CLASSES, None)
+    net = UNet(config.net)
+    if config.class_names:
+        width = net.class_embedding.weight.shape[1]
+        names = model.config.class_names
+        weights[CLASSES] = _rows(known, names, config.class_names, width)
+    net.load_state_dict(weights)
+    return TrainState.assemble(config, model.config.sigma_data, net, device)
+
+
+def _rows(
+    known: Tensor | None, known_names: tuple[str, ...], names: tuple[str, ...], width: int
+) -> Tensor:
+    """(K + 1, width): one for each class, and the last one for any."""
+    if known is None:
+        return torch.zeros(len(names) + 1, width)
+    place = {name: i for i, name in enumerate(known_names)}
+    any_class = len(known_names)
+    return known[[place.get(name, any_class) for name in names] + [any_class]].clone()
