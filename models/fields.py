@@ -1,18 +1,39 @@
-"""Checks of numbers that callers and files give; ValueError names the field and its bound."""
+"""The core's one refusal, and the checks that raise it.
+
+    ValueError
+    └── Invalid      a value that a caller or a file gave: its field, the value, what it must be
+"""
+
+
+class Invalid(ValueError):
+    """`{field} is {value}; {rule}`, for the caller to read.
+
+    `field` is dotted where it lies inside another, as "net.dropout"; empty where no single field
+    is at fault, and the message is then the rule alone. `rule` names the bound.
+    """
+
+    def __init__(self, field: str, value: object, rule: str, *, message: str = "") -> None:
+        super().__init__(message or (f"{field} is {_shown(value)}; {rule}" if field else rule))
+        self.field, self.value, self.rule = field, value, rule
+
+    def within(self, part: str) -> "Invalid":
+        """Return the same refusal with the field placed inside `part`, as "net.dropout"."""
+        field = f"{part}.{self.field}" if self.field else part
+        return Invalid(field, self.value, self.rule, message=f"{part}.{self}")
 
 
 def check_whole(field: str, value: object, low: int, high: int) -> None:
     if type(value) is not int:  # True is no number here, and 2.0 no count
-        raise ValueError(f"{field} is {_shown(value)}; it must be a whole number")
+        raise Invalid(field, value, "it must be a whole number")
     if not low <= value <= high:
-        raise ValueError(f"{field} is {_shown(value)}; it must lie in {low:.8g}..{high:.8g}")
+        raise Invalid(field, value, f"it must lie in {low:.8g}..{high:.8g}")
 
 
 def check_number(field: str, value: object, low: float, high: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"{field} is {_shown(value)}; it must be a number")
+        raise Invalid(field, value, "it must be a number")
     if not low <= value <= high:  # also refuses NaN
-        raise ValueError(f"{field} is {_shown(value)}; it must lie in {low:.8g}..{high:.8g}")
+        raise Invalid(field, value, f"it must lie in {low:.8g}..{high:.8g}")
 
 
 def _shown(value: object) -> str:
