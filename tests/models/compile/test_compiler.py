@@ -197,7 +197,7 @@ PARENT = """
 import sys, time
 from pathlib import Path
 from models.compile.compiler import Compiler
-from tests.models.test_compiler import VARIANT, net_of
+from tests.models.compile.test_compiler import VARIANT, net_of
 compiler = Compiler(Path(sys.argv[1]), min_calls=1)
 compiler.call(VARIANT, net_of(0))
 while compiler._process is None:
