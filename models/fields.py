@@ -1,7 +1,7 @@
 """The core's one refusal, and the checks that raise it.
 
-    ValueError
-    └── Invalid      a value that a caller or a file gave: its field, the value, what it must be
+ValueError
+└── Invalid      a value that a caller or a file gave: its field, the value, what it must be
 """
 
 

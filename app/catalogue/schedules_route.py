@@ -17,6 +17,7 @@ from app.services import services_of
 from models.diffusion.schedule import (
     MAX_TRAIN_TIMESTEPS,
     SCHEDULE_NAMES,
+    SCHEDULES,
     Float64,
     ScheduleConfig,
     ScheduleName,
@@ -26,14 +27,6 @@ router = APIRouter(prefix="/schedules", tags=["schedules"])
 
 OFFERED = ("application/json", "image/svg+xml", "image/png")
 
-_DESCRIPTIONS: dict[ScheduleName, str] = {
-    "linear": "beta rises evenly from 1e-4 to 0.02 (Ho et al. 2020)",
-    "scaled_linear": "the square root of beta rises evenly (Rombach et al. 2022)",
-    "cosine": "alphas_cumprod falls as a squared cosine (Nichol & Dhariwal 2021)",
-    "sigmoid": "alphas_cumprod falls as a sigmoid (Jabri et al. 2022)",
-    "edm": "alpha is 1 and sigma rises from 0.002 to 80 (Karras et al. 2022)",
-    "flow": "alpha = 1 - t/T and sigma = t/T (Lipman et al. 2023)",
-}
 _CACHE = {"Cache-Control": "public, max-age=3600", "Vary": "Accept"}
 _IMAGE = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
 _NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
@@ -47,7 +40,7 @@ async def list_schedules(request: Request) -> ScheduleList:
         schedules=[
             ScheduleSummary(
                 name=name,
-                description=_DESCRIPTIONS[name],
+                description=SCHEDULES[name].about,
                 is_variance_preserving=noise_schedule(ScheduleConfig(name)).is_variance_preserving,
                 default_num_train_timesteps=ScheduleConfig(name).num_train_timesteps,
                 url=f"/schedules/{name}",

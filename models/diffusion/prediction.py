@@ -20,15 +20,66 @@ prediction and schedule when the config is read.
 The functions take and give float64 arrays of any shape.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 
-from models.diffusion.schedule import Float64, NoiseSchedule
+from models.diffusion.schedule import Float64, NoiseSchedule, ScheduleName
+from models.fields import Invalid
 
 PredictionType = Literal["epsilon", "x0", "v", "flow", "edm"]
 PREDICTION_TYPES: tuple[PredictionType, ...] = get_args(PredictionType)
+
+
+Target = tuple[Float64, Float64]
+
+
+@dataclass(frozen=True)
+class PredictionKind:
+    """One row of the table above. `target(alpha, sigma, sigma_data)` is (a, b), and
+    `input_scale(sigma, sigma_data)` is c_in. `diffusers` is the name that diffusers has for it, or
+    None. `only_with` names the one schedule that it goes with, or None for any."""
+
+    target: Callable[[Float64, Float64, float], Target]
+    diffusers: str | None = None
+    only_with: ScheduleName | None = None
+    input_scale: Callable[[Float64, float], Float64] = lambda sigma, sigma_data: np.ones_like(sigma)
+
+
+def _epsilon(alpha: Float64, sigma: Float64, sigma_data: float) -> Target:
+    return np.zeros_like(sigma), np.ones_like(sigma)
+
+
+def _x0(alpha: Float64, sigma: Float64, sigma_data: float) -> Target:
+    return np.ones_like(sigma), np.zeros_like(sigma)
+
+
+def _v(alpha: Float64, sigma: Float64, sigma_data: float) -> Target:
+    return -sigma, alpha
+
+
+def _flow(alpha: Float64, sigma: Float64, sigma_data: float) -> Target:
+    return -np.ones_like(sigma), np.ones_like(sigma)
+
+
+def _edm(alpha: Float64, sigma: Float64, sigma_data: float) -> Target:
+    r = np.sqrt(np.square(sigma) + sigma_data**2)
+    return sigma / (sigma_data * r), -sigma_data / r
+
+
+def _edm_input_scale(sigma: Float64, sigma_data: float) -> Float64:
+    return np.asarray(1.0 / np.sqrt(np.square(sigma) + sigma_data**2))
+
+
+PREDICTIONS: dict[PredictionType, PredictionKind] = {
+    "epsilon": PredictionKind(_epsilon, diffusers="epsilon"),
+    "x0": PredictionKind(_x0, diffusers="sample"),
+    "v": PredictionKind(_v, diffusers="v_prediction"),
+    "flow": PredictionKind(_flow, only_with="flow"),
+    "edm": PredictionKind(_edm, only_with="edm", input_scale=_edm_input_scale),
+}
 
 
 @dataclass(frozen=True)
@@ -46,57 +97,46 @@ class Prediction:
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.type not in PREDICTION_TYPES:
-            raise ValueError(
-                f"prediction_type is {self.type!r}; it must be one of {PREDICTION_TYPES}"
-            )
+        if self.type not in PREDICTIONS:
+            raise Invalid("prediction_type", self.type, f"it must be one of {PREDICTION_TYPES}")
         if not 0 < self.sigma_data < np.inf:
-            raise ValueError(f"sigma_data is {self.sigma_data}; it must be above 0")
+            raise Invalid("sigma_data", self.sigma_data, "it must be above 0")
 
-    def target_coefficients(self, alpha: Float64, sigma: Float64) -> tuple[Float64, Float64]:
-        """(a, b) of y = a x0 + b eps."""
-        zero, one = np.zeros_like(sigma), np.ones_like(sigma)
-        match self.type:
-            case "epsilon":
-                return zero, one
-            case "x0":
-                return one, zero
-            case "v":
-                return -sigma, alpha
-            case "flow":
-                return -one, one
-            case "edm":
-                r = np.sqrt(np.square(sigma) + self.sigma_data**2)
-                return sigma / (self.sigma_data * r), -self.sigma_data / r
+    def target_coefficients(self, alpha: Float64, sigma: Float64) -> Target:
+        """Return (a, b) of y = a x0 + b eps."""
+        return PREDICTIONS[self.type].target(alpha, sigma, self.sigma_data)
 
     def denoiser_coefficients(self, alpha: Float64, sigma: Float64) -> DenoiserCoefficients:
-        """p_x, p_F and the input scale c_in at noise levels with sigma > 0."""
+        """Return p_x, p_F and the input scale c_in at noise levels with sigma > 0."""
         a, b = self.target_coefficients(alpha, sigma)
         determinant = a * sigma - b * alpha
-        if self.type == "edm":
-            c_in = 1.0 / np.sqrt(np.square(sigma) + self.sigma_data**2)
-        else:
-            c_in = np.ones_like(sigma)
+        c_in = PREDICTIONS[self.type].input_scale(sigma, self.sigma_data)
         return DenoiserCoefficients(p_x=-b / determinant, p_F=sigma / determinant, c_in=c_in)
 
     def check(self, schedule: NoiseSchedule) -> None:
-        """ValueError where the clean image cannot be read off the prediction at every t."""
-        if (self.type == "edm") != (schedule.config.name == "edm"):
-            raise ValueError(
-                f"prediction_type {self.type!r} does not go with schedule "
-                f"{schedule.config.name!r}; 'edm' goes with 'edm', and only with it"
-            )
-        if self.type == "flow" and schedule.config.name != "flow":
-            raise ValueError(
-                f"prediction_type 'flow' does not go with schedule {schedule.config.name!r}; "
-                "it needs schedule 'flow'"
-            )
+        """Refuse a schedule where the clean image cannot be read off at every t. Raises Invalid."""
+        self._check_family(schedule.config.name)
         a, b = self.target_coefficients(schedule.alpha[1:], schedule.sigma[1:])
         determinant = a * schedule.sigma[1:] - b * schedule.alpha[1:]
         singular = np.flatnonzero(np.abs(determinant) < 1e-9) + 1
         if singular.size:
             others = "'flow', 'v' or 'x0'" if schedule.config.name == "flow" else "'v' or 'x0'"
-            raise ValueError(
-                f"prediction_type {self.type!r} cannot give the clean image at t = {singular[0]} "
+            raise self._refusal(
+                f"cannot give the clean image at t = {singular[0]} "
                 f"of schedule {schedule.config.name!r}, where no signal is left; use {others}"
             )
+
+    def _check_family(self, schedule: ScheduleName) -> None:
+        only_with = PREDICTIONS[self.type].only_with
+        if "edm" in (self.type, schedule) and self.type != schedule:
+            raise self._refusal(
+                f"does not go with schedule {schedule!r}; 'edm' goes with 'edm', and only with it"
+            )
+        if only_with and schedule != only_with:
+            raise self._refusal(
+                f"does not go with schedule {schedule!r}; it needs schedule {only_with!r}"
+            )
+
+    def _refusal(self, reason: str) -> Invalid:
+        message = f"prediction_type {self.type!r} {reason}"
+        return Invalid("prediction_type", self.type, reason, message=message)

@@ -8,13 +8,14 @@ alphas_cumprod, snr and the kernel between any two times, is derived from the tw
 Knows nothing of networks, images or torch.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.fields import check_number, check_whole
+from models.fields import Invalid, check_number, check_whole
 
 ScheduleName = Literal["linear", "scaled_linear", "cosine", "sigmoid", "edm", "flow"]
 SCHEDULE_NAMES: tuple[ScheduleName, ...] = get_args(ScheduleName)
@@ -45,7 +46,7 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         if self.name not in SCHEDULE_NAMES:
-            raise ValueError(f"schedule is {self.name!r}; it must be one of {SCHEDULE_NAMES}")
+            raise Invalid("schedule", self.name, f"it must be one of {SCHEDULE_NAMES}")
         check_whole("num_train_timesteps", self.num_train_timesteps, 1, MAX_TRAIN_TIMESTEPS)
         check_number("beta_start", self.beta_start, *BETA_RANGE)
         check_number("beta_end", self.beta_end, *BETA_RANGE)
@@ -53,20 +54,26 @@ class ScheduleConfig:
         check_number("sigma_max", self.sigma_max, *SIGMA_RANGE)
         check_number("rho", self.rho, *RHO_RANGE)
         if self.beta_start > self.beta_end:
-            raise ValueError(
-                f"beta_start is {self.beta_start}; it must not exceed beta_end, {self.beta_end}"
-            )
+            rule = f"it must not exceed beta_end, {self.beta_end}"
+            raise Invalid("beta_start", self.beta_start, rule)
         if self.sigma_min >= self.sigma_max:
-            raise ValueError(
-                f"sigma_min is {self.sigma_min}; it must be below sigma_max, {self.sigma_max}"
+            raise Invalid(
+                "sigma_min", self.sigma_min, f"it must be below sigma_max, {self.sigma_max}"
             )
-        if self.rescale_zero_terminal_snr and self.name in ("edm", "flow"):
-            raise ValueError(
-                f"rescale_zero_terminal_snr does not apply to {self.name!r}; "
+        if self.rescale_zero_terminal_snr:
+            self._check_rescaling()
+
+    def _check_rescaling(self) -> None:
+        field = "rescale_zero_terminal_snr"
+        if not SCHEDULES[self.name].family.is_variance_preserving:
+            message = (
+                f"{field} does not apply to {self.name!r}; "
                 "it rescales the variance-preserving schedules"
             )
-        if self.rescale_zero_terminal_snr and self.num_train_timesteps < 2:
-            raise ValueError("rescale_zero_terminal_snr needs num_train_timesteps of at least 2")
+            raise Invalid(field, True, "", message=message)
+        if self.num_train_timesteps < 2:
+            message = f"{field} needs num_train_timesteps of at least 2"
+            raise Invalid(field, True, "", message=message)
 
 
 @dataclass(frozen=True)
@@ -79,20 +86,11 @@ class NoiseSchedule:
 
     @classmethod
     def from_config(cls, config: ScheduleConfig) -> "NoiseSchedule":
-        if config.name == "edm":
-            levels = karras_sigmas(
-                config.sigma_max, config.sigma_min, config.rho, config.num_train_timesteps
-            )
-            sigma = np.concatenate([[0.0], levels[::-1]])
-            return cls(config, np.ones_like(sigma), sigma)
-        if config.name == "flow":
-            sigma = np.arange(config.num_train_timesteps + 1) / config.num_train_timesteps
-            return cls(config, 1.0 - sigma, sigma)
-        alphas_cumprod = np.cumprod(1.0 - _betas(config))
-        if config.rescale_zero_terminal_snr:
-            alphas_cumprod = _zero_terminal_snr(np.asarray(alphas_cumprod))
-        alphas_cumprod = np.concatenate([[1.0], alphas_cumprod])
-        return cls(config, np.sqrt(alphas_cumprod), np.sqrt(1.0 - alphas_cumprod))
+        return cls(config, *SCHEDULES[config.name].tables(config))
+
+    @property
+    def family(self) -> "Family":
+        return SCHEDULES[self.config.name].family
 
     @property
     def num_train_timesteps(self) -> int:
@@ -118,29 +116,23 @@ class NoiseSchedule:
 
     @property
     def is_variance_preserving(self) -> bool:
-        return self.config.name not in ("edm", "flow")
+        return self.family.is_variance_preserving
 
     def c_noise(self, t: NDArray[np.int64]) -> Float64:
-        """What the network is told of the noise level at t >= 1: ln(sigma) / 4 for `edm` (EDM,
-        table 1), else t - 1, as diffusers counts."""
-        if self.config.name == "edm":
-            return np.asarray(np.log(self.sigma[t]) / 4.0)
-        return t.astype(np.float64) - 1.0
+        """Return the noise label that conditions the network, at t >= 1."""
+        return self.family.c_noise(t.astype(np.float64), self.sigma[t])
 
     def between(self, ratio: Float64) -> tuple[Float64, Float64, Float64, Float64]:
-        """alpha, sigma, c_noise and t of the levels with sigma / alpha = `ratio`, which may lie
-        between two rows of the tables: c_noise and t are interpolated in log-SNR. Within the
-        ratios of t = 1..T; all shaped like `ratio`."""
+        """Return alpha, sigma, c_noise and t of the levels with sigma / alpha = `ratio`.
+
+        A level may lie between two rows of the tables: c_noise and t are interpolated in log-SNR.
+        `ratio` must lie within the ratios of t = 1..T; all results are shaped like it.
+        """
         rows = np.flatnonzero(self.alpha[1:] > 0.0) + 1
         t = np.interp(np.log(ratio), np.log(self.sigma[rows] / self.alpha[rows]), rows)
-        match self.config.name:
-            case "edm":
-                return np.ones_like(ratio), ratio, np.log(ratio) / 4.0, t
-            case "flow":
-                alpha = 1.0 / (1.0 + ratio)
-            case _:
-                alpha = 1.0 / np.sqrt(1.0 + np.square(ratio))
-        return alpha, ratio * alpha, t - 1.0, t
+        alpha = self.family.alpha_of(ratio)
+        sigma = ratio * alpha
+        return alpha, sigma, self.family.c_noise(t, sigma), t
 
 
 def transition(alpha: Float64, sigma: Float64, s: int, t: int) -> tuple[float, float]:
@@ -159,21 +151,91 @@ def karras_sigmas(sigma_max: float, sigma_min: float, rho: float, n: int) -> Flo
     return np.asarray((high + ramp * (low - high)) ** rho, dtype=np.float64)
 
 
-def _betas(config: ScheduleConfig) -> Float64:
-    steps = config.num_train_timesteps
-    match config.name:
-        case "linear":  # Ho et al. 2020
-            return np.linspace(config.beta_start, config.beta_end, steps)
-        case "scaled_linear":  # Rombach et al. 2022
-            return np.linspace(config.beta_start**0.5, config.beta_end**0.5, steps) ** 2
-        case "cosine":  # Nichol & Dhariwal 2021, eq. 17
-            u = np.arange(steps + 1) / steps
-            return _betas_of(np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2)
-        case "sigmoid":  # Jabri et al. 2022, with start -3, end 3 and temperature 1
-            u = np.arange(steps + 1) / steps
-            return _betas_of(_sigmoid(3.0) - _sigmoid(6.0 * u - 3.0) + 1e-12)
-        case _:
-            raise ValueError(f"schedule {config.name!r} has no betas")
+# Families: how alpha and sigma share a noise-to-signal ratio --------------------------------------
+
+
+@dataclass(frozen=True)
+class Family:
+    """What schedules of one kind have in common.
+
+    `alpha_of(sigma / alpha)` is the signal's share at a noise-to-signal ratio. `c_noise(t, sigma)`
+    is the label that conditions the network on the noise level. `is_made_of_timesteps` is False
+    where levels are values of sigma: training then draws ln(sigma) instead of t, and sampling
+    spaces sigma instead of striding over t.
+    """
+
+    alpha_of: Callable[[Float64], Float64]
+    c_noise: Callable[[Float64, Float64], Float64]
+    is_variance_preserving: bool = False
+    is_made_of_timesteps: bool = True
+
+
+def _timestep_of_diffusers(t: Float64, sigma: Float64) -> Float64:
+    return t - 1.0
+
+
+VARIANCE_PRESERVING = Family(
+    alpha_of=lambda ratio: np.asarray(1.0 / np.sqrt(1.0 + np.square(ratio))),
+    c_noise=_timestep_of_diffusers,
+    is_variance_preserving=True,
+)
+FLOW = Family(alpha_of=lambda ratio: 1.0 / (1.0 + ratio), c_noise=_timestep_of_diffusers)
+EDM = Family(
+    alpha_of=np.ones_like,
+    c_noise=lambda t, sigma: np.asarray(np.log(sigma) / 4.0),  # EDM, table 1
+    is_made_of_timesteps=False,
+)
+
+
+# Tables: alpha and sigma of t = 0..T --------------------------------------------------------------
+
+Tables = tuple[Float64, Float64]
+
+
+def _edm(config: ScheduleConfig) -> Tables:
+    levels = karras_sigmas(
+        config.sigma_max, config.sigma_min, config.rho, config.num_train_timesteps
+    )
+    sigma = np.concatenate([[0.0], levels[::-1]])
+    return np.ones_like(sigma), sigma
+
+
+def _flow(config: ScheduleConfig) -> Tables:
+    sigma = np.arange(config.num_train_timesteps + 1) / config.num_train_timesteps
+    return 1.0 - sigma, sigma
+
+
+def _from_betas(betas: Callable[[ScheduleConfig], Float64]) -> Callable[[ScheduleConfig], Tables]:
+    """Return the function that makes the tables of a variance-preserving schedule."""
+
+    def tables(config: ScheduleConfig) -> Tables:
+        alphas_cumprod = np.cumprod(1.0 - betas(config))
+        if config.rescale_zero_terminal_snr:
+            alphas_cumprod = _zero_terminal_snr(np.asarray(alphas_cumprod))
+        alphas_cumprod = np.concatenate([[1.0], alphas_cumprod])
+        return np.sqrt(alphas_cumprod), np.sqrt(1.0 - alphas_cumprod)
+
+    return tables
+
+
+def _linear(config: ScheduleConfig) -> Float64:
+    return np.linspace(config.beta_start, config.beta_end, config.num_train_timesteps)
+
+
+def _scaled_linear(config: ScheduleConfig) -> Float64:
+    low, high = config.beta_start**0.5, config.beta_end**0.5
+    return np.asarray(np.linspace(low, high, config.num_train_timesteps) ** 2)
+
+
+def _cosine(config: ScheduleConfig) -> Float64:
+    u = np.arange(config.num_train_timesteps + 1) / config.num_train_timesteps
+    return _betas_of(np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2)  # their eq. 17
+
+
+def _sigmoid_betas(config: ScheduleConfig) -> Float64:
+    """Return betas for start -3, end 3 and temperature 1."""
+    u = np.arange(config.num_train_timesteps + 1) / config.num_train_timesteps
+    return _betas_of(_sigmoid(3.0) - _sigmoid(6.0 * u - 3.0) + 1e-12)
 
 
 def _betas_of(alphas_cumprod: Float64) -> Float64:
@@ -188,3 +250,47 @@ def _zero_terminal_snr(alphas_cumprod: Float64) -> Float64:
     """Shift and scale sqrt(abar) so that the last is 0 and the first stays (Lin et al. 2023)."""
     root = np.sqrt(alphas_cumprod)
     return np.asarray(np.square((root - root[-1]) * root[0] / (root[0] - root[-1])))
+
+
+# The schedules, a row each ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ScheduleKind:
+    """`tables` makes alpha and sigma (T + 1,) from a config. `diffusers` is the name that diffusers
+    has for it as a beta_schedule, where its betas need no table."""
+
+    about: str
+    family: Family
+    tables: Callable[[ScheduleConfig], Tables]
+    diffusers: str | None = None
+
+
+SCHEDULES: dict[ScheduleName, ScheduleKind] = {
+    "linear": ScheduleKind(
+        "beta rises evenly from 1e-4 to 0.02 (Ho et al. 2020)",
+        VARIANCE_PRESERVING,
+        _from_betas(_linear),
+        diffusers="linear",
+    ),
+    "scaled_linear": ScheduleKind(
+        "the square root of beta rises evenly (Rombach et al. 2022)",
+        VARIANCE_PRESERVING,
+        _from_betas(_scaled_linear),
+        diffusers="scaled_linear",
+    ),
+    "cosine": ScheduleKind(
+        "alphas_cumprod falls as a squared cosine (Nichol & Dhariwal 2021)",
+        VARIANCE_PRESERVING,
+        _from_betas(_cosine),
+    ),
+    "sigmoid": ScheduleKind(
+        "alphas_cumprod falls as a sigmoid (Jabri et al. 2022)",
+        VARIANCE_PRESERVING,
+        _from_betas(_sigmoid_betas),
+    ),
+    "edm": ScheduleKind(
+        "alpha is 1 and sigma rises from 0.002 to 80 (Karras et al. 2022)", EDM, _edm
+    ),
+    "flow": ScheduleKind("alpha = 1 - t/T and sigma = t/T (Lipman et al. 2023)", FLOW, _flow),
+}

@@ -28,21 +28,17 @@ from torch import Tensor
 
 from host.folders import staged_folder
 from models.diffusion.model import DiffusionModel, ModelConfig
-from models.diffusion.prediction import PredictionType
-from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
+from models.diffusion.prediction import PREDICTIONS, PredictionType
+from models.diffusion.schedule import SCHEDULES, NoiseSchedule, ScheduleConfig, ScheduleName
 from models.nets.unet import UNet, UNetConfig
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 OURS = "diffusion.json"
 
-_PREDICTIONS: dict[PredictionType, str] = {
-    "epsilon": "epsilon",
-    "x0": "sample",
-    "v": "v_prediction",
-}
-_BETA_SCHEDULES = {
-    "linear": "linear",
-    "scaled_linear": "scaled_linear",
+# The names that diffusers has, and ours.
+_PREDICTIONS = {kind.diffusers: name for name, kind in PREDICTIONS.items() if kind.diffusers}
+_BETA_SCHEDULES: dict[str, ScheduleName] = {
+    **{kind.diffusers: name for name, kind in SCHEDULES.items() if kind.diffusers},
     "squaredcos_cap_v2": "cosine",
 }
 _NO_ZIP = "the file is not a zip archive, or it is damaged"
@@ -247,14 +243,15 @@ def _scheduler_config(config: ModelConfig) -> dict[str, Any]:
         "beta_end": schedule.beta_end,
         "rescale_betas_zero_snr": schedule.rescale_zero_terminal_snr,
     }
-    if schedule.name not in ("linear", "scaled_linear"):  # the numbers leave nothing to a name
+    if SCHEDULES[schedule.name].diffusers is None:  # the numbers leave nothing to a name
         tables = NoiseSchedule.from_config(schedule)
         betas = {"beta_schedule": "linear", "trained_betas": tables.betas.tolist()}
     return {
         "_class_name": "DDPMScheduler",
         **steps,
         **betas,
-        "prediction_type": _PREDICTIONS[config.prediction_type],
+        # diffusers refuses a name that it does not know; it would misread a substitute.
+        "prediction_type": PREDICTIONS[config.prediction_type].diffusers or config.prediction_type,
         "variance_type": "fixed_small",
         "clip_sample": True,
     }
@@ -345,9 +342,8 @@ def _foreign_prediction(peer: Mapping[str, Any]) -> PredictionType:
     if _is_edm(peer):
         _check_supported(peer, "prediction_type", ("epsilon",))
         return "edm"
-    predictions = {theirs: ours for ours, theirs in _PREDICTIONS.items()}
-    _check_supported(peer, "prediction_type", tuple(predictions))
-    return predictions[peer.get("prediction_type", "epsilon")]
+    _check_supported(peer, "prediction_type", tuple(_PREDICTIONS))
+    return _PREDICTIONS[peer.get("prediction_type", "epsilon")]
 
 
 def _is_edm(peer: Mapping[str, Any]) -> bool:

@@ -20,7 +20,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from models.diffusion.schedule import Float64, NoiseSchedule, ScheduleName, karras_sigmas
+from models.diffusion.schedule import SCHEDULES, Float64, NoiseSchedule, ScheduleName, karras_sigmas
 
 SamplerName = Literal[
     "ddpm",
@@ -85,7 +85,9 @@ class SamplerTable:
 def spacings_of(schedule: ScheduleName) -> tuple[Spacing, ...]:
     """The spacings that fit a schedule; the first is its default. `edm` is not made of timesteps,
     so those that stride over timesteps say nothing there."""
-    return ("karras", "logsnr", "coarse") if schedule == "edm" else SPACINGS
+    if SCHEDULES[schedule].family.is_made_of_timesteps:
+        return SPACINGS
+    return ("karras", "logsnr", "coarse")
 
 
 def default_spacing(sampler: SamplerName, schedule: ScheduleName) -> Spacing:

@@ -50,7 +50,7 @@ def draw_levels(model: DiffusionModel, batch: Batch, seed: int, stratified: bool
     u: Float64 = uniform(seed, batch.slot, batch.step, Stream.LEVEL)[:, 0].cpu().numpy()
     if stratified:
         u = (batch.slot.cpu().numpy() + u) / batch.batch_size
-    if model.prediction.type == "edm":
+    if not model.schedule.family.is_made_of_timesteps:
         normal = torch.special.ndtri(torch.from_numpy(u)).numpy()
         log_sigma = EDM_LOG_SIGMA_MEAN + EDM_LOG_SIGMA_STD * normal
         return NoiseLevels(np.ones_like(u), np.exp(log_sigma), log_sigma / 4.0)
