@@ -9,17 +9,24 @@ class Invalid(ValueError):
     """`{field} is {value}; {rule}`, for the caller to read.
 
     `field` is dotted where it lies inside another, as "net.dropout"; empty where no single field
-    is at fault, and the message is then the rule alone. `rule` names the bound.
+    is at fault. `rule` names the bound.
     """
 
-    def __init__(self, field: str, value: object, rule: str, *, message: str = "") -> None:
-        super().__init__(message or (f"{field} is {_shown(value)}; {rule}" if field else rule))
+    def __init__(self, field: str, value: object, rule: str) -> None:
+        super().__init__(f"{field} is {_shown(value)}; {rule}")
         self.field, self.value, self.rule = field, value, rule
+
+    @classmethod
+    def because(cls, message: str, *, field: str = "", value: object = None) -> "Invalid":
+        """Return a refusal that says just this, where "field is value; rule" would not read."""
+        refusal = cls(field, value, message)
+        refusal.args = (message,)
+        return refusal
 
     def within(self, part: str) -> "Invalid":
         """Return the same refusal with the field placed inside `part`, as "net.dropout"."""
         field = f"{part}.{self.field}" if self.field else part
-        return Invalid(field, self.value, self.rule, message=f"{part}.{self}")
+        return Invalid.because(f"{part}.{self}", field=field, value=self.value)
 
 
 def check_whole(field: str, value: object, low: int, high: int) -> None:

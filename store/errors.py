@@ -2,6 +2,7 @@
 
 StoreError
 ├── InvalidName         a name that is no name
+├── InvalidWebhook      a URL or a secret that cannot be used (a ValueError, too)
 ├── NotFound
 │   ├── JobNotFound
 │   ├── DatasetNotFound
@@ -25,6 +26,10 @@ class InvalidName(StoreError):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
         self.field = field
+
+
+class InvalidWebhook(StoreError, ValueError):
+    pass
 
 
 class NotFound(StoreError):

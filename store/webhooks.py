@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from store.database import Database, Record, UtcTime, now
+from store.errors import InvalidWebhook
 from store.jobs.record import Job
 
 # Seconds from an attempt that failed to the next: 10 attempts in a bit more than three days.
@@ -187,12 +188,12 @@ def _delay(attempts: int, retry_after: float) -> float:
 
 
 def check_url(url: str) -> str:
-    """The address itself. Raises ValueError, whose text does not show it: it may hold a password.
-    Whether its host may be called is seen when it is called."""
+    """Return the address itself. Raises InvalidWebhook, whose text does not show it: it may hold a
+    password. Whether its host may be called is seen when it is called."""
     if len(url) > MAX_URL:
-        raise ValueError(f"the webhook's URL has {len(url)} characters; it may have {MAX_URL}")
+        raise InvalidWebhook(f"the webhook's URL has {len(url)} characters; it may have {MAX_URL}")
     if bad := _NOT_IN_URLS.search(url):
-        raise ValueError(
+        raise InvalidWebhook(
             f"the webhook's URL has {bad[0]!r} in it; such characters must be percent-encoded, "
             "and a host's name be in its ASCII form"
         )
@@ -200,17 +201,17 @@ def check_url(url: str) -> str:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        raise ValueError(
+        raise InvalidWebhook(
             "the webhook's URL cannot be read; it must be like https://host:port/path"
         ) from None
     if "@" in parts.netloc:
-        raise ValueError("the webhook's URL has credentials in it; it must have none")
+        raise InvalidWebhook("the webhook's URL has credentials in it; it must have none")
     if parts.scheme not in ("http", "https"):
-        raise ValueError("the webhook's URL must begin with http:// or https://")
+        raise InvalidWebhook("the webhook's URL must begin with http:// or https://")
     if not 1 <= len(parts.hostname or "") <= MAX_HOST:
-        raise ValueError(f"the webhook's URL must name a host of 1..{MAX_HOST} characters")
+        raise InvalidWebhook(f"the webhook's URL must name a host of 1..{MAX_HOST} characters")
     if port == 0:
-        raise ValueError("the webhook's URL has port 0; it must be in 1..65535")
+        raise InvalidWebhook("the webhook's URL has port 0; it must be in 1..65535")
     return url
 
 
@@ -219,23 +220,23 @@ def new_secret() -> str:
 
 
 def check_secret(secret: str) -> str:
-    """The secret itself. Raises ValueError, whose text does not show it."""
+    """The secret itself. Raises InvalidWebhook, whose text does not show it."""
     secret_key(secret)
     return secret
 
 
 def secret_key(secret: str) -> bytes:
-    """The bytes to sign with. Raises ValueError, whose text does not show them."""
+    """The bytes to sign with. Raises InvalidWebhook, whose text does not show them."""
     low, high = SECRET_BYTES
     rule = f"it must be {SECRET_PREFIX!r} and {low}..{high} bytes in base64"
     if not secret.startswith(SECRET_PREFIX):
-        raise ValueError(f"the webhook's secret does not begin with {SECRET_PREFIX!r}; {rule}")
+        raise InvalidWebhook(f"the webhook's secret does not begin with {SECRET_PREFIX!r}; {rule}")
     try:
         key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
     except (binascii.Error, ValueError):
-        raise ValueError(f"the webhook's secret is not base64; {rule}") from None
+        raise InvalidWebhook(f"the webhook's secret is not base64; {rule}") from None
     if not low <= len(key) <= high:
-        raise ValueError(f"the webhook's secret has {len(key)} bytes; {rule}")
+        raise InvalidWebhook(f"the webhook's secret has {len(key)} bytes; {rule}")
     return key
 
 

@@ -22,6 +22,7 @@ from sqlalchemy.exc import OperationalError
 
 from host.priority import yield_to_others
 from models.diffusion.model import DiffusionModel
+from models.fields import Invalid
 from models.pipeline.folder import load_model
 from models.training.distributed import TeammateLost
 from store.artifacts import ArtifactStore, StorageError
@@ -133,8 +134,11 @@ def _attempt(kind: type[JobProcess]) -> int:
 
 
 def classify(error: Exception) -> tuple[str, str]:
-    """(code, message) for the record; what nobody foresaw is told to the log only."""
-    if isinstance(error, ValueError):
+    """Return (code, message) for the record.
+
+    Only a refusal that was written for the caller is shown; any other error goes to the log only.
+    """
+    if isinstance(error, Invalid):
         return "invalid", str(error)
     if isinstance(error, ModelConflict):
         return "model_exists", str(error)

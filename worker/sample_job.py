@@ -7,6 +7,7 @@ ended. Each image can be read as soon as it is made; a zip of all of them comes 
 
 import time
 import zipfile
+from collections.abc import Callable
 from typing import Any
 
 from host.loading import loading
@@ -15,6 +16,7 @@ with loading():
     import structlog
 
     from models.engine.engine import Engine, Made, NotMade, Order
+    from models.fields import Invalid
     from models.images.files import encode_image
     from models.sampling.plan import SampleRequest
     from store.jobs import claims, requests
@@ -23,8 +25,8 @@ with loading():
 
 KEEP_SECONDS = 1.0  # how often the record hears of what is made
 
-_FAILURES: dict[str, type[Exception]] = {
-    "invalid": ValueError,
+_FAILURES: dict[str, Callable[[str], Exception]] = {
+    "invalid": Invalid.because,
     "failed": MemoryError,
 }
 

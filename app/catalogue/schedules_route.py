@@ -11,7 +11,7 @@ from app.catalogue.schedules_schema import ScheduleList, ScheduleSummary, Schedu
 from app.http import problems
 from app.http.accept import choose
 from app.http.conditional import conditional
-from app.http.errors import blame
+from app.http.errors import reported_at
 from app.noise.picture import noise_schedule
 from app.services import services_of
 from models.diffusion.schedule import (
@@ -77,7 +77,7 @@ async def get_schedule(
     ] = False,
 ) -> Response:
     media_type = choose(request.headers.get("accept"), OFFERED)
-    with blame("rescale_zero_terminal_snr", "query"):
+    with reported_at("rescale_zero_terminal_snr", "query"):
         config = ScheduleConfig(
             name=name,
             num_train_timesteps=num_train_timesteps,

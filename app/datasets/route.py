@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from app.http import problems
 from app.http.conditional import conditional
-from app.http.errors import blame
+from app.http.errors import reported_at
 from app.http.paging import After, Limit
 from app.http.records import DatasetAnswer, Page
 from app.http.uploads import uploaded_file
@@ -111,7 +111,7 @@ def delete_dataset(name: str, services: ServicesDep) -> None:
 def _keep(services: Services, name: str, path: Path) -> tuple[datasets.DatasetRecord, bool]:
     """The artefact before the record: a record's archive is always there."""
     limits = ArchiveLimits(max_pixels=services.settings.max_pixels)
-    with blame(""):
+    with reported_at(""):
         summary = inspect_archive(path, limits)
     if known := datasets.known_dataset(services.database, name, summary.digest):
         return known, False

@@ -31,6 +31,7 @@ with loading():
     from models.engine.batcher import Policy
     from models.engine.engine import Engine, Event, Made, NotMade, Order, Seen
     from models.engine.state import NetCompiler
+    from models.fields import Invalid
     from store.artifacts import ArtifactStore
     from store.errors import ArtifactNotFound
 
@@ -105,7 +106,7 @@ class EngineServer:
         try:
             try:
                 model = await self._models.get(key)
-            except (ValueError, ArtifactNotFound) as error:
+            except (Invalid, ArtifactNotFound) as error:
                 caller.tell(NotMade(number, "invalid", str(error)))
             except Exception as error:
                 log.exception("a model does not load", model=order.model)

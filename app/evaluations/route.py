@@ -9,7 +9,7 @@ from starlette.responses import Response
 from app.evaluations.schema import EvaluationAnswer, EvaluationRequest
 from app.http import problems
 from app.http.conditional import conditional
-from app.http.errors import InvalidInput, blame_field
+from app.http.errors import InvalidInput, reported_in
 from app.http.paging import After, Limit, OnlyStatus
 from app.http.records import Page
 from app.jobs.polling import Wait, poll
@@ -140,7 +140,7 @@ def _config(body: EvaluationRequest, model: ModelRecord, services: Services) -> 
             )
         features = str(folder)
     many = MANY_IMAGES if max(details["image_size"]) < LARGE_SIDE else FEW_IMAGES
-    with blame_field(EvaluationRequest):
+    with reported_in(EvaluationRequest):
         return EvaluationConfig(
             num_images=body.num_images or many,
             sampler=sampler,

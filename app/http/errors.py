@@ -18,6 +18,8 @@ from pydantic import BaseModel, ValidationError
 
 from app.http import problems
 from app.http.problems import FieldError
+from models.fields import Invalid
+from store.errors import InvalidWebhook
 
 Place = Literal["form", "query", "path", "header", "cookie"]
 
@@ -63,26 +65,29 @@ class Busy(RequestError):
 
 
 @contextmanager
-def blame(name: str, place: Place | Literal["body"] = "body") -> Iterator[None]:
-    """A ValueError raised inside is the caller's fault: of the parameter `name`, or of the JSON
-    pointer `name` where the place is the body. To be put around calls whose messages are known to
-    be written for callers."""
+def reported_at(name: str, place: Place | Literal["body"] = "body") -> Iterator[None]:
+    """Report a refusal raised inside as that of one parameter, or of a JSON pointer in the body.
+
+    Any other exception passes through: it is not the caller's fault.
+    """
     try:
         yield
-    except ValueError as error:
+    except (Invalid, InvalidWebhook) as error:
         if place == "body":
             raise InvalidInput.pointer(name, str(error)) from error
         raise InvalidInput.parameter(name, str(error), place) from error
 
 
 @contextmanager
-def blame_field(body: type[BaseModel]) -> Iterator[None]:
-    """As `blame`, of the field of a JSON body that the message begins with, as those of models do:
-    'disturb.at is 9; it must lie in 0..4'."""
+def reported_in(body: type[BaseModel]) -> Iterator[None]:
+    """Report a refusal raised inside as that of the field of a JSON body which it names.
+
+    A field that the body does not have is reported for the body as a whole.
+    """
     try:
         yield
-    except ValueError as error:
-        path = str(error).split(" ", 1)[0].split(".")
+    except Invalid as error:
+        path = error.field.split(".")
         pointer = _json_pointer(path) if path[0] in body.model_fields else ""
         raise InvalidInput.pointer(pointer, str(error)) from error
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.responses import Response
 
-from app.http.errors import InvalidInput, blame
+from app.http.errors import InvalidInput, reported_at
 from app.noise.picture import NoisedPicture, noise_picture, noise_schedule
 from app.noise.png import encode_noisy_png
 from app.noise.schema import NoiseAnswer, NoisedImage, NoiseForm
@@ -34,7 +34,7 @@ MAX_SIDE = {"image/png": 2**31 - 1, "image/webp": 16_383, "image/jpeg": 65_500}
 def answer(form: NoiseForm, media_type: str, settings: Settings) -> Response:
     """The answer in a type of OFFERED. Raises InvalidInput, naming the field and its bound."""
     schedule = _schedule(form)
-    with blame("image", "form"):
+    with reported_at("image", "form"):
         image = decode_image(form.image, max_pixels=settings.max_pixels)
     height, width = form.image_size or image.shape[:2]
     _check_work(form, height, width, media_type, settings)
@@ -58,7 +58,7 @@ def answer(form: NoiseForm, media_type: str, settings: Settings) -> Response:
 
 
 def _schedule(form: NoiseForm) -> NoiseSchedule:
-    with blame("rescale_zero_terminal_snr", "form"):
+    with reported_at("rescale_zero_terminal_snr", "form"):
         return noise_schedule(
             ScheduleConfig(
                 name=form.schedule,

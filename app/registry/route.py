@@ -13,12 +13,13 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from app.http import problems
-from app.http.errors import blame
+from app.http.errors import reported_at
 from app.http.paging import After, Limit
 from app.http.records import ModelAnswer, Page
 from app.http.uploads import uploaded_file
 from app.services import Services, ServicesDep
 from models.diffusion.model import DiffusionModel
+from models.fields import Invalid
 from models.pipeline.folder import (
     extract_model_archive,
     load_model,
@@ -126,7 +127,7 @@ def _keep(services: Services, name: str, archive: Path) -> tuple[models.ModelRec
     data_dir = services.settings.locations.data_dir
     with tempfile.TemporaryDirectory(dir=data_dir) as scratch:
         folder = Path(scratch) / "model"
-        with blame(""):
+        with reported_at(""):
             extract_model_archive(archive, folder, max_bytes=services.settings.max_model_bytes)
             model = load_model(folder)
             _try(model)
@@ -183,6 +184,6 @@ def _try(model: DiffusionModel) -> None:
         with torch.inference_mode():
             y = model.net(torch.zeros(1, net.in_channels, height, width), torch.ones(1), label)
     except (RuntimeError, ArithmeticError, TypeError) as error:
-        raise ValueError(f"the network cannot be run: {str(error)[:200]}") from error
+        raise Invalid.because(f"the network cannot be run: {str(error)[:200]}") from error
     if not bool(y.isfinite().all()):
-        raise ValueError("the network's output is not finite")
+        raise Invalid.because("the network's output is not finite")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.messages import ImageOrder
-from app.http.errors import InvalidInput, blame, blame_field
+from app.http.errors import InvalidInput, reported_at, reported_in
 from app.sample.schema import SampleBody, SampleUsed
 from app.settings import Settings
 from models.diffusion.prediction import Prediction
@@ -64,7 +64,7 @@ def resolve(
         sampler=sampler,
         num_inference_steps=steps,
     )
-    with blame_field(SampleBody):
+    with reported_in(SampleBody):
         check_labels(request, len(details["class_names"]))
         plan = make_plan(schedule, Prediction(details["prediction_type"]), request)
     order = ImageOrder(
@@ -166,7 +166,7 @@ def _picture(
         data = base64.b64decode(text, validate=True)
     except ValueError:  # also of what is no ASCII
         raise InvalidInput.pointer(f"/{field}", f"{field} is not base64") from None
-    with blame(f"/{field}"):
+    with reported_at(f"/{field}"):
         image = decode_image(data, max_pixels=settings.max_pixels)
     return resize_image(with_channels(image, channels), size)
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from app.http.errors import InvalidInput, blame, blame_field
+from app.http.errors import InvalidInput, reported_at, reported_in
 from app.services import Services
 from app.training.request_schema import TrainRequest
 from models.diffusion.model import ModelConfig
@@ -71,7 +71,7 @@ def plan_training(services: Services, body: TrainRequest) -> Training:
         facts = replace(facts, channels=model.net.in_channels)
         given = _as_the_model(given, model)
         given["objective"] = "consistency" if body.distill else "denoising"
-    with blame_field(TrainRequest):
+    with reported_in(TrainRequest):
         return Training(dataset, resolve_config(facts, **given), options, given["device"])
 
 
@@ -101,9 +101,9 @@ def webhook_of(body: TrainRequest) -> Webhook | None:
                 "/webhook_secret", "webhook_secret needs a webhook_url to go with"
             )
         return None
-    with blame("/webhook_url"):
+    with reported_at("/webhook_url"):
         url = check_url(body.webhook_url)
-    with blame("/webhook_secret"):
+    with reported_at("/webhook_secret"):
         secret = check_secret(body.webhook_secret) if body.webhook_secret else new_secret()
     return Webhook(url, secret)
 
@@ -169,7 +169,7 @@ def _model(services: Services, name: str, pointer: str) -> tuple[FirstWeights, M
             if key.endswith(".json"):  # the weights are for the worker
                 name_in_folder = PurePosixPath(key).relative_to(record.artifact_prefix)
                 services.artifacts.download(key, folder / name_in_folder)
-        with blame(pointer):
+        with reported_at(pointer):
             config = read_config(folder)
     return FirstWeights(name, record.digest, record.artifact_prefix), config
 
@@ -250,7 +250,7 @@ def _with_more_budget(earlier: Job, checkpoint: Checkpoint, body: TrainRequest) 
         for name in ("learning_rate", "checkpoint_every")
         if (value := getattr(body, name)) is not None
     }
-    with blame_field(TrainRequest):
+    with reported_in(TrainRequest):
         config = TrainConfig.from_dict(earlier.config)
         return replace(config, steps=body.steps, minutes=body.minutes, **changes)
 

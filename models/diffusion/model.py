@@ -7,7 +7,7 @@ import torch
 
 from models.diffusion.prediction import Prediction, PredictionType
 from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
-from models.fields import check_whole
+from models.fields import Invalid, check_whole
 from models.nets.unet import UNet, UNetConfig
 
 MAX_SIDE = 512  # of an image that a model makes, in pixels
@@ -34,20 +34,26 @@ class ModelConfig:
         self.net.check_image_size(*self.image_size)
         expected = len(self.class_names) + 1 if self.class_names else None
         if self.net.num_class_embeds != expected:
-            raise ValueError(
-                f"num_class_embeds is {self.net.num_class_embeds}; "
-                f"{len(self.class_names)} classes need {expected}"
+            raise Invalid(
+                "num_class_embeds",
+                self.net.num_class_embeds,
+                f"{len(self.class_names)} classes need {expected}",
             )
 
     def _check_images(self) -> None:
         if len(self.image_size) != 2:
-            raise ValueError(f"image_size has {len(self.image_size)} entries; it is height, width")
+            raise Invalid.because(
+                f"image_size has {len(self.image_size)} entries; it is height, width",
+                field="image_size",
+            )
         for side in self.image_size:
             check_whole("image_size", side, 1, MAX_SIDE)
         if not all(isinstance(name, str) for name in self.class_names):
-            raise ValueError("class_names holds something that is no text")
+            raise Invalid.because(
+                "class_names holds something that is no text", field="class_names"
+            )
         if len(set(self.class_names)) < len(self.class_names):
-            raise ValueError("class_names holds a name twice")
+            raise Invalid.because("class_names holds a name twice", field="class_names")
 
 
 @dataclass(frozen=True)

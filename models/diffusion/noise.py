@@ -22,6 +22,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.fields import Invalid
+
 Array = TypeVar("Array", Tensor, NDArray[Any])
 
 _MASK = 0xFFFFFFFF
@@ -95,7 +97,7 @@ def bits(
     """Random 32-bit words as int64 (B, size) for `index` (B,) int64; seed and step are numbers, or
     int64 (B,).
 
-    Raises ValueError for a seed outside 0..2^63 - 1.
+    Raises Invalid for a seed outside 0..2^63 - 1.
     """
     words = _words(seed, index, step, -(-size // 4), stream)
     if not isinstance(words, Tensor):
@@ -139,7 +141,7 @@ def _words(
     """The four words of each block of each row, (4, B blocks): uint32 of numpy on the CPU, else an
     int64 tensor."""
     if isinstance(seed, int) and not 0 <= seed <= MAX_SEED:
-        raise ValueError(f"seed is {seed}; it must lie in 0..{MAX_SEED}")
+        raise Invalid("seed", seed, f"it must lie in 0..{MAX_SEED}")
     rows, device = len(index), index.device
     given = (index, step, stream, seed & _MASK, seed >> 32)
     if device.type == "cpu":

@@ -139,4 +139,4 @@ class Prediction:
 
     def _refusal(self, reason: str) -> Invalid:
         message = f"prediction_type {self.type!r} {reason}"
-        return Invalid("prediction_type", self.type, reason, message=message)
+        return Invalid.because(message, field="prediction_type", value=self.type)

@@ -70,10 +70,10 @@ class ScheduleConfig:
                 f"{field} does not apply to {self.name!r}; "
                 "it rescales the variance-preserving schedules"
             )
-            raise Invalid(field, True, "", message=message)
+            raise Invalid.because(message, field=field, value=True)
         if self.num_train_timesteps < 2:
             message = f"{field} needs num_train_timesteps of at least 2"
-            raise Invalid(field, True, "", message=message)
+            raise Invalid.because(message, field=field, value=True)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from torch import Tensor
 from models.diffusion.model import DiffusionModel
 from models.engine.batcher import Batch, Batcher, Group, Policy, Refused, Row, Ticket
 from models.engine.state import LaneRow, Lanes, NetCompiler, StepResult
+from models.fields import Invalid
 from models.nets.precision import Precision
 from models.sampling.generate import Prepared, to_uint8
 from models.sampling.plan import SampleRequest
@@ -220,9 +221,9 @@ class Engine:
             self.batcher.add(ticket, now)
         except Refused as error:
             return [NotMade(order.id, "busy", str(error), error.retry_after)]
-        except ValueError as error:
+        except Invalid as error:
             return [NotMade(order.id, "invalid", str(error))]
-        except (RuntimeError, ArithmeticError, TypeError) as error:
+        except (ValueError, RuntimeError, ArithmeticError, TypeError) as error:
             # Nothing has run on the device yet: it is this order's fault, and others go on.
             return [NotMade(order.id, "failed", f"the request cannot be prepared: {error}")]
         self._orders[order.id] = order, prepared

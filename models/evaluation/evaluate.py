@@ -29,7 +29,7 @@ from models.evaluation.distances import (
 )
 from models.evaluation.features import Classifier, FeatureNet, Pixels, choose_features
 from models.evaluation.likelihood import MAX_PROBES, MAX_STEPS, bits_per_dimension
-from models.fields import check_number, check_whole
+from models.fields import Invalid, check_number, check_whole
 from models.images.dataset import Dataset
 from models.images.files import image_grid
 from models.sampling.generate import BATCH_SIZE, Prepared, Stopped, sample, to_uint8
@@ -75,9 +75,9 @@ class EvaluationConfig:
         check_whole("likelihood_steps", self.likelihood_steps, 1, MAX_STEPS)
         check_whole("likelihood_probes", self.likelihood_probes, 1, MAX_PROBES)
         if self.sampler not in SAMPLER_NAMES:
-            raise ValueError(f"sampler is {self.sampler!r}; it must be one of {SAMPLER_NAMES}")
+            raise Invalid("sampler", self.sampler, f"it must be one of {SAMPLER_NAMES}")
         if not isinstance(self.features, str) or not self.features:
-            raise ValueError(f"features is {self.features!r}; it must be a name or a path")
+            raise Invalid("features", self.features, "it must be a name or a path")
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -165,7 +165,7 @@ def evaluate(
     `done`, whose step has the result. `held_out` are positions that the model was not trained on,
     None where they are not known.
 
-    Raises ValueError where the data does not fit the model, and Stopped once `stopped` says so.
+    Raises Invalid where the data does not fit the model, and Stopped once `stopped` says so.
     """
     started = time.monotonic()
     labels = _model_labels(model, dataset)
@@ -234,7 +234,7 @@ class Parts:
         the model is asked for."""
         count = len(labels)
         if count < MIN_IMAGES:
-            raise ValueError(f"the data has {count} images; at least {MIN_IMAGES} are needed")
+            raise Invalid.because(f"the data has {count} images; at least {MIN_IMAGES} are needed")
         size, shuffled = min(config.num_images, count // 2), _shuffled(count)
 
         def others(taken: Int64) -> Int64:
@@ -265,7 +265,7 @@ def _model_labels(model: DiffusionModel, dataset: Dataset) -> Int64 | None:
     """Each image's class as the model counts them; None for a model without classes."""
     size, channels = model.config.image_size, model.config.net.out_channels
     if dataset.images.shape[1:] != (*size, channels):
-        raise ValueError(
+        raise Invalid.because(
             f"the images have the shape {dataset.images.shape[1:]}; "
             f"the model's have {(*size, channels)}"
         )
@@ -273,9 +273,11 @@ def _model_labels(model: DiffusionModel, dataset: Dataset) -> Int64 | None:
     if not names:
         return None
     if unknown := [name for name in dataset.class_names if name not in names]:
-        raise ValueError(f"the data has the class {unknown[0]!r}, which the model does not know")
+        raise Invalid.because(
+            f"the data has the class {unknown[0]!r}, which the model does not know"
+        )
     if not dataset.class_names:
-        raise ValueError("the data has no classes, but the model makes images by class")
+        raise Invalid.because("the data has no classes, but the model makes images by class")
     return np.array([names.index(name) for name in dataset.class_names])[dataset.labels]
 
 

@@ -29,6 +29,7 @@ from torch.nn.functional import cross_entropy, interpolate, pad
 
 from models.diffusion.noise import Stream, bits, normal, uniform
 from models.diffusion.schedule import Float64
+from models.fields import Invalid
 from models.images.dataset import Dataset
 from models.nets.vision_transformer import load_vision_transformer, normalised
 from models.sampling.generate import Stopped, to_float
@@ -89,7 +90,7 @@ def choose_features(
     classifier where the data has classes to tell apart, else `random`. A classifier does not
     learn from the images at `held_out`.
 
-    Raises ValueError where the data has no classes or the folder no model.
+    Raises Invalid where the data has no classes or the folder no model.
     """
     if features == "auto":
         features = "classifier" if len(dataset.class_names) > 1 else "random"
@@ -237,12 +238,13 @@ def train_classifier(
     learn from; None takes a tenth. `images_seen` of None is some seconds of training for small
     images on two cores, a minute for those of MAX_SIDE.
 
-    Raises ValueError where there are no two classes, and Stopped once `stopped` says so.
+    Raises Invalid where there are no two classes, and Stopped once `stopped` says so.
     """
     if len(dataset.class_names) < 2:
-        raise ValueError(
+        raise Invalid.because(
             f"features is 'classifier', but the data has {len(dataset.class_names)} classes; "
-            "it needs at least 2"
+            "it needs at least 2",
+            field="features",
         )
     if held_out is None:
         held_out = _a_tenth(len(dataset.images))

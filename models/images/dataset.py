@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from host.folders import staged_folder
+from models.fields import Invalid
 from models.images.files import MAX_PIXELS, decode_image, image_grid, resize_image, with_channels
 
 MIN_SIDE = 8
@@ -78,7 +79,7 @@ class Dataset:
 
 
 def inspect_archive(path: Path, limits: ArchiveLimits | None = None) -> ArchiveSummary:
-    """Decode every image once and count. Raises ValueError where the file is no archive, is
+    """Decode every image once and count. Raises Invalid where the file is no archive, is
     damaged, exceeds the limits, or holds fewer than two usable images."""
     limits = limits or ArchiveLimits()
     rejected: list[dict[str, str]] = []
@@ -97,7 +98,7 @@ def inspect_archive(path: Path, limits: ArchiveLimits | None = None) -> ArchiveS
         grey = grey and image.shape[2] == 1
     if len(names) < 2:
         first = f"; the first: {rejected[0]['name']}: {rejected[0]['reason']}" if rejected else ""
-        raise ValueError(
+        raise Invalid.because(
             f"the archive holds {len(names)} usable images, at least 2 are needed; "
             f"{num_rejected} entries were rejected{first}"
         )
@@ -187,22 +188,24 @@ def _entries(
         elif zipfile.is_zipfile(path):
             entries = _zip_entries(path, limits, read, only)
         else:
-            raise ValueError("the file is neither a zip nor a tar archive")
+            raise Invalid.because("the file is neither a zip nor a tar archive")
         count, total = 0, 0
         for entry in entries:
             count, total = count + 1, total + len(entry.data or b"")
             if count > limits.max_images:
-                raise ValueError(f"the archive has more than {limits.max_images} entries")
+                raise Invalid.because(f"the archive has more than {limits.max_images} entries")
             if total > limits.max_total_bytes:
-                raise ValueError(f"the archive unpacks to more than {limits.max_total_bytes} bytes")
+                raise Invalid.because(
+                    f"the archive unpacks to more than {limits.max_total_bytes} bytes"
+                )
             yield entry
     except _DAMAGE:
-        raise ValueError(_DAMAGED) from None
+        raise Invalid.because(_DAMAGED) from None
     except OSError as error:
         if error.errno not in (None, errno.EINVAL):
             raise
         # Not the disk's: a decompressor's complaint, or an offset before the file's beginning.
-        raise ValueError(_DAMAGED) from None
+        raise Invalid.because(_DAMAGED) from None
 
 
 def _zip_entries(
@@ -288,7 +291,7 @@ def _usable(entry: Entry, limits: ArchiveLimits) -> tuple[NDArray[np.uint8] | No
         return None, entry.reason
     try:
         image = decode_image(entry.data, max_pixels=limits.max_pixels)
-    except ValueError as error:
+    except Invalid as error:
         return None, str(error)
     height, width = image.shape[:2]
     if min(height, width) < MIN_SIDE:

@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from models.fields import Invalid
+
 ImageFormat = Literal["png", "webp", "jpeg"]
 READABLE = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 4096 * 4096
@@ -46,26 +48,26 @@ Image.MAX_IMAGE_PIXELS = 2**30  # Pillow's own guard stands aside: ours names th
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """The file's image. Raises ValueError saying why it cannot be had; a header that announces more
+    """The file's image. Raises Invalid saying why it cannot be had; a header that announces more
     than `max_pixels` is refused before anything is decoded."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             picture = Image.open(io.BytesIO(data), formats=READABLE)
     except Image.DecompressionBombError:
-        raise ValueError(f"the image has more than the {max_pixels} pixels allowed") from None
+        raise Invalid.because(f"the image has more than the {max_pixels} pixels allowed") from None
     except (UnidentifiedImageError, *_DAMAGE):
-        raise ValueError(f"this is not an image in any of {', '.join(READABLE)}") from None
+        raise Invalid.because(f"this is not an image in any of {', '.join(READABLE)}") from None
     with picture:
         pixels = picture.width * picture.height
         if pixels > max_pixels:
-            raise ValueError(
+            raise Invalid.because(
                 f"the image has {picture.width} x {picture.height} = {pixels} pixels; "
                 f"at most {max_pixels} are allowed"
             )
         frames = _num_frames(picture)
         if frames > 1:
-            raise ValueError(f"the image has {frames} frames; send the one that is meant")
+            raise Invalid.because(f"the image has {frames} frames; send the one that is meant")
         return _to_array(picture)
 
 
@@ -141,7 +143,7 @@ def _num_frames(picture: Image.Image) -> int:
     try:
         return int(getattr(picture, "n_frames", 1))
     except _DAMAGE:  # counting walks through the file
-        raise ValueError(_DAMAGED) from None
+        raise Invalid.because(_DAMAGED) from None
 
 
 def _to_array(picture: Image.Image) -> NDArray[np.uint8]:
@@ -156,7 +158,7 @@ def _to_array(picture: Image.Image) -> NDArray[np.uint8]:
     except _Unreadable:
         raise
     except _DAMAGE:
-        raise ValueError(_DAMAGED) from None
+        raise Invalid.because(_DAMAGED) from None
     return array if array.ndim == 3 else array[:, :, None]
 
 

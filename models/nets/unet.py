@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad, scaled_dot_product_attention, silu
 
-from models.fields import check_number, check_whole
+from models.fields import Invalid, check_number, check_whole
 from models.nets.dropout import Dropout
 
 BlockType = Literal["DownBlock2D", "AttnDownBlock2D", "UpBlock2D", "AttnUpBlock2D"]
@@ -56,38 +56,48 @@ class UNetConfig:
         ):
             value = getattr(self, field)
             if len(value) != levels:
-                raise ValueError(
-                    f"{field} has {len(value)} entries; block_out_channels has {levels}"
+                raise Invalid.because(
+                    f"{field} has {len(value)} entries; block_out_channels has {levels}",
+                    field=field,
                 )
             for kind in value:
                 if kind not in kinds:
-                    raise ValueError(f"{field} holds {kind!r}; supported are {kinds}")
+                    raise Invalid.because(
+                        f"{field} holds {kind!r}; supported are {kinds}", field=field
+                    )
         if not 1 <= levels <= 8:
-            raise ValueError(f"block_out_channels has {levels} entries; it must have 1..8")
+            raise Invalid.because(
+                f"block_out_channels has {levels} entries; it must have 1..8",
+                field="block_out_channels",
+            )
         self._check_numbers()
         for channels in self.block_out_channels:
             known = type(channels) is int and 1 <= channels <= MAX_CHANNELS
             if not known or channels % self.norm_num_groups:
-                raise ValueError(
+                raise Invalid.because(
                     f"block_out_channels holds {channels!r}; each must lie in 1..{MAX_CHANNELS} "
-                    f"and be a multiple of norm_num_groups, {self.norm_num_groups}"
+                    f"and be a multiple of norm_num_groups, {self.norm_num_groups}",
+                    field="block_out_channels",
                 )
             if self.attention_head_dim and channels % self.attention_head_dim:
-                raise ValueError(
-                    f"attention_head_dim is {self.attention_head_dim}; "
-                    f"it must divide block_out_channels, which hold {channels}"
+                raise Invalid(
+                    "attention_head_dim",
+                    self.attention_head_dim,
+                    f"it must divide block_out_channels, which hold {channels}",
                 )
         if self.block_out_channels[0] % 2:
-            raise ValueError(
+            raise Invalid.because(
                 f"block_out_channels begins with {self.block_out_channels[0]}; that must be even, "
-                "for a sine and a cosine of each wave of the time embedding"
+                "for a sine and a cosine of each wave of the time embedding",
+                field="block_out_channels",
             )
         if self.downsample_padding not in (0, 1):
-            raise ValueError(f"downsample_padding is {self.downsample_padding}; it must be 0 or 1")
+            raise Invalid("downsample_padding", self.downsample_padding, "it must be 0 or 1")
         if self.resnet_time_scale_shift not in ("default", "scale_shift"):
-            raise ValueError(
-                f"resnet_time_scale_shift is {self.resnet_time_scale_shift!r}; "
-                "it must be 'default' or 'scale_shift'"
+            raise Invalid(
+                "resnet_time_scale_shift",
+                self.resnet_time_scale_shift,
+                "it must be 'default' or 'scale_shift'",
             )
 
     def _check_numbers(self) -> None:
@@ -103,7 +113,7 @@ class UNetConfig:
         check_number("freq_shift", self.freq_shift, 0.0, 1.0)
         for field in ("flip_sin_to_cos", "add_attention"):
             if not isinstance(getattr(self, field), bool):
-                raise ValueError(f"{field} is {getattr(self, field)!r}; it must be true or false")
+                raise Invalid(field, getattr(self, field), "it must be true or false")
 
     @classmethod
     def small(cls, image_size: tuple[int, int], channels: int, num_classes: int) -> "UNetConfig":
@@ -164,9 +174,10 @@ class UNetConfig:
         multiple = 2 ** (len(self.block_out_channels) - 1)
         for side in (height, width):
             if side % multiple:
-                raise ValueError(
+                raise Invalid.because(
                     f"image_size is {height} x {width}; each side must be a multiple of "
-                    f"{multiple}, since the net halves it {len(self.block_out_channels) - 1} times"
+                    f"{multiple}, since the net halves it {len(self.block_out_channels) - 1} times",
+                    field="image_size",
                 )
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import gelu, interpolate, scaled_dot_product_attention, silu
 
-from models.fields import check_number, check_whole
+from models.fields import Invalid, check_number, check_whole
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MODEL_TYPES = ("dinov2", "dinov2_with_registers")
@@ -63,25 +63,26 @@ class VisionTransformerConfig:
         check_whole("num_register_tokens", self.num_register_tokens, 0, 64)
         for field in ("qkv_bias", "use_swiglu_ffn"):
             if not isinstance(getattr(self, field), bool):
-                raise ValueError(f"{field} is {getattr(self, field)!r}; it must be true or false")
+                raise Invalid(field, getattr(self, field), "it must be true or false")
         if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"hidden_size is {self.hidden_size}; it must be a multiple of "
-                f"num_attention_heads, {self.num_attention_heads}"
+            raise Invalid(
+                "hidden_size",
+                self.hidden_size,
+                f"it must be a multiple of num_attention_heads, {self.num_attention_heads}",
             )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "VisionTransformerConfig":
         """Of a config.json; what does not change the result is left aside.
 
-        Raises ValueError for another kind of model, or one that is not supported.
+        Raises Invalid for another kind of model, or one that is not supported.
         """
         kind = values.get("model_type")
         if kind not in MODEL_TYPES:
-            raise ValueError(f"model_type is {kind!r}; it must be one of {MODEL_TYPES}")
+            raise Invalid("model_type", kind, f"it must be one of {MODEL_TYPES}")
         for field, allowed in _FIXED.items():
             if values.get(field, allowed[0]) not in allowed:
-                raise ValueError(f"{field} is {values[field]!r}; it must be {allowed[0]!r}")
+                raise Invalid(field, values[field], f"it must be {allowed[0]!r}")
         known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
         if kind == "dinov2":
             known["num_register_tokens"] = 0
@@ -126,19 +127,19 @@ def normalised(x: Tensor, size: int = INPUT_SIZE) -> Tensor:
 
 
 def load_vision_transformer(folder: Path, device: str = "cpu") -> VisionTransformer:
-    """Ready to be asked. Raises ValueError naming what the folder lacks or is not supported."""
+    """Ready to be asked. Raises Invalid naming what the folder lacks or is not supported."""
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
-            raise ValueError(
+            raise Invalid.because(
                 f"the folder {folder} has no {name}; a DINOv2 model is {CONFIG} and {WEIGHTS}"
             )
     try:
         values = json.loads((folder / CONFIG).read_text())
         if not isinstance(values, dict):
-            raise ValueError(f"it holds a {type(values).__name__}")
+            raise Invalid.because(f"it holds a {type(values).__name__}")
         config = VisionTransformerConfig.from_dict(values)
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{CONFIG} cannot be used: {error}") from None
+        raise Invalid.because(f"{CONFIG} cannot be used: {error}") from None
     with torch.device("meta"):  # a config may ask for more memory than its weights' file fills
         net = VisionTransformer(config)
     _load_weights(net, folder / WEIGHTS)
@@ -273,16 +274,18 @@ def _load_weights(net: VisionTransformer, path: Path) -> None:
     try:
         tensors = load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path.name} is not a safetensors file: {error}") from None
+        raise Invalid.because(f"{path.name} is not a safetensors file: {error}") from None
     # Under a classifier's head the same net has a prefix.
     tensors = {name.removeprefix("dinov2."): tensor for name, tensor in tensors.items()}
     expected = net.state_dict()
     if missing := [name for name in expected if name not in tensors]:
-        raise ValueError(f"{path.name} lacks {len(missing)} tensors, the first is {missing[0]}")
+        raise Invalid.because(
+            f"{path.name} lacks {len(missing)} tensors, the first is {missing[0]}"
+        )
     for name, tensor in expected.items():
         found, asked = tuple(tensors[name].shape), tuple(tensor.shape)
         if found != asked:
-            raise ValueError(
+            raise Invalid.because(
                 f"{name} in {path.name} has the shape {found}; {CONFIG} asks for {asked}"
             )
     net.load_state_dict({name: tensors[name] for name in expected}, assign=True)

@@ -30,6 +30,7 @@ from host.folders import staged_folder
 from models.diffusion.model import DiffusionModel, ModelConfig
 from models.diffusion.prediction import PREDICTIONS, PredictionType
 from models.diffusion.schedule import SCHEDULES, NoiseSchedule, ScheduleConfig, ScheduleName
+from models.fields import Invalid
 from models.nets.unet import UNet, UNetConfig
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -92,26 +93,26 @@ def save_model(model: DiffusionModel, folder: Path, metadata: Mapping[str, objec
 
 
 def read_config(folder: Path) -> ModelConfig:
-    """Of a folder that may lack its weights. Raises ValueError naming what is missing or not
+    """Of a folder that may lack its weights. Raises Invalid naming what is missing or not
     supported."""
     try:
         peer = _read_json(_unet_folder(folder) / "config.json")
         return _model_config(folder, _net_config(peer), peer)
     except (TypeError, ZeroDivisionError) as error:
-        raise ValueError(f"the model's config is malformed: {error}") from None
+        raise Invalid.because(f"the model's config is malformed: {error}") from None
 
 
 def load_model(folder: Path, device: str = "cpu") -> DiffusionModel:
     """Our folder, a diffusers pipeline folder or a bare UNet2DModel folder, ready to denoise.
 
-    Raises ValueError naming what is missing or not supported.
+    Raises Invalid naming what is missing or not supported.
     """
     config = read_config(folder)
     try:
         with torch.device("meta"):  # a config may ask for more memory than its weights' file fills
             net = UNet(config.net)
     except (TypeError, ZeroDivisionError, RuntimeError) as error:
-        raise ValueError(f"the model's config is malformed: {error}") from None
+        raise Invalid.because(f"the model's config is malformed: {error}") from None
     _load_weights(net, _unet_folder(folder))
     return DiffusionModel(config, net.to(device).eval().requires_grad_(False))
 
@@ -146,7 +147,7 @@ def write_model_archive(folder: Path, archive: Path) -> None:
 
 
 def extract_model_archive(archive: Path, folder: Path, *, max_bytes: int = 8 * 2**30) -> None:
-    """Unpack an uploaded model; one folder around everything is dropped. Raises ValueError for
+    """Unpack an uploaded model; one folder around everything is dropped. Raises Invalid for
     anything but plain files of the kinds that a model is made of, inside the archive's own tree;
     what was unpacked until then stays for the caller to remove."""
     try:
@@ -161,7 +162,9 @@ def extract_model_archive(archive: Path, folder: Path, *, max_bytes: int = 8 * 2
                     while chunk := source.read(1 << 20):
                         left -= len(chunk)
                         if left < 0:
-                            raise ValueError(f"the archive unpacks to more than {max_bytes} bytes")
+                            raise Invalid.because(
+                                f"the archive unpacks to more than {max_bytes} bytes"
+                            )
                         sink.write(chunk)
     except (
         zipfile.BadZipFile,
@@ -172,32 +175,34 @@ def extract_model_archive(archive: Path, folder: Path, *, max_bytes: int = 8 * 2
         FileExistsError,  # a name twice, or once as a file and once as a folder
         NotADirectoryError,
     ):
-        raise ValueError(_NO_ZIP) from None
+        raise Invalid.because(_NO_ZIP) from None
     except OSError as error:
         if error.errno != errno.EINVAL:
             raise
-        raise ValueError(_NO_ZIP) from None  # an offset before the file's beginning
+        raise Invalid.because(_NO_ZIP) from None  # an offset before the file's beginning
 
 
 def _checked_names(infos: list[zipfile.ZipInfo], max_bytes: int) -> list[str]:
     if not infos:
-        raise ValueError("the archive is empty")
+        raise Invalid.because("the archive is empty")
     if len(infos) > _MAX_FILES:
-        raise ValueError(f"the archive has {len(infos)} files; at most {_MAX_FILES} are allowed")
+        raise Invalid.because(
+            f"the archive has {len(infos)} files; at most {_MAX_FILES} are allowed"
+        )
     if sum(info.file_size for info in infos) > max_bytes:
-        raise ValueError(f"the archive unpacks to more than {max_bytes} bytes")
+        raise Invalid.because(f"the archive unpacks to more than {max_bytes} bytes")
     paths = []
     for info in infos:
         path = PurePosixPath(info.filename.replace("\\", "/"))
         shown = info.filename[:_MAX_NAME]
         if len(info.filename) > _MAX_NAME:
-            raise ValueError(f"the path {shown!r}... is longer than {_MAX_NAME} characters")
+            raise Invalid.because(f"the path {shown!r}... is longer than {_MAX_NAME} characters")
         if path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"the path {shown!r} leaves the archive")
+            raise Invalid.because(f"the path {shown!r} leaves the archive")
         if stat.S_ISLNK(info.external_attr >> 16):
-            raise ValueError(f"{shown!r} is a symbolic link")
+            raise Invalid.because(f"{shown!r} is a symbolic link")
         if path.suffix.lower() not in _SUFFIXES:
-            raise ValueError(
+            raise Invalid.because(
                 f"{shown!r} is no part of a model; allowed are {', '.join(sorted(_SUFFIXES))} "
                 "(weights as safetensors only)"
             )
@@ -263,7 +268,7 @@ def _scheduler_config(config: ModelConfig) -> dict[str, Any]:
 def _net_config(peer: Mapping[str, Any]) -> UNetConfig:
     for field, allowed in _FIXED.items():
         if field in peer and peer[field] not in allowed:
-            raise ValueError(f"unet config: {field} is {peer[field]!r}; supported: {allowed}")
+            raise Invalid.because(f"unet config: {field} is {peer[field]!r}; supported: {allowed}")
     known = {field.name for field in fields(UNetConfig)}
     # What is not said is diffusers' default, which is not always ours.
     values: dict[str, Any] = {
@@ -276,7 +281,7 @@ def _net_config(peer: Mapping[str, Any]) -> UNetConfig:
     values |= {name: value for name, value in peer.items() if name in known}
     config = UNetConfig.from_dict(values)
     if config.out_channels != config.in_channels:
-        raise ValueError(
+        raise Invalid.because(
             f"unet config: out_channels is {config.out_channels}; it must equal in_channels, "
             f"{config.in_channels} (a learned variance is not supported)"
         )
@@ -297,7 +302,7 @@ def _model_config(folder: Path, net: UNetConfig, peer: Mapping[str, Any]) -> Mod
                 consistency=ours.get("consistency") is True,
             )
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{OURS} is incomplete or malformed: {error}") from None
+            raise Invalid.because(f"{OURS} is incomplete or malformed: {error}") from None
     path = folder / "scheduler" / "scheduler_config.json"
     scheduler = _read_json(path) if path.exists() else {"beta_schedule": "linear"}
     size = peer.get("sample_size") or 32
@@ -328,7 +333,7 @@ def _foreign_schedule(peer: Mapping[str, Any]) -> ScheduleConfig:
         _check_supported(peer, "trained_betas", (None,))
         name = _BETA_SCHEDULES[peer["beta_schedule"]]
     else:
-        raise ValueError(
+        raise Invalid.because(
             f"scheduler config: _class_name is {peer.get('_class_name')!r}; supported are "
             "EDMEulerScheduler and the schedulers with a beta_schedule"
         )
@@ -353,7 +358,7 @@ def _is_edm(peer: Mapping[str, Any]) -> bool:
 def _check_supported(peer: Mapping[str, Any], field: str, supported: tuple[object, ...]) -> None:
     if field in peer and peer[field] not in supported:
         shown = repr(peer[field])[:100]
-        raise ValueError(f"scheduler config: {field} is {shown}; supported: {supported}")
+        raise Invalid.because(f"scheduler config: {field} is {shown}; supported: {supported}")
 
 
 def _load_weights(net: UNet, folder: Path) -> None:
@@ -361,24 +366,26 @@ def _load_weights(net: UNet, folder: Path) -> None:
     if not path.exists():
         others = sorted(p.name for p in folder.glob("diffusion_pytorch_model*"))
         instead = f" (there is {others[0]})" if others else ""
-        raise ValueError(f"{WEIGHTS} is missing{instead}; weights are read from safetensors only")
+        raise Invalid.because(
+            f"{WEIGHTS} is missing{instead}; weights are read from safetensors only"
+        )
     try:
         found = {_modern_name(name): tensor for name, tensor in load_file(path).items()}
     except SafetensorError:
-        raise ValueError(f"{WEIGHTS} is not a safetensors file, or it is damaged") from None
+        raise Invalid.because(f"{WEIGHTS} is not a safetensors file, or it is damaged") from None
     wanted = net.state_dict()
     for name, tensor in wanted.items():
         if name not in found:
-            raise ValueError(f"the weights lack the tensor {name!r}")
+            raise Invalid.because(f"the weights lack the tensor {name!r}")
         if found[name].shape == (*tensor.shape, 1, 1):  # attention was 1x1 convolutions once
             found[name] = found[name].flatten(1)
         if found[name].shape != tensor.shape:
-            raise ValueError(
+            raise Invalid.because(
                 f"the tensor {name!r} has shape {tuple(found[name].shape)}; "
                 f"the net needs {tuple(tensor.shape)}"
             )
     if surplus := sorted(set(found) - set(wanted)):
-        raise ValueError(f"the weights hold {surplus[0]!r}, which the net does not have")
+        raise Invalid.because(f"the weights hold {surplus[0]!r}, which the net does not have")
     _check_finite(found)
     net.load_state_dict({k: v.to(torch.float32, copy=True) for k, v in found.items()}, assign=True)
 
@@ -386,7 +393,7 @@ def _load_weights(net: UNet, folder: Path) -> None:
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
-            raise ValueError(f"the tensor {name!r} holds NaN or infinite values")
+            raise Invalid.because(f"the tensor {name!r} holds NaN or infinite values")
 
 
 def _modern_name(name: str) -> str:
@@ -400,11 +407,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text())
     except FileNotFoundError:
-        raise ValueError(f"{path.name} is missing") from None
+        raise Invalid.because(f"{path.name} is missing") from None
     except (ValueError, RecursionError):  # no JSON, no UTF-8, a number too long, nested too deep
-        raise ValueError(f"{path.name} is not valid JSON") from None
+        raise Invalid.because(f"{path.name} is not valid JSON") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{path.name} must hold a JSON object")
+        raise Invalid.because(f"{path.name} must hold a JSON object")
     return value
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from models.diffusion.denoiser import NoiseLevels, denoise
 from models.diffusion.model import DiffusionModel
 from models.diffusion.noise import Stream, normal
+from models.fields import Invalid
 from models.sampling.plan import (
     BOUND,
     DISTURB,
@@ -60,7 +61,7 @@ def sample_images(
 ) -> NDArray[np.uint8]:
     """uint8 (N, H, W, C); the settings are those of models.sampling.plan.SampleRequest.
 
-    Raises ValueError where they do not fit, and Stopped at the next step once `stopped` says so.
+    Raises Invalid where they do not fit, and Stopped at the next step once `stopped` says so.
     """
     request = SampleRequest(labels=None if labels is None else tuple(labels), **settings)
     prepared = Prepared.of(model, request)
@@ -91,7 +92,7 @@ class Prepared:
 
     @classmethod
     def of(cls, model: DiffusionModel, request: SampleRequest) -> "Prepared":
-        """Raises ValueError, naming the field, where the request does not fit the model."""
+        """Raises Invalid, naming the field, where the request does not fit the model."""
         num_classes = len(model.config.class_names)
         check_labels(request, num_classes)
         plan = make_plan(model.schedule, model.prediction, request)
@@ -176,4 +177,6 @@ def to_float(images: NDArray[np.uint8] | Tensor) -> Tensor:
 
 def _check_shape(field: str, picture: NDArray[np.uint8], expected: tuple[int, ...]) -> None:
     if picture.shape != expected:
-        raise ValueError(f"{field} has the shape {picture.shape}; this model needs {expected}")
+        raise Invalid.because(
+            f"{field} has the shape {picture.shape}; this model needs {expected}", field=field
+        )

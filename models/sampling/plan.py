@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from models.diffusion.prediction import Prediction
 from models.diffusion.schedule import NoiseSchedule
+from models.fields import Invalid
 from models.sampling.samplers import (
     SamplerName,
     SamplerTable,
@@ -131,7 +132,7 @@ class Plan:
 
 
 def make_plan(schedule: NoiseSchedule, prediction: Prediction, request: SampleRequest) -> Plan:
-    """Raises ValueError that begins with the name of the field at fault."""
+    """Raises Invalid that begins with the name of the field at fault."""
     _check(request)
     spacing = request.spacing or default_spacing(request.sampler, schedule.config.name)
     grid = timestep_grid(schedule, request.num_inference_steps, spacing)
@@ -157,23 +158,27 @@ def make_plan(schedule: NoiseSchedule, prediction: Prediction, request: SampleRe
 
 
 def check_labels(request: SampleRequest, num_classes: int) -> None:
-    """Raises ValueError where the classes do not fit a model with so many."""
+    """Raises Invalid where the classes do not fit a model with so many."""
     labels = request.labels
     if labels is None:
         if request.guidance_scale != 1.0:
-            raise ValueError(
-                f"guidance_scale is {request.guidance_scale:g}; without a class_label it must be 1"
+            raise Invalid.because(
+                f"guidance_scale is {request.guidance_scale:g}; without a class_label it must be 1",
+                field="guidance_scale",
             )
         return
     if not num_classes:
-        raise ValueError("class_label is given, but the model has no classes")
+        raise Invalid.because(
+            "class_label is given, but the model has no classes", field="class_label"
+        )
     if len(labels) != request.num_images:
-        raise ValueError(
-            f"class_label has {len(labels)} entries; num_images is {request.num_images}"
+        raise Invalid.because(
+            f"class_label has {len(labels)} entries; num_images is {request.num_images}",
+            field="class_label",
         )
     for label in labels:
         if not 0 <= label < num_classes:
-            raise ValueError(f"class_label is {label}; it must lie in 0..{num_classes - 1}")
+            raise Invalid("class_label", label, f"it must lie in 0..{num_classes - 1}")
 
 
 _PICTURES = ("init_image", "mask")
@@ -190,33 +195,42 @@ def _unpacked(packed: Mapping[str, Any]) -> UInt8:
 
 def _check(request: SampleRequest) -> None:
     if request.num_images < 1:
-        raise ValueError(f"num_images is {request.num_images}; it must be at least 1")
+        raise Invalid("num_images", request.num_images, "it must be at least 1")
     if not math.isfinite(request.guidance_scale):
-        raise ValueError(f"guidance_scale is {request.guidance_scale}; it must be finite")
+        raise Invalid("guidance_scale", request.guidance_scale, "it must be finite")
     if not 0.0 < request.strength <= 1.0:
-        raise ValueError(f"strength is {request.strength}; it must lie in 0..1, above 0")
+        raise Invalid("strength", request.strength, "it must lie in 0..1, above 0")
     if request.init_image is None and request.strength != 1.0:
-        raise ValueError(f"strength is {request.strength}; without an init_image it must be 1")
+        raise Invalid("strength", request.strength, "without an init_image it must be 1")
     if request.mask is not None and request.init_image is None:
-        raise ValueError("mask is given without the init_image that it belongs to")
+        raise Invalid.because(
+            "mask is given without the init_image that it belongs to", field="mask"
+        )
     if request.invert:
         _check_inversion(request)
     if request.seed_to is not None and request.num_images < 2:
-        raise ValueError("seed_to is given for one image; between two seeds are at least 2")
+        raise Invalid.because(
+            "seed_to is given for one image; between two seeds are at least 2", field="seed_to"
+        )
     if request.guidance_interval and request.guidance_interval[0] > request.guidance_interval[1]:
         low, high = request.guidance_interval
-        raise ValueError(f"guidance_interval is {low}, {high}; it must be low, high")
+        raise Invalid.because(
+            f"guidance_interval is {low}, {high}; it must be low, high", field="guidance_interval"
+        )
 
 
 def _check_inversion(request: SampleRequest) -> None:
     if request.init_image is None:
-        raise ValueError("invert is true, but there is no init_image to invert")
+        raise Invalid.because(
+            "invert is true, but there is no init_image to invert", field="invert"
+        )
     if request.mask is not None:
-        raise ValueError("mask does not go with invert")
+        raise Invalid.because("mask does not go with invert", field="mask")
     if request.sampler not in INVERTIBLE or request.eta:
-        raise ValueError(
+        raise Invalid.because(
             f"sampler is {request.sampler!r}, eta {request.eta:g}; invert goes with 'ddim' or "
-            "'euler' and eta 0, which walk the same path back"
+            "'euler' and eta 0, which walk the same path back",
+            field="sampler",
         )
 
 
@@ -249,5 +263,5 @@ def _row_of_step(request: SampleRequest, num_rows: int) -> int:
     rows_per_step = 2 if request.sampler == "heun" else 1
     steps = (num_rows + rows_per_step - 1) // rows_per_step
     if not 0 <= request.disturb.at < steps:
-        raise ValueError(f"disturb.at is {request.disturb.at}; it must lie in 0..{steps - 1}")
+        raise Invalid("disturb.at", request.disturb.at, f"it must lie in 0..{steps - 1}")
     return request.disturb.at * rows_per_step

@@ -21,6 +21,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from models.diffusion.schedule import SCHEDULES, Float64, NoiseSchedule, ScheduleName, karras_sigmas
+from models.fields import Invalid
 
 SamplerName = Literal[
     "ddpm",
@@ -105,23 +106,25 @@ def timestep_grid(
     `coarse` is `karras` of one level more without the last, which is as good as clean: for a model
     that jumps to the clean image from anywhere.
 
-    None is the default of `spacings_of`. Raises ValueError for a spacing that does not fit, or
+    None is the default of `spacings_of`. Raises Invalid for a spacing that does not fit, or
     steps outside 1..T.
     """
     T = schedule.num_train_timesteps
     fitting = spacings_of(schedule.config.name)
     spacing = spacing or fitting[0]
     if spacing not in SPACINGS:
-        raise ValueError(f"spacing is {spacing!r}; it must be one of {SPACINGS}")
+        raise Invalid("spacing", spacing, f"it must be one of {SPACINGS}")
     if not 1 <= num_inference_steps <= T:
-        raise ValueError(
-            f"num_inference_steps is {num_inference_steps}; it must lie in 1..{T}, "
-            "the model's num_train_timesteps"
+        raise Invalid(
+            "num_inference_steps",
+            num_inference_steps,
+            f"it must lie in 1..{T}, the model's num_train_timesteps",
         )
     if spacing not in fitting:
-        raise ValueError(
+        raise Invalid.because(
             f"spacing {spacing!r} does not fit schedule {schedule.config.name!r}; "
-            f"it takes one of {fitting}"
+            f"it takes one of {fitting}",
+            field="spacing",
         )
     n = num_inference_steps
     match spacing:
@@ -142,17 +145,17 @@ def timestep_grid(
 
 def grid_from(grid: Grid, first: int) -> Grid:
     """The tail of a grid from level `first`, where img2img starts; a sampler's history starts
-    afresh there. Raises ValueError for a level outside 0..N - 1."""
+    afresh there. Raises Invalid for a level outside 0..N - 1."""
     if not 0 <= first < len(grid):
-        raise ValueError(f"first is {first}; it must lie in 0..{len(grid) - 1}")
+        raise Invalid("first", first, f"it must lie in 0..{len(grid) - 1}")
     return Grid(grid.alpha[first:], grid.sigma[first:], grid.c_noise[first:], grid.t[first:])
 
 
 def first_level(grid: Grid, strength: float) -> int:
     """Where `grid_from` starts for a strength in (0, 1]: that share of the N steps is walked,
-    rounded, at least one. Raises ValueError for a strength out of range."""
+    rounded, at least one. Raises Invalid for a strength out of range."""
     if not 0.0 < strength <= 1.0:
-        raise ValueError(f"strength is {strength}; it must lie above 0 and at most at 1")
+        raise Invalid("strength", strength, "it must lie above 0 and at most at 1")
     return len(grid) - max(1, math.floor(strength * len(grid) + 0.5))
 
 
@@ -164,13 +167,13 @@ def sampler_table(
     variance: Literal["fixed_small", "fixed_large"] = "fixed_small",
 ) -> SamplerTable:
     """The rows of one sampler on one grid. `eta` in 0..1 is DDIM's share of fresh noise; `variance`
-    is DDPM's. Raises ValueError for an unknown name or an eta out of range."""
+    is DDPM's. Raises Invalid for an unknown name or an eta out of range."""
     if name not in SAMPLER_NAMES:
-        raise ValueError(f"sampler is {name!r}; it must be one of {SAMPLER_NAMES}")
+        raise Invalid("sampler", name, f"it must be one of {SAMPLER_NAMES}")
     if not 0.0 <= eta <= 1.0:
-        raise ValueError(f"eta is {eta}; it must lie in 0..1")
+        raise Invalid("eta", eta, "it must lie in 0..1")
     if eta and name != "ddim":
-        raise ValueError(f"eta is {eta}; only sampler 'ddim' takes it")
+        raise Invalid("eta", eta, "only sampler 'ddim' takes it")
     samplers: dict[SamplerName, Callable[[Grid], SamplerTable]] = {
         "ddpm": lambda g: ddpm(g, variance),
         "ddim": lambda g: ddim(g, eta),
@@ -364,12 +367,12 @@ def inversion_table(grid: Grid) -> SamplerTable:
     clipped, and the noise is found for the label and guidance it is walked with.
 
     Each row takes eps from the level where its step starts. The first starts at the clean image,
-    where eps cannot be read off, and takes it from the least noisy level. Raises ValueError where
+    where eps cannot be read off, and takes it from the least noisy level. Raises Invalid where
     that level has no signal: one step from noise to image cannot be inverted.
     """
     last = len(grid) - 1
     if grid.alpha[last] == 0.0:
-        raise ValueError(
+        raise Invalid.because(
             f"inversion needs a level with signal left; this grid of {len(grid)} has none: "
             "take more num_inference_steps"
         )
@@ -514,9 +517,10 @@ def _log_snr_step(grid: Grid, i: int) -> float:
 
 def _needs_signal(name: str, grid: Grid) -> None:
     if grid.alpha[0] == 0.0:
-        raise ValueError(
+        raise Invalid.because(
             f"sampler {name!r} cannot start where no signal is left (alpha = 0); "
-            "every sampler but 'heun' and 'unipc' can"
+            "every sampler but 'heun' and 'unipc' can",
+            field="sampler",
         )
 
 

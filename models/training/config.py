@@ -14,7 +14,7 @@ import torch
 from models.diffusion.model import ModelConfig
 from models.diffusion.prediction import PredictionType
 from models.diffusion.schedule import ScheduleConfig
-from models.fields import check_number, check_whole
+from models.fields import Invalid, check_number, check_whole
 from models.nets.precision import PRECISIONS, Precision
 from models.nets.unet import UNet, UNetConfig
 from models.training.defaults import (
@@ -104,9 +104,11 @@ class TrainConfig:
             ("precision", self.precision, PRECISIONS),
         ):
             if value not in known:
-                raise ValueError(f"{name} is {value!r}; it must be one of {known}")
+                raise Invalid(name, value, f"it must be one of {known}")
         if self.steps is None and self.minutes is None:
-            raise ValueError("steps and minutes are both missing; give at least one")
+            raise Invalid.because(
+                "steps and minutes are both missing; give at least one", field="steps"
+            )
         if self.steps is not None:
             check_whole("steps", self.steps, 1, MAX_STEPS)
         if self.minutes is not None:
@@ -114,7 +116,7 @@ class TrainConfig:
         for side in self.image_size:
             check_whole("image_size", side, MIN_SIDE, MAX_SIDE)
         if self.channels not in (1, 3):
-            raise ValueError(f"channels is {self.channels}; it must be 1 or 3")
+            raise Invalid("channels", self.channels, "it must be 1 or 3")
         self.model_config(self.sigma_data or 0.5)  # refuses parts that do not fit together
 
     def model_config(self, sigma_data: float) -> ModelConfig:
@@ -157,14 +159,15 @@ def resolve_config(
     """The preset's recipe for this data, time and device, with what the caller overrides (None
     means: choose). `reasons` of the result says why what was chosen was.
 
-    Raises ValueError that begins with the field's name, as `net.dropout`, and names its bound.
+    Raises Invalid that begins with the field's name, as `net.dropout`, and names its bound.
     """
     preset = preset or _default_preset(schedule, overrides.get("prediction_type"))
     if preset not in PRESETS:
-        raise ValueError(f"preset is {preset!r}; it must be one of {PRESETS}")
+        raise Invalid("preset", preset, f"it must be one of {PRESETS}")
     if class_conditional and not facts.class_names:
-        raise ValueError(
-            "class_conditional is true, but the dataset has no classes (no folders in its archive)"
+        raise Invalid.because(
+            "class_conditional is true, but the dataset has no classes (no folders in its archive)",
+            field="class_conditional",
         )
     class_names = facts.class_names if class_conditional is not False else ()
     size = image_size or default_image_size(facts.image_size)
@@ -241,15 +244,16 @@ def _part(name: str) -> Iterator[None]:
     """A field that an error names is one of this part."""
     try:
         yield
-    except ValueError as error:
-        raise ValueError(f"{name}.{error}") from None
+    except Invalid as error:
+        raise error.within(name) from None
 
 
 def _check_parameters(net: UNetConfig) -> None:
     with torch.device("meta"):  # counts without the memory
         count = sum(p.numel() for p in UNet(net).parameters())
     if count > MAX_PARAMETERS:
-        raise ValueError(
+        raise Invalid.because(
             f"block_out_channels and layers_per_block make a net of {count} parameters; "
-            f"at most {MAX_PARAMETERS} are allowed"
+            f"at most {MAX_PARAMETERS} are allowed",
+            field="block_out_channels",
         )

@@ -25,6 +25,7 @@ from torch.nn.functional import mse_loss
 from models.diffusion.denoiser import NoiseLevels, column
 from models.diffusion.model import DiffusionModel
 from models.diffusion.noise import Stream, bits, normal, uniform
+from models.fields import Invalid
 from models.images.dataset import Dataset
 from models.nets.unet import UNet
 from models.sampling.generate import to_float
@@ -131,7 +132,7 @@ def train(state: TrainState, dataset: Dataset, team: Team | None = None) -> Iter
     Several processes train one model where each calls this with the same state and its `team`;
     the first one's clock and the first one's consumer decide when all of them end.
 
-    Raises ValueError when the loss is no longer finite.
+    Raises Invalid, of the learning rate, when the loss is no longer finite.
     """
     config, team = state.config, team or Team.alone()
     images = Images(dataset, state.model.device)
@@ -145,9 +146,11 @@ def train(state: TrainState, dataset: Dataset, team: Team | None = None) -> Iter
         learning_rate = _learning_rate(config, state.step, progress)
         _update(state, learning_rate)
         if not np.isfinite(loss):
-            raise ValueError(
+            raise Invalid.because(
                 f"the loss at step {state.step} is {loss}; "
-                f"try a learning_rate below {config.learning_rate:g}"
+                f"try a learning_rate below {config.learning_rate:g}",
+                field="learning_rate",
+                value=config.learning_rate,
             )
         state.step += 1
         yield _report(state, loss, learning_rate, speed)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from models.diffusion.model import DiffusionModel
+from models.fields import Invalid
 from models.nets.unet import UNet
 from models.training.config import TrainConfig
 from models.training.train import TrainState
@@ -19,12 +20,12 @@ CLASSES = "class_embedding.weight"
 
 
 def begin_with(model: DiffusionModel, config: TrainConfig, device: str) -> TrainState:
-    """Raises ValueError where the config's net differs in more than its classes and its dropout."""
+    """Raises Invalid where the config's net differs in more than its classes and its dropout."""
     theirs, ours = (
         replace(net, num_class_embeds=None, dropout=0.0) for net in (model.config.net, config.net)
     )
     if theirs != ours:
-        raise ValueError("net differs from that of the model to be fine-tuned")
+        raise Invalid.because("net differs from that of the model to be fine-tuned", field="net")
     weights = dict(model.net.state_dict())
     known = weights.pop(CLASSES, None)
     net = UNet(config.net)

@@ -11,10 +11,11 @@ import pytest
 from pydantic import BaseModel, Field
 
 from app.http.accept import choose
-from app.http.errors import Busy, InvalidInput, blame
+from app.http.errors import Busy, InvalidInput, reported_at, reported_in
 from app.http.problems import KINDS
 from app.main import create_app
 from app.processes.threads import Lane
+from models.fields import Invalid
 
 
 class Order(BaseModel):
@@ -37,8 +38,8 @@ def faulty(serve, settings) -> Iterator[httpx.Client]:
 
     @app.post("/orders")
     async def order(order: Order) -> None:
-        with blame("/classes/0"):
-            raise ValueError("class is 7; it must lie in 0..4")
+        with reported_at("/classes/0"):
+            raise Invalid("class", 7, "it must lie in 0..4")
 
     with serve(app) as address, httpx.Client(base_url=address, timeout=30) as client:
         yield client
@@ -83,7 +84,7 @@ def test_json_fields_at_fault_have_pointers(faulty):
     assert "greater than or equal to 1" in answer["errors"][0]["detail"]
 
 
-def test_a_model_s_refusal_is_blamed_on_its_field(faulty):
+def test_a_model_s_refusal_is_reported_at_its_field(faulty):
     answer = problem(faulty.post("/orders", json={"steps": 1}), 422)
     assert answer["errors"] == [
         {"pointer": "/classes/0", "detail": "class is 7; it must lie in 0..4"}
@@ -168,8 +169,19 @@ def test_more_work_than_may_wait_is_refused_with_when_to_come_back():
 
 
 def test_errors_of_one_place_are_told_once():
-    with pytest.raises(InvalidInput) as refusal, blame("t", "form"):
-        raise ValueError("t is 5; it must lie in 0..4")
+    with pytest.raises(InvalidInput) as refusal, reported_at("t", "form"):
+        raise Invalid("t", 5, "it must lie in 0..4")
     (error,) = refusal.value.errors
     assert (error.parameter, error.place) == ("t", "form")
     assert json.loads(error.model_dump_json(by_alias=True))["in"] == "form"
+
+
+def test_a_refusal_is_reported_by_its_field_not_by_its_words():
+    with pytest.raises(InvalidInput) as refusal, reported_in(Order):
+        raise Invalid.because("too many for this model", field="steps", value=99)
+    assert [error.pointer for error in refusal.value.errors] == ["/steps"]
+
+
+def test_an_error_of_ours_is_not_reported_as_the_caller_s():
+    with pytest.raises(ValueError, match="steps is a word"), reported_in(Order):
+        raise ValueError("steps is a word at the start of some internal error")
