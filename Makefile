@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 .PHONY: run test check demo train screenshots bench format clean
 .DELETE_ON_ERROR:
 
-run: .venv/run.stamp  ## API, one worker and the embedded Valkey; Ctrl-C stops all of it
+run: .venv/run.stamp  ## API, two workers and the embedded Valkey; Ctrl-C stops all of it
 	@exec $(BIN)/python -m app.up
 
 test: .venv/test.stamp  ## all tests

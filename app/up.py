@@ -1,5 +1,5 @@
-"""`python -m app.up`: the embedded Valkey, the API and a worker for each kind of job, until Ctrl-C
-or SIGTERM.
+"""`python -m app.up`: the embedded Valkey, the API and a worker for each pool of jobs
+(store.jobs.kinds), until Ctrl-C or SIGTERM.
 
 Each child has a session of its own, so that Ctrl-C reaches only this process, which then stops them
 in order. If this process is killed, the API and the workers see their standard input end, and the
@@ -16,6 +16,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -24,10 +25,12 @@ from app.http.listener import address_of, listen
 from app.logs import configure_logs, log
 from app.processes.child import Child
 from app.settings import Settings
+from store.jobs.kinds import POOLS
 from store.locations import Locations, valkey_socket
 from store.valkey import start_valkey
 
-STOP_SECONDS = {"api": 15.0, "trainer": 30.0, "sampler": 10.0, "valkey": 10.0}  # in this order
+WORKERS = {pool: f"worker {pool}" for pool in POOLS}
+STOP_SECONDS = {"api": 15.0, **dict.fromkeys(WORKERS.values(), 30.0), "valkey": 10.0}  # in order
 POLL_SECONDS = 0.1
 
 
@@ -83,10 +86,8 @@ def _children(
         "api",
         lambda: _python(["app.server", "--fd", str(listener.fileno())], environment, listener),
     )
-    children["trainer"] = Child("trainer", lambda: _python(["worker.main", "train"], environment))
-    children["sampler"] = Child(
-        "sampler", lambda: _python(["worker.main", "sample", "evaluate"], environment)
-    )
+    for pool, name in WORKERS.items():
+        children[name] = Child(name, partial(_python, ["worker.main", pool], environment))
     return children
 
 

@@ -1,5 +1,6 @@
-"""A worker: `python -m worker.main [KIND ...]`, for jobs of these kinds (train, sample), by default
-of all. Celery brings wake-ups, the supervisor does the work; a thread sends webhooks.
+"""A worker: `python -m worker.main [KIND ...]`, for jobs of these kinds or pools
+of kinds (store.jobs.kinds), by default of all. Celery brings wake-ups, the supervisor does the
+work; a thread sends webhooks.
 
 Environment: the locations of store.locations, and those of worker.settings.
 """
@@ -9,8 +10,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import structlog
 from celery import Celery
@@ -21,9 +21,9 @@ from host.devices import device_of_host
 from store import nodes
 from store.database import open_database
 from store.errors import StoreError
-from store.jobs.record import KINDS, Kind
+from store.jobs.kinds import JOB_KINDS, Kind, kinds_named
 from worker.logs import configure_logs
-from worker.queue import QUEUES, RUN_JOB, make_queue, submit
+from worker.queue import RUN_JOB, make_queue, submit
 from worker.reaper import Reaper
 from worker.settings import WorkerSettings
 from worker.supervisor import Supervisor
@@ -36,7 +36,7 @@ def main() -> None:
     configure_logs()
     warnings.simplefilter("ignore", SecurityWarning)  # of pickles sent to root; ours are JSON
     try:
-        kinds = _kinds(sys.argv[1:])
+        kinds = kinds_named(sys.argv[1:])
         settings = WorkerSettings.from_environment()
         database = open_database(settings.locations.database_url)
         device = device_of_host(settings.device)
@@ -61,7 +61,7 @@ def main() -> None:
             "worker",
             "--pool=threads",
             f"--concurrency={settings.concurrency}",
-            f"--queues={','.join(QUEUES[kind] for kind in kinds)}",
+            f"--queues={','.join(JOB_KINDS[kind].queue for kind in kinds)}",
             "--without-gossip",
             "--without-mingle",
             "--without-heartbeat",
@@ -71,13 +71,6 @@ def main() -> None:
     reaper.stop()
     sender.stop()
     nodes.leave(database, "worker")
-
-
-def _kinds(given: Sequence[str]) -> Sequence[Kind]:
-    for kind in given:
-        if kind not in KINDS:
-            raise ValueError(f"{kind!r} is no kind of job; there are {', '.join(KINDS)}")
-    return cast(Sequence[Kind], given) or KINDS
 
 
 def _add_task(queue: Celery, supervisor: Supervisor) -> None:

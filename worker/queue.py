@@ -11,14 +11,9 @@ from celery.exceptions import CeleryError
 from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
-from store.jobs.record import Kind
+from store.jobs.kinds import JOB_KINDS, Kind
 
 RUN_JOB = "worker.run_job"
-QUEUES: dict[Kind, str] = {
-    "train": "diffusion.train",
-    "sample": "diffusion.sample",
-    "evaluate": "diffusion.evaluate",
-}
 CONNECT_SECONDS = 2.0
 BROKER_ERRORS = (OSError, CeleryError, KombuError, RedisError)
 
@@ -26,7 +21,7 @@ BROKER_ERRORS = (OSError, CeleryError, KombuError, RedisError)
 def make_queue(redis_url: str) -> Celery:
     queue = Celery("diffusion", broker=broker_url(redis_url))
     queue.conf.update(
-        task_default_queue=QUEUES["train"],
+        task_default_queue=JOB_KINDS["train"].queue,
         task_acks_late=False,  # late ones are redelivered after a blip, and run twice
         task_ignore_result=True,
         task_store_errors_even_if_ignored=False,
@@ -59,7 +54,7 @@ def submit(queue: Celery, job_id: str, kind: Kind) -> bool:
             queue.send_task(
                 RUN_JOB,
                 args=[job_id, kind],
-                queue=QUEUES[kind],
+                queue=JOB_KINDS[kind].queue,
                 connection=connection,
                 retry=False,
             )
@@ -73,7 +68,7 @@ def num_waiting(queue: Celery, kind: Kind) -> int | None:
     try:
         with queue.connection_for_read() as connection:
             connection.ensure_connection(max_retries=0, timeout=CONNECT_SECONDS)
-            declared = connection.default_channel.queue_declare(queue=QUEUES[kind])
+            declared = connection.default_channel.queue_declare(queue=JOB_KINDS[kind].queue)
             return int(declared.message_count)
     except BROKER_ERRORS:
         return None

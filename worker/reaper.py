@@ -17,7 +17,8 @@ from store import nodes
 from store.database import Database
 from store.errors import SecondHost
 from store.jobs import claims
-from worker.queue import QUEUES, num_waiting, submit
+from store.jobs.kinds import KINDS
+from worker.queue import num_waiting, submit
 
 IN_LINE_SECONDS = 600.0
 
@@ -51,7 +52,7 @@ class Reaper(threading.Thread):
                 return
 
     def announce(self) -> None:
-        for kind in QUEUES:
+        for kind in KINDS:
             in_line = num_waiting(self._queue, kind)
             if in_line is None:
                 return  # nobody would hear of it

@@ -1,5 +1,5 @@
-"""`python -m worker.sample_job JOB FENCE`: many images from a model, made by the same engine as
-those of POST /sample.
+"""`python -m worker.sample_job JOB FENCE SCRATCH`: many images from a model, made by the same
+engine as those of POST /sample.
 
 Image i is a function of the request and of i, so that an attempt goes on where the one before it
 ended. Each image can be read as soon as it is made; a zip of all of them comes at the end.

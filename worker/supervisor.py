@@ -25,18 +25,13 @@ from store.database import Database
 from store.errors import JobNotFound, LostLease
 from store.jobs import claims, requests
 from store.jobs.files import log_key
-from store.jobs.record import Kind
+from store.jobs.kinds import JOB_KINDS, JobKind, Kind
 from worker.logs import LOG_FILE
 from worker.settings import WorkerSettings
 
 POLL_SECONDS = 0.2
 WISH_SECONDS = 2.0  # until a running job that is to be paused or cancelled hears of it
 SPINS = "1000"  # of a thread that waits for another, before it sleeps (docs/architecture.md)
-MODULES: dict[Kind, str] = {
-    "train": "worker.train_job",
-    "sample": "worker.sample_job",
-    "evaluate": "worker.evaluation_job",
-}
 
 log = structlog.get_logger("worker")
 
@@ -64,7 +59,7 @@ class Supervisor:
         job_id, fence = claimed
         say = log.bind(job=job_id, fence=fence)
         scratch = Path(tempfile.gettempdir(), f"diffusion-{job_id}-{fence}")  # the process makes it
-        process = self._start(MODULES[kind], job_id, fence, scratch)
+        process = self._start(JOB_KINDS[kind], job_id, fence, scratch)
         say.info("job started", pid=process.pid)
         try:
             must_end = self._watch(process, job_id, fence)
@@ -79,7 +74,7 @@ class Supervisor:
         return self._settle(job_id, fence, process.returncode, must_end)
 
     def _start(
-        self, module: str, job_id: str, fence: int, scratch: Path
+        self, kind: JobKind, job_id: str, fence: int, scratch: Path
     ) -> subprocess.Popen[bytes]:
         settings = self._settings
         environment = {**os.environ, **settings.locations.to_environment()}
@@ -87,17 +82,17 @@ class Supervisor:
         if settings.threads:
             environment["OMP_NUM_THREADS"] = str(settings.threads)
         return subprocess.Popen(
-            [*self._launcher(module), module, job_id, str(fence), str(scratch)],
+            [*self._launcher(kind), kind.module, job_id, str(fence), str(scratch)],
             stdin=subprocess.PIPE,  # its end tells the process that we are gone
             env=environment,
             start_new_session=True,
         )
 
-    def _launcher(self, module: str) -> list[str]:
+    def _launcher(self, kind: JobKind) -> list[str]:
         """Python, or torchrun where several processes share a training."""
         settings = self._settings
         processes = settings.processes or (1 if settings.device else max(1, num_gpus()))
-        if module != MODULES["train"] or processes == 1:
+        if not kind.shares_processes or processes == 1:
             return [sys.executable, "-m"]
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         return [sys.executable, *torchrun, "-m"]

@@ -15,6 +15,7 @@ from app.cli import datasets, images, jobs, models
 from app.cli.doctor import examine
 from app.cli.front import Front
 from client.client import DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE, ClientError, Unreachable
+from store.jobs.kinds import KINDS, POOLS
 
 REFUSED, UNREACHABLE, INTERRUPTED = 1, 3, 130
 EVERYWHERE = {"--url": True, "--api-key": True, "--json": False}  # whether a value follows
@@ -96,7 +97,10 @@ def api(
 def worker(
     kinds: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[train] [sample] [evaluate]", help="Kinds of jobs; all if none."),
+        typer.Argument(
+            metavar=" ".join(f"[{name}]" for name in dict.fromkeys((*POOLS, *KINDS))),
+            help="Pools or kinds of jobs; all if none.",
+        ),
     ] = None,
 ) -> None:
     """Run a worker; DIFFUSION_REDIS_URL names the broker that it shares with the API."""

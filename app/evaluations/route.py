@@ -20,11 +20,12 @@ from store.datasets import get_dataset
 from store.errors import ArtifactNotFound, NotFound
 from store.jobs import requests
 from store.jobs.files import neighbours_key
+from store.jobs.kinds import JOB_KINDS
 from store.jobs.options import TrainOptions
 from store.models import ModelRecord, get_model
 from worker.queue import submit
 
-router = APIRouter(prefix="/evaluations", tags=["models"])
+router = APIRouter(prefix=f"/{JOB_KINDS['evaluate'].collection}", tags=["models"])
 
 LARGE_SIDE, FEW_IMAGES, MANY_IMAGES = 64, 200, 1000
 
@@ -54,7 +55,7 @@ def create_evaluation(
         },
     )
     submit(services.queue, job.id, "evaluate")  # if it fails, the reaper announces the job
-    response.headers["Location"] = f"/evaluations/{job.id}"
+    response.headers["Location"] = JOB_KINDS["evaluate"].address(job.id)
     return EvaluationAnswer.of(job)
 
 

@@ -8,6 +8,7 @@ from app.http.records import JobState, Name
 from models.diffusion.noise import MAX_SEED
 from models.evaluation.evaluate import MAX_IMAGES, MIN_IMAGES
 from models.sampling.samplers import SamplerName
+from store.jobs.kinds import JOB_KINDS
 from store.jobs.record import Job
 
 Features = Literal["auto", "classifier", "random", "pixels", "vision_transformer"]
@@ -76,7 +77,7 @@ class EvaluationAnswer(JobState):
 
     @classmethod
     def of(cls, job: Job) -> "EvaluationAnswer":
-        address = f"/evaluations/{job.id}"
+        address = JOB_KINDS["evaluate"].address(job.id)
         links = {
             "self": address,
             "cancel": f"{address}/cancel",

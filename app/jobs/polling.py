@@ -14,7 +14,8 @@ from starlette.responses import Response
 from app.http.conditional import conditional, matches
 from app.services import Services
 from store.jobs import requests
-from store.jobs.record import Job, Kind
+from store.jobs.kinds import Kind
+from store.jobs.record import Job
 
 LONGEST_WAIT = 60
 POLL_SECONDS = 0.25

@@ -17,10 +17,11 @@ from app.sample.request import Sampling
 from app.services import Services, ServicesDep
 from store.errors import ArtifactNotFound, IllegalTransition, NotFound
 from store.jobs import requests
+from store.jobs.kinds import JOB_KINDS
 from store.jobs.sample_images import archive_key, delete_images, image_key, images_made
 from worker.queue import submit
 
-router = APIRouter(prefix="/sample-jobs", tags=["sample"])
+router = APIRouter(prefix=f"/{JOB_KINDS['sample'].collection}", tags=["sample"])
 
 
 def create_sample_job(services: Services, sampling: Sampling) -> SampleJobAnswer:
@@ -108,7 +109,7 @@ def list_images(
     job = requests.get_job(services.database, job_id, "sample")
     made = [image for image in images_made(services.artifacts, job.id) if image > after]
     items = [
-        MadeImage(index=image, href=f"/sample-jobs/{job.id}/images/{image}")
+        MadeImage(index=image, href=f"{JOB_KINDS['sample'].address(job.id)}/images/{image}")
         for image in made[:limit]
     ]
     return MadeImages(items=items, has_more=len(made) > limit)

@@ -4,6 +4,7 @@ from pydantic import BaseModel, Field
 
 from app.http.records import JobState
 from app.sample.schema import SampleUsed
+from store.jobs.kinds import JOB_KINDS
 from store.jobs.record import Job
 
 
@@ -22,7 +23,10 @@ class SampleJobAnswer(JobState):
 
     @classmethod
     def of(cls, job: Job) -> "SampleJobAnswer":
-        address, num_images = f"/sample-jobs/{job.id}", job.config["request"]["num_images"]
+        address, num_images = (
+            JOB_KINDS["sample"].address(job.id),
+            job.config["request"]["num_images"],
+        )
         links = {"self": address, "cancel": f"{address}/cancel", "images": f"{address}/images"}
         if job.status == "succeeded":
             links["archive"] = f"{address}/archive"

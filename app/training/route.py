@@ -36,6 +36,7 @@ from store.jobs import requests
 from store.jobs.checkpoints import list_checkpoints
 from store.jobs.events import events_after
 from store.jobs.files import log_keys, metrics_key, newest_event_file, samples_key
+from store.jobs.kinds import JOB_KINDS
 from store.jobs.record import Job
 from store.webhooks import deliveries_of
 from worker.queue import submit
@@ -48,7 +49,8 @@ EventNumber = Annotated[
 ]
 LastEventId = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, le=LAST_NUMBER)]
 
-router = APIRouter(prefix="/train-jobs", tags=["training"])
+KIND = JOB_KINDS["train"]
+router = APIRouter(prefix=f"/{KIND.collection}", tags=["training"])
 
 
 @router.post(
@@ -81,7 +83,7 @@ def create_train_job(body: TrainRequest, response: Response, services: ServicesD
             services.artifacts.delete_prefix(f"jobs/{checkpoint.job_id}")
         raise
     submit(services.queue, job.id, "train")  # if it fails, the reaper announces the job
-    response.headers["Location"] = f"/train-jobs/{job.id}"
+    response.headers["Location"] = KIND.address(job.id)
     return JobAnswer.of(job, secret=webhook.secret if webhook else None)
 
 
@@ -300,7 +302,7 @@ def list_samples(job_id: str, services: ServicesDep) -> SampleList:
     job = requests.get_job(services.database, job_id, "train")
     keys = services.artifacts.keys(f"jobs/{job.id}/samples")
     steps = [int(key.rsplit("/", 1)[1].removesuffix(".png")) for key in keys]
-    return SampleList(steps=steps, links=[f"/train-jobs/{job.id}/samples/{s}" for s in steps])
+    return SampleList(steps=steps, links=[f"{KIND.address(job.id)}/samples/{s}" for s in steps])
 
 
 @router.get(

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.http.records import JobState
 from store.jobs.checkpoints import Checkpoint, best_of
 from store.jobs.events import EventType, JobEvent
+from store.jobs.kinds import JOB_KINDS
 from store.jobs.options import (
     Keep,
     Origin,
@@ -95,7 +96,7 @@ class TrainPlan(BaseModel):
 
 
 def _links(job: Job) -> dict[str, str]:
-    address = f"/train-jobs/{job.id}"
+    address = JOB_KINDS["train"].address(job.id)
     parts = ["events", "metrics", "samples", "checkpoints", "log", "tensorboard"]
     if not job.done:
         parts += ["cancel", "resume" if job.status == "paused" or job.pause_requested else "pause"]
@@ -162,9 +163,10 @@ class CheckpointList(BaseModel):
 
 
 def _checkpoint_links(job_id: str, checkpoint: Checkpoint) -> dict[str, str]:
-    links = {"job": f"/train-jobs/{job_id}"}
+    address = JOB_KINDS["train"].address(job_id)
+    links = {"job": address}
     if checkpoint.score is not None:  # looked at, so that there are samples too
-        links["samples"] = f"/train-jobs/{job_id}/samples/{checkpoint.step}"
+        links["samples"] = f"{address}/samples/{checkpoint.step}"
     return links
 
 

@@ -18,7 +18,8 @@ from store.errors import LostLease, ModelConflict
 from store.jobs import transitions
 from store.jobs.checkpoints import Checkpoint, keep_checkpoint
 from store.jobs.events import EventType
-from store.jobs.record import Job, Kind, Status
+from store.jobs.kinds import Kind
+from store.jobs.record import Job, Status
 from store.models import ModelRecord
 
 Wish = Literal["cancel", "pause"]

@@ -10,15 +10,14 @@ images from a model, and one of kind "evaluate" says how good a model is.
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.database import Record, UtcTime
+from store.jobs.kinds import Kind
 
-Kind = Literal["train", "sample", "evaluate"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
 DONE: tuple[Status, ...] = ("succeeded", "failed", "cancelled")
 

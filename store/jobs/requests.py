@@ -19,9 +19,11 @@ from store.errors import DatasetNotFound, IllegalTransition, JobNotFound, ModelC
 from store.jobs import transitions
 from store.jobs.checkpoints import Checkpoint, forget_checkpoints
 from store.jobs.events import forget_events
-from store.jobs.record import DEFAULT_PRIORITY, DONE, Job, Kind, Webhook
+from store.jobs.kinds import JOB_KINDS, Kind
+from store.jobs.record import DEFAULT_PRIORITY, DONE, Job, Webhook
 from store.models import ModelRecord
 
+MODEL_MAKERS = [row.name for row in JOB_KINDS.values() if row.makes_model]
 MAX_STEM = 50  # characters of a name that a number follows
 
 
@@ -202,7 +204,7 @@ def _unfinished_job_for(session: Session, model_name: str) -> str | None:
 
 
 def _will_make_a_model() -> sa.ColumnElement[bool]:
-    return sa.and_(Job.kind == "train", Job.status.not_in(DONE))
+    return sa.and_(Job.kind.in_(MODEL_MAKERS), Job.status.not_in(DONE))
 
 
 def _new_job(

@@ -11,6 +11,7 @@ from store import webhooks
 from store.database import now
 from store.errors import LostLease
 from store.jobs.events import EventType, tell
+from store.jobs.kinds import JOB_KINDS
 from store.jobs.record import Job, Status
 
 NOBODY: dict[str, Any] = {"owner": None, "lease_expires_at": None}
@@ -121,8 +122,9 @@ def _summary(job: Job) -> dict[str, Any]:
         for name in ("created_at", "started_at", "finished_at")
     }
     error = {"code": job.error_code, "message": job.error_message} if job.error_code else None
-    links = {"self": f"/{job.kind}-jobs/{job.id}"}
-    if job.kind == "train" and job.status == "succeeded":
+    kind = JOB_KINDS[job.kind]
+    links = {"self": kind.address(job.id)}
+    if kind.makes_model and job.status == "succeeded":
         links["model"] = f"/models/{job.model_name}"
     return {
         "id": job.id,

@@ -46,7 +46,7 @@ class Service:
         found = {}
         for pid in _children_of(self.process.pid):
             command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-            for name in ("app.server", "worker.main train", "worker.main sample", "valkey-server"):
+            for name in ("app.server", "worker.main train", "worker.main rest", "valkey-server"):
                 if name in command:
                     found[name] = pid
         return found
@@ -138,7 +138,7 @@ def test_a_child_that_dies_is_started_again(up) -> None:
     after = service.children()
     assert after["app.server"] != before["app.server"]
     assert after["valkey-server"] != before["valkey-server"]
-    for worker in ("worker.main train", "worker.main sample"):
+    for worker in ("worker.main train", "worker.main rest"):
         assert after[worker] == before[worker]
 
 

@@ -15,6 +15,7 @@ from store.jobs import claims
 from store.jobs.checkpoints import Checkpoint, best_of, list_checkpoints
 from store.jobs.events import EventType
 from store.jobs.files import attempt_of, checkpoint_key, samples_key
+from store.jobs.kinds import JOB_KINDS
 from worker.training.log import TrainLog
 from worker.training.snapshot import Glance
 
@@ -91,7 +92,12 @@ class Checkpoints:
 def _events(job_id: str, step: int, seen: Glance | None) -> list[tuple[EventType, dict[str, Any]]]:
     told: list[tuple[EventType, dict[str, Any]]] = []
     if seen:
-        told.append(("preview", {"step": step, "href": f"/train-jobs/{job_id}/samples/{step}"}))
+        told.append(
+            (
+                "preview",
+                {"step": step, "href": f"{JOB_KINDS['train'].address(job_id)}/samples/{step}"},
+            )
+        )
         if seen.score is not None:
             told.append(("evaluation", {"step": step, "score": seen.score}))
     told.append(("checkpoint", {"step": step}))

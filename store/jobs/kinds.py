@@ -1,0 +1,69 @@
+"""The kinds of jobs, a row for each.
+
+The queue, the process that does the work, the worker that serves it and the address under which it
+is found all follow from its row. A new kind is a row here, its module in `worker/`, and its routes
+in `app/`.
+
+Light enough for the API to import: knows no database and loads nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Kind = Literal["train", "sample", "evaluate"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+Pool = Literal["train", "rest"]
+POOLS: tuple[Pool, ...] = get_args(Pool)
+
+
+@dataclass(frozen=True)
+class JobKind:
+    """`collection` is the first part of its address over HTTP, `module` the one that a worker runs
+    as a process for each job. `pool` names the worker of `make run` and of compose that serves it.
+    `shares_processes` says that several processes may share one job, under torchrun."""
+
+    name: Kind
+    collection: str
+    module: str
+    pool: Pool
+    makes_model: bool = False
+    shares_processes: bool = False
+
+    @property
+    def queue(self) -> str:
+        return f"diffusion.{self.name}"
+
+    def address(self, job_id: str) -> str:
+        return f"/{self.collection}/{job_id}"
+
+
+JOB_KINDS: dict[Kind, JobKind] = {
+    row.name: row
+    for row in (
+        # Hours long, so that nothing else may wait behind it.
+        JobKind(
+            "train",
+            "train-jobs",
+            "worker.train_job",
+            pool="train",
+            makes_model=True,
+            shares_processes=True,
+        ),
+        JobKind("sample", "sample-jobs", "worker.sample_job", pool="rest"),
+        JobKind("evaluate", "evaluations", "worker.evaluation_job", pool="rest"),
+    )
+}
+
+
+def kinds_named(names: Sequence[str]) -> tuple[Kind, ...]:
+    """Return the kinds that these names of kinds and of pools stand for; all of them for none.
+
+    Raises ValueError for a name that is neither.
+    """
+    for name in names:
+        if name not in (*KINDS, *POOLS):
+            known = ", ".join(dict.fromkeys((*POOLS, *KINDS)))
+            raise ValueError(f"{name!r} is not a kind of job; there are {known}")
+    chosen = [kind for kind in KINDS if {kind, JOB_KINDS[kind].pool} & set(names)]
+    return tuple(chosen) or KINDS
