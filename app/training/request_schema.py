@@ -61,7 +61,9 @@ class NetOptions(BaseModel):
         "Each must be a multiple of norm_num_groups and of attention_head_dim.",
         examples=[[32, 64]],
     )
-    layers_per_block: int | None = Field(default=None, description="1..8; 1 where left out")
+    layers_per_block: int | None = Field(
+        default=None, description="1..8; where left out 1 on a CPU, 2 on a GPU"
+    )
     down_block_types: list[str] | None = Field(
         default=None,
         description="`DownBlock2D` or, with attention, `AttnDownBlock2D` for each resolution; "
@@ -75,13 +77,17 @@ class NetOptions(BaseModel):
         examples=[["AttnUpBlock2D", "UpBlock2D"]],
     )
     attention_head_dim: int | None = Field(
-        default=None, description="channels of an attention head; 32 where left out"
+        default=None,
+        description="channels of an attention head; where left out 32 on a CPU, 64 on a GPU",
     )
     norm_num_groups: int | None = Field(
-        default=None, description="groups of each normalisation; 32 where left out"
+        default=None,
+        description="groups of each normalisation; where left out 8 on a CPU, 32 on a GPU",
     )
     dropout: float | None = Field(
-        default=None, description="0..0.9; 0 where left out. It helps where images are few."
+        default=None,
+        description="0..0.9; it helps where images are few. Where left out 0 or 0.25 on a CPU, 0.1 "
+        "or 0.25 on a GPU, chosen from the data.",
     )
 
 
@@ -129,7 +135,8 @@ class TrainRequest(BaseModel):
 
     dataset: Name | None = Field(
         default=None,
-        description="the name under which it was uploaded; may be left out with resume_from only",
+        description="the name under which it was uploaded; may be left out with "
+        "resume_from, or with distill of a model trained here",
     )
     model_name: Name | None = Field(
         default=None,
