@@ -9,10 +9,14 @@ from app.http.refusal import refused_with
 from models.diffusion.noise import MAX_SEED
 from models.nets.precision import Precision
 from models.sampling.plan import DEFAULT_CONSISTENCY_STEPS, DEFAULT_STEPS, MAX_CONSISTENCY_STEPS
-from models.sampling.samplers import SamplerName, Spacing
+from models.sampling.samplers import ABOUT_SPACINGS, SamplerName, Spacing, spacings_of
 
 Time = Annotated[float, Field(allow_inf_nan=False)]
 Base64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
+
+
+_ABOUT_SPACINGS = "; ".join(f"`{name}`: {about}" for name, about in ABOUT_SPACINGS.items())
+_EDM_SPACINGS = ", ".join(f"`{name}`" for name in spacings_of("edm"))
 
 
 class DisturbanceOptions(BaseModel):
@@ -54,10 +58,8 @@ class SampleBody(BaseModel):
     )
     spacing: Spacing | None = Field(
         default=None,
-        description="which noise levels the steps visit: evenly in t, from the noisiest "
-        "(`trailing`, the default), to the cleanest (`leading`) or both (`linspace`); or denser "
-        "where noise is low (`karras`, the default of edm models) or evenly in its logarithm "
-        "(`logsnr`). edm models take only the last two.",
+        description=f"which noise levels the steps visit; {_ABOUT_SPACINGS}. Models of the "
+        f"schedule `edm` take only {_EDM_SPACINGS}; the first of these is their default, else `trailing`.",
     )
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="random where absent")
     class_label: (

@@ -21,6 +21,7 @@ from models.diffusion.prediction import Prediction
 from models.diffusion.schedule import NoiseSchedule
 from models.fields import Invalid
 from models.sampling.samplers import (
+    SAMPLERS,
     SamplerName,
     SamplerTable,
     Spacing,
@@ -258,9 +259,10 @@ def _coefficients(
 
 
 def _row_of_step(request: SampleRequest, num_rows: int) -> int:
-    """Where the disturbed step begins; `heun` asks the network twice in each step but the last."""
+    """Return where the disturbed step begins. The last step of a sampler with two evaluations may
+    do with one."""
     assert request.disturb is not None
-    rows_per_step = 2 if request.sampler == "heun" else 1
+    rows_per_step = SAMPLERS[request.sampler].evaluations
     steps = (num_rows + rows_per_step - 1) // rows_per_step
     if not 0 <= request.disturb.at < steps:
         raise Invalid("disturb.at", request.disturb.at, f"it must lie in 0..{steps - 1}")

@@ -40,6 +40,16 @@ SAMPLER_NAMES: tuple[SamplerName, ...] = get_args(SamplerName)
 
 Spacing = Literal["trailing", "leading", "linspace", "karras", "logsnr", "coarse"]
 SPACINGS: tuple[Spacing, ...] = get_args(Spacing)
+ABOUT_SPACINGS: dict[Spacing, str] = {
+    "trailing": ("even strides that begin at T; the safe choice where no signal is left there"),
+    "leading": ("even strides that end at t = 1 and do not begin at T, as early code has them"),
+    "linspace": "evenly from T to 1, both included",
+    "karras": ("even in (sigma / alpha)^(1/7), most of them at low noise (Karras et al. 2022)"),
+    "logsnr": "even in ln(alpha / sigma), most of them at low noise (Lu et al. 2022)",
+    "coarse": "as karras, without the last level; the default of sampler consistency",
+}
+
+Variance = Literal["fixed_small", "fixed_large"]
 
 
 @dataclass(frozen=True)
@@ -164,7 +174,7 @@ def sampler_table(
     grid: Grid,
     *,
     eta: float = 0.0,
-    variance: Literal["fixed_small", "fixed_large"] = "fixed_small",
+    variance: Variance = "fixed_small",
 ) -> SamplerTable:
     """The rows of one sampler on one grid. `eta` in 0..1 is DDIM's share of fresh noise; `variance`
     is DDPM's. Raises Invalid for an unknown name or an eta out of range."""
@@ -174,28 +184,13 @@ def sampler_table(
         raise Invalid("eta", eta, "it must lie in 0..1")
     if eta and name != "ddim":
         raise Invalid("eta", eta, "only sampler 'ddim' takes it")
-    samplers: dict[SamplerName, Callable[[Grid], SamplerTable]] = {
-        "ddpm": lambda g: ddpm(g, variance),
-        "ddim": lambda g: ddim(g, eta),
-        "euler": ddim,  # Euler on d(x / a) / d(s / a) IS deterministic DDIM
-        "euler_ancestral": lambda g: ddim(g, 1.0),  # and with fresh noise for what it skips, this
-        "heun": heun,
-        "dpmpp_2m": dpmpp_2m,
-        "dpmpp_2m_sde": dpmpp_2m_sde,
-        "dpmpp_3m": dpmpp_3m,
-        "deis": deis,
-        "unipc": unipc,
-        "consistency": consistency,
-    }
-    return samplers[name](grid)
+    return SAMPLERS[name].table(grid, eta, variance)
 
 
 # Ancestral sampling: Ho et al. 2020, eq. 7, for any spacing ---------------------------------------
 
 
-def ddpm(
-    grid: Grid, variance: Literal["fixed_small", "fixed_large"] = "fixed_small"
-) -> SamplerTable:
+def ddpm(grid: Grid, variance: Variance = "fixed_small") -> SamplerTable:
     rows = []
     for i in range(len(grid)):
         a_t, s_t, a_s, s_s = _ends(grid, i)
@@ -554,3 +549,93 @@ def _with_clean_end(alpha: Float64, sigma: Float64, c_noise: Float64, t: Float64
         c_noise=np.append(c_noise, 0.0),
         t=np.append(t, 0.0),
     )
+
+
+# The samplers, a row each -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """`table(grid, eta, variance)` makes its rows. `evaluations` of the network make a step."""
+
+    about: str
+    good_for: str
+    table: Callable[[Grid, float, Variance], SamplerTable]
+    evaluations: int = 1
+
+
+SAMPLERS: dict[SamplerName, Sampler] = {
+    "ddpm": Sampler(
+        about="Ancestral sampling with the posterior's variance (Ho et al. 2020, eq. 7).",
+        good_for=(
+            "What the model was derived for, with as many steps as it was trained with;"
+            " fresh noise at every step mends earlier errors, and needs hundreds of "
+            "steps to be worth it."
+        ),
+        table=lambda grid, eta, variance: ddpm(grid, variance),
+    ),
+    "ddim": Sampler(
+        about=("Implicit sampling; eta is the share of fresh noise (Song et al. 2021, eq. 12)."),
+        good_for=(
+            "Images that are a smooth function of their noise: interpolation (seed_to),"
+            " inversion of a given image, img2img. 20 to 50 steps."
+        ),
+        table=lambda grid, eta, variance: ddim(grid, eta),
+    ),
+    # Euler on d(x / a) / d(s / a) IS deterministic DDIM.
+    "euler": Sampler(
+        about=("Euler's method on the probability-flow ODE; the same rows as ddim with eta 0."),
+        good_for="The plain reference for the ODE samplers.",
+        table=lambda grid, eta, variance: ddim(grid),
+    ),
+    # And with fresh noise for what Euler skips, this is DDIM with eta 1.
+    "euler_ancestral": Sampler(
+        about=(
+            "An Euler step further down than asked, then fresh noise; the same rows as "
+            "ddim with eta 1."
+        ),
+        good_for="Variety at 20 to 50 steps; images change with the number of steps.",
+        table=lambda grid, eta, variance: ddim(grid, 1.0),
+    ),
+    "heun": Sampler(
+        about=(
+            "Two evaluations of the network a step, second order (Karras et al. 2022, algorithm 1)."
+        ),
+        good_for="Precision where time does not matter; the default of the EDM paper.",
+        table=lambda grid, eta, variance: heun(grid),
+        evaluations=2,
+    ),
+    "dpmpp_2m": Sampler(
+        about=("DPM-Solver++(2M): second order from the last two estimates (Lu et al. 2022)."),
+        good_for="The default: good images in 10 to 25 steps, one evaluation each.",
+        table=lambda grid, eta, variance: dpmpp_2m(grid),
+    ),
+    "dpmpp_2m_sde": Sampler(
+        about="DPM-Solver++(2M) on the reverse SDE, with fresh noise (Lu et al. 2022).",
+        good_for="The detail of stochastic sampling in 20 to 50 steps.",
+        table=lambda grid, eta, variance: dpmpp_2m_sde(grid),
+    ),
+    "dpmpp_3m": Sampler(
+        about="DPM-Solver++(3M): a parabola through the last three estimates.",
+        good_for="Closest to the ODE's solution at 15 to 50 steps.",
+        table=lambda grid, eta, variance: dpmpp_3m(grid),
+    ),
+    "deis": Sampler(
+        about=("Exponential integrator of third order for x0_hat (after Zhang & Chen 2023)."),
+        good_for="Few steps, 8 to 20, on smooth schedules.",
+        table=lambda grid, eta, variance: deis(grid),
+    ),
+    "unipc": Sampler(
+        about="Predictor and corrector of order 2 in one evaluation (Zhao et al. 2023).",
+        good_for="Very few steps, 5 to 15.",
+        table=lambda grid, eta, variance: unipc(grid),
+    ),
+    "consistency": Sampler(
+        about=(
+            "From each level straight to the clean image, and back up with fresh noise "
+            "(Song et al. 2023, algorithm 1)."
+        ),
+        good_for="Models made by a job of kind `distill`, and only those: 1, 2 or 4 steps.",
+        table=lambda grid, eta, variance: consistency(grid),
+    ),
+}
