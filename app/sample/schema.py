@@ -59,7 +59,8 @@ class SampleBody(BaseModel):
     spacing: Spacing | None = Field(
         default=None,
         description=f"which noise levels the steps visit; {_ABOUT_SPACINGS}. Models of the "
-        f"schedule `edm` take only {_EDM_SPACINGS}; the first of these is their default, else `trailing`.",
+        f"schedule `edm` take only {_EDM_SPACINGS}; the first of these is their default, "
+        "else `trailing`.",
     )
     seed: int | None = Field(default=None, ge=0, le=MAX_SEED, description="random where absent")
     class_label: (

@@ -193,6 +193,6 @@ def test_time_that_a_job_is_paused_does_not_count_against_its_minutes(place):
     place.wait(job, lambda j: j.done)
     assert TrainConfig.from_dict(job.config).minutes == 0.1
     last = list_checkpoints(place.database, job.id)[-1]
-    # The last one may begin just before the end of the budget, which is used up while it is written.
+    # The last one may begin just before the end of the budget, which runs out as it is written.
     assert checkpoint.seconds < 5.5 < last.seconds
     assert last.step > checkpoint.step
