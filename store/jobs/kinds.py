@@ -1,8 +1,8 @@
 """The kinds of jobs, a row for each.
 
 The queue, the process that does the work, the worker that serves it and the address under which it
-is found all follow from its row. A new kind is a row here, its module in `worker/`, and its routes
-in `app/`.
+is found all follow from its row. A new kind is a row here, its module in `worker/`, its routes in
+`app/`, and a function in store.jobs.requests that creates it.
 
 Light enough for the API to import: knows no database and loads nothing.
 """

@@ -49,7 +49,7 @@ def test_jobs_of_the_kind_can_be_listed_polled_and_cancelled(kind: Kind) -> None
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_webhook_links_to_an_address_that_answers(kind: Kind, database) -> None:
+def test_a_webhook_links_to_the_collection_of_its_kind(kind: Kind, database) -> None:
     job = a_job(database)
     job.kind = kind
     link = transitions._summary(job)["links"]["self"]
