@@ -27,7 +27,8 @@ KEEP_SECONDS = 1.0  # how often the record hears of what is made
 
 _FAILURES: dict[str, Callable[[str], Exception]] = {
     "invalid": Invalid.because,
-    "failed": MemoryError,
+    "out_of_memory": MemoryError,
+    "failed": RuntimeError,
 }
 
 log = structlog.get_logger("sampler")

@@ -173,8 +173,8 @@ def _details(model: DiffusionModel) -> dict[str, Any]:
 
 
 def _try(model: DiffusionModel) -> None:
-    """One network call on an image that leaves 2 pixels a side where it is smallest; ValueError
-    where not even that works."""
+    """Call the network once, on an image that leaves 2 pixels a side where it is smallest. Raises
+    Invalid where not even that works."""
     net = model.config.net
     height, width = (
         min(side, 2 ** len(net.block_out_channels)) for side in model.config.image_size
@@ -183,7 +183,7 @@ def _try(model: DiffusionModel) -> None:
     try:
         with torch.inference_mode():
             y = model.net(torch.zeros(1, net.in_channels, height, width), torch.ones(1), label)
-    except (RuntimeError, ArithmeticError, TypeError) as error:
+    except (RuntimeError, ArithmeticError, TypeError, ValueError) as error:
         raise Invalid.because(f"the network cannot be run: {str(error)[:200]}") from error
     if not bool(y.isfinite().all()):
         raise Invalid.because("the network's output is not finite")

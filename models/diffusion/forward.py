@@ -12,13 +12,14 @@ from torch import Tensor
 
 from models.diffusion.noise import Array, normal
 from models.diffusion.schedule import NoiseSchedule, transition
+from models.fields import Invalid
 
 
 def diffuse(schedule: NoiseSchedule, x_s: Array, s: int, t: int, noise: Array) -> Array:
     """x_t from x_s and standard normal noise of the same shape, float32 of torch or numpy; t = s is
     x_s itself.
 
-    Raises ValueError unless 0 <= s <= t <= num_train_timesteps.
+    Raises Invalid unless 0 <= s <= t <= num_train_timesteps.
     """
     _check_times(schedule, s, t)
     if s == t:
@@ -44,8 +45,9 @@ def step_by_step(schedule: NoiseSchedule, x0: Tensor, t: int, seed: int) -> Tens
 
 def _check_times(schedule: NoiseSchedule, s: int, t: int) -> None:
     if not 0 <= s <= t <= schedule.num_train_timesteps:
-        raise ValueError(
-            f"s, t are {s}, {t}; they must satisfy 0 <= s <= t <= {schedule.num_train_timesteps}"
+        raise Invalid.because(
+            f"s, t are {s}, {t}; they must satisfy 0 <= s <= t <= {schedule.num_train_timesteps}",
+            field="t",
         )
 
 

@@ -86,10 +86,10 @@ class Made:
 @dataclass(frozen=True)
 class NotMade:
     """The order has ended. `invalid`: it cannot be made; `busy`: not now, but after `retry_after`
-    seconds; `failed`: the device failed."""
+    seconds; `out_of_memory`: not even a row of it fits the device; `failed`: a fault of ours."""
 
     id: Hashable
-    reason: Literal["invalid", "busy", "failed"]
+    reason: Literal["invalid", "busy", "out_of_memory", "failed"]
     message: str
     retry_after: float = 0.0
 
@@ -327,7 +327,7 @@ class Engine:
         events: list[Event] = []
         for order_id in {row.ticket.id for row in batch.rows}:
             self._drop(order_id)
-            events.append(NotMade(order_id, "failed", "the device has too little memory"))
+            events.append(NotMade(order_id, "out_of_memory", "the device has too little memory"))
         return events
 
     def _count(self, key: GroupKey, batch: Batch, seconds: float) -> None:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from models.diffusion.noise import Stream, bits
 from models.diffusion.schedule import Float64
+from models.fields import Invalid
 
 Index = NDArray[np.int64]
 
@@ -34,7 +35,7 @@ _SUBSET_KEY = 0x5EED_5E75
 def frechet_distance(real: Float64, made: Float64) -> float:
     """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)); covariances may be singular.
 
-    Raises ValueError where a set has fewer than 2 rows.
+    Raises Invalid where a set has fewer than 2 rows.
     """
     _check(real, made, 2)
     mean = real.mean(axis=0) - made.mean(axis=0)
@@ -47,11 +48,11 @@ def kernel_distance(real: Float64, made: Float64, subset_size: int = KERNEL_SUBS
     """Unbiased: 0 on average, so sometimes negative, where both sets are of one distribution.
 
     Sets of more than `subset_size` rows are shuffled and cut into subsets of that size; the result
-    is the mean over pairs of them. Raises ValueError where a set has fewer than 2 rows.
+    is the mean over pairs of them. Raises Invalid where a set has fewer than 2 rows.
     """
     _check(real, made, 2)
     if subset_size < 3:  # then none has fewer than 2 rows
-        raise ValueError(f"subset_size is {subset_size}; it must be at least 3")
+        raise Invalid.because(f"subset_size is {subset_size}; it must be at least 3")
     xs, ys = _subsets(real, subset_size, 0), _subsets(made, subset_size, 1)
     pairs = max(len(xs), len(ys))  # the shorter list begins again
     return float(np.mean([_unbiased_mmd2(xs[i % len(xs)], ys[i % len(ys)]) for i in range(pairs)]))
@@ -61,10 +62,10 @@ def precision_recall(real: Float64, made: Float64, k: int = 3) -> tuple[float, f
     """The share of made images inside the real ones' balls, and of real ones inside the made
     ones'. A ball reaches from an image to the k-th nearest other one of its set.
 
-    Raises ValueError where a set has no more than k rows.
+    Raises Invalid where a set has no more than k rows.
     """
     if k < 1:
-        raise ValueError(f"k is {k}; it must be at least 1")
+        raise Invalid.because(f"k is {k}; it must be at least 1")
     _check(real, made, k + 1)
     return _share_inside(made, real, k), _share_inside(real, made, k)
 
@@ -80,7 +81,7 @@ def nearest_of_blocks(
 ) -> tuple[Index, Float64]:
     """`nearest` where the real rows come in blocks, so that they need not all be in memory.
 
-    Raises ValueError where they are fewer than k.
+    Raises Invalid where they are fewer than k.
     """
     index = np.zeros((len(made), 0), np.int64)
     squared = np.zeros((len(made), 0))
@@ -94,7 +95,7 @@ def nearest_of_blocks(
             )
             start += len(piece)
     if start < k:
-        raise ValueError(f"real has {start} rows; the {k} nearest need at least as many")
+        raise Invalid.because(f"real has {start} rows; the {k} nearest need at least as many")
     return index, np.sqrt(squared)
 
 
@@ -203,10 +204,10 @@ def _pieces(rows: Float64, beside: int) -> Iterator[Float64]:
 def _check(real: Float64, made: Float64, least: int) -> None:
     for name, features in (("real", real), ("made", made)):
         if features.ndim != 2:
-            raise ValueError(f"{name} has the shape {features.shape}; it must be (N, D)")
+            raise Invalid.because(f"{name} has the shape {features.shape}; it must be (N, D)")
         if len(features) < least:
-            raise ValueError(f"{name} has {len(features)} rows; at least {least} are needed")
+            raise Invalid.because(f"{name} has {len(features)} rows; at least {least} are needed")
     if real.shape[1] != made.shape[1]:
-        raise ValueError(
+        raise Invalid.because(
             f"made has {made.shape[1]} features; real has {real.shape[1]}, which must be the same"
         )

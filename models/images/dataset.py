@@ -199,7 +199,9 @@ def _entries(
                     f"the archive unpacks to more than {limits.max_total_bytes} bytes"
                 )
             yield entry
-    except _DAMAGE:
+    except Invalid:
+        raise
+    except (*_DAMAGE, ValueError):  # numbers in headers that are none
         raise Invalid.because(_DAMAGED) from None
     except OSError as error:
         if error.errno not in (None, errno.EINVAL):

@@ -40,10 +40,6 @@ _DAMAGE = (
 _DAMAGED = "the image is truncated or damaged"
 
 
-class _Unreadable(ValueError):
-    """Nothing is wrong with the file, but its pixels are not of a kind that is read."""
-
-
 Image.MAX_IMAGE_PIXELS = 2**30  # Pillow's own guard stands aside: ours names the bound
 
 
@@ -150,12 +146,14 @@ def _to_array(picture: Image.Image) -> NDArray[np.uint8]:
     try:
         oriented: Image.Image = picture
         if picture.mode == "F":
-            raise _Unreadable("the image's pixels are floating point; 8 and 16 bits can be read")
+            raise Invalid.because(
+                "the image's pixels are floating point; 8 and 16 bits can be read"
+            )
         if picture.getexif().get(_ORIENTATION, 1) != 1:
             oriented = ImageOps.exif_transpose(picture)
         flat = _without_alpha(oriented)
         array = _grey(flat) if flat.mode in _GREY_MODES else np.asarray(flat.convert("RGB"))
-    except _Unreadable:
+    except Invalid:  # nothing is wrong with the file, but its pixels are not of a kind that is read
         raise
     except _DAMAGE:
         raise Invalid.because(_DAMAGED) from None
@@ -176,7 +174,7 @@ def _grey(picture: Image.Image) -> NDArray[np.uint8]:
     if picture.mode.startswith("I"):  # 16 bits, which Pillow also calls I
         wide = np.asarray(picture).astype(np.int64)
         if wide.min(initial=0) < 0 or wide.max(initial=0) > 65535:
-            raise _Unreadable("the image has more than 16 bits a pixel, or negative ones")
+            raise Invalid.because("the image has more than 16 bits a pixel, or negative ones")
         return ((wide + 128) // 257).astype(np.uint8)
     return np.asarray(picture.convert("L"))
 

@@ -23,6 +23,7 @@ DOWN_BLOCK_TYPES = ("DownBlock2D", "AttnDownBlock2D")
 UP_BLOCK_TYPES = ("UpBlock2D", "AttnUpBlock2D")
 
 MAX_CHANNELS = 2048
+MAX_CLASSES = 1_000_000  # as many as an archive may hold images
 MAX_PERIOD = 10_000.0  # of the time embedding's slowest wave
 
 
@@ -108,6 +109,8 @@ class UNetConfig:
         check_whole("norm_num_groups", self.norm_num_groups, 1, MAX_CHANNELS)
         if self.attention_head_dim is not None:
             check_whole("attention_head_dim", self.attention_head_dim, 1, MAX_CHANNELS)
+        if self.num_class_embeds is not None:
+            check_whole("num_class_embeds", self.num_class_embeds, 1, MAX_CLASSES + 1)
         check_number("dropout", self.dropout, 0.0, 0.9)
         check_number("norm_eps", self.norm_eps, 1e-12, 1.0)
         check_number("freq_shift", self.freq_shift, 0.0, 1.0)

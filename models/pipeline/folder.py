@@ -98,7 +98,9 @@ def read_config(folder: Path) -> ModelConfig:
     try:
         peer = _read_json(_unet_folder(folder) / "config.json")
         return _model_config(folder, _net_config(peer), peer)
-    except (TypeError, ZeroDivisionError) as error:
+    except Invalid:
+        raise
+    except (TypeError, ValueError, ZeroDivisionError) as error:
         raise Invalid.because(f"the model's config is malformed: {error}") from None
 
 
@@ -111,7 +113,7 @@ def load_model(folder: Path, device: str = "cpu") -> DiffusionModel:
     try:
         with torch.device("meta"):  # a config may ask for more memory than its weights' file fills
             net = UNet(config.net)
-    except (TypeError, ZeroDivisionError, RuntimeError) as error:
+    except (TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:
         raise Invalid.because(f"the model's config is malformed: {error}") from None
     _load_weights(net, _unet_folder(folder))
     return DiffusionModel(config, net.to(device).eval().requires_grad_(False))
@@ -166,7 +168,10 @@ def extract_model_archive(archive: Path, folder: Path, *, max_bytes: int = 8 * 2
                                 f"the archive unpacks to more than {max_bytes} bytes"
                             )
                         sink.write(chunk)
+    except Invalid:
+        raise
     except (
+        ValueError,  # numbers and names in headers that are none
         zipfile.BadZipFile,
         zlib.error,
         EOFError,

@@ -112,6 +112,18 @@ def test_a_model_that_gives_no_numbers_fails_the_job_with_the_reason(place):
     assert "not finite" in job.error_message
 
 
+def test_a_fault_of_ours_fails_the_job_without_its_text(place):
+    place.add_model()
+    place.start_worker()
+    request = {
+        **SampleRequest(seed=1, num_images=3).to_dict(),
+        "guidance_interval": [1.0, 2.0, 3.0],
+    }
+    job = place.wait(place.accept_images(3, request=request), lambda j: j.done)
+    assert (job.status, job.error_code) == ("failed", "internal")
+    assert "unpack" not in job.error_message
+
+
 def _times(place, job, images) -> list[int]:
     root = place.locations.data_dir / "artifacts"
     return [(root / image_key(job.id, image)).stat().st_mtime_ns for image in images]

@@ -227,6 +227,12 @@ def test_images_of_other_kinds_are_converted(client, picture, mode, file_format)
     assert Image.open(io.BytesIO(answer.content)).mode in ("RGB", "L")
 
 
+def test_an_image_of_a_kind_that_is_not_read_is_refused(client):
+    buffer = io.BytesIO()
+    Image.fromarray(np.zeros((8, 8), np.float32)).save(buffer, "TIFF")
+    assert_refused(noise(client, buffer.getvalue(), t=1), "image", "floating point")
+
+
 def test_an_animation_is_refused(client):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
     buffer = io.BytesIO()

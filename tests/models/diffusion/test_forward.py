@@ -10,6 +10,7 @@ import torch
 from models.diffusion.forward import closed_form, diffuse, step_by_step
 from models.diffusion.noise import Stream, normal
 from models.diffusion.schedule import SCHEDULE_NAMES, NoiseSchedule, ScheduleConfig, transition
+from models.fields import Invalid
 
 LINEAR = NoiseSchedule.from_config(ScheduleConfig("linear"))
 SHORT = NoiseSchedule.from_config(ScheduleConfig("cosine", num_train_timesteps=20))
@@ -126,12 +127,12 @@ def test_an_image_does_not_depend_on_the_ones_behind_it(noised):
 @pytest.mark.parametrize(("s", "t"), [(-1, 5), (5, 4), (0, 1001), (1001, 1001)])
 def test_times_out_of_range_are_refused_with_their_bound(s, t):
     x = torch.zeros(1, 1, 2, 2)
-    with pytest.raises(ValueError, match=rf"s, t are {s}, {t};.*0 <= s <= t <= 1000"):
+    with pytest.raises(Invalid, match=rf"s, t are {s}, {t};.*0 <= s <= t <= 1000"):
         diffuse(LINEAR, x, s, t, x)
 
 
 @pytest.mark.parametrize("noised", [closed_form, step_by_step])
 @pytest.mark.parametrize("t", [-1, 21])
 def test_both_ways_refuse_a_time_out_of_range(noised, t):
-    with pytest.raises(ValueError, match=r"0 <= s <= t <= 20"):
+    with pytest.raises(Invalid, match=r"0 <= s <= t <= 20"):
         noised(SHORT, torch.zeros(1, 1, 2, 2), t, seed=0)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from models.diffusion.noise import MAX_SEED, Stream, bits, box_muller, normal, philox, uniform
+from models.fields import Invalid
 
 KNOWN_ANSWERS = [  # Random123, kat_vectors, philox4x32 10
     ((0, 0, 0, 0), (0, 0), (0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8)),
@@ -105,5 +106,5 @@ def test_uniform_lies_strictly_between_0_and_1():
 
 @pytest.mark.parametrize("seed", [-1, MAX_SEED + 1])
 def test_a_seed_out_of_range_is_refused_with_its_bound(seed):
-    with pytest.raises(ValueError, match=f"seed is {seed}.*{MAX_SEED}"):
+    with pytest.raises(Invalid, match=f"seed is {seed}.*{MAX_SEED}"):
         bits(seed, torch.arange(1), 0, 4)

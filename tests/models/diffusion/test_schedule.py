@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from models.diffusion.schedule import SCHEDULE_NAMES, NoiseSchedule, ScheduleConfig, transition
+from models.fields import Invalid
 
 VARIANCE_PRESERVING = ["linear", "scaled_linear", "cosine", "sigmoid"]
 
@@ -80,5 +81,5 @@ def test_edm_spans_its_sigmas():
     ],
 )
 def test_a_bad_field_is_named_with_its_bound(field, value):
-    with pytest.raises(ValueError, match=f"{'schedule' if field == 'name' else field}.*{value}"):
+    with pytest.raises(Invalid, match=f"{'schedule' if field == 'name' else field}.*{value}"):
         ScheduleConfig(**{field: value})

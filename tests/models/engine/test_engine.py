@@ -254,7 +254,7 @@ def test_no_memory_for_one_row_is_said(model):
     engine.submit(Order(0, "m", none, SampleRequest(seed=0, num_images=3)))
     engine.submit(Order(1, "n", model, SampleRequest(seed=0)))
     made, not_made = run(engine, 2)
-    assert not_made[0].reason == "failed"
+    assert not_made[0].reason == "out_of_memory"
     assert (1, 0) in made
 
 

@@ -10,6 +10,7 @@ from models.evaluation.distances import (
     nearest_of_blocks,
     precision_recall,
 )
+from models.fields import Invalid
 
 
 def rng(seed=0):
@@ -163,5 +164,5 @@ def test_pieces_of_a_set_that_is_too_large_for_one_change_nothing(monkeypatch):
     ],
 )
 def test_sets_that_cannot_be_compared_are_refused(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Invalid, match=message):
         call()

@@ -11,6 +11,7 @@ from torch import nn
 from models.diffusion.model import DiffusionModel, ModelConfig
 from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from models.evaluation.evaluate import EvaluationConfig, Parts, evaluate
+from models.fields import Invalid
 from models.images.dataset import Dataset
 from models.nets.unet import UNetConfig
 from models.sampling.generate import Stopped, to_float
@@ -260,13 +261,13 @@ def test_unseen_images_are_set_apart_first_and_nothing_is_on_both_sides(case):
     ],
 )
 def test_numbers_out_of_bounds_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Invalid, match=message):
         EvaluationConfig(**settings)
 
 
 def test_data_that_does_not_fit_the_model_is_refused(dataset):
     def refusal(data, message, net=None):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(Invalid, match=message):
             last_of(net or ExactNet(), data)
 
     refusal(
@@ -276,5 +277,5 @@ def test_data_that_does_not_fit_the_model_is_refused(dataset):
     refusal(Dataset(dataset.images, dataset.labels, ("dark", "blue")), "the class 'blue'")
     refusal(Dataset(dataset.images, dataset.labels * 0, ()), "the data has no classes")
     few = Dataset(dataset.images[:6], dataset.labels[:6], NAMES)
-    with pytest.raises(ValueError, match="the data has 6 images; at least 8"):
+    with pytest.raises(Invalid, match="the data has 6 images; at least 8"):
         last_of(ExactNet(), few, held_out=None)

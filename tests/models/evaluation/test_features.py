@@ -17,6 +17,7 @@ from models.evaluation.features import (
     choose_features,
     train_classifier,
 )
+from models.fields import Invalid
 from models.images.dataset import Dataset
 from models.nets.vision_transformer import VisionTransformer, VisionTransformerConfig
 from models.sampling.generate import Stopped
@@ -197,7 +198,7 @@ def test_data_with_classes_gets_a_classifier_and_other_data_fixed_weights(monkey
     ],
 )
 def test_what_cannot_be_had_is_refused(features, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Invalid, match=message):
         choose_features(stripes(names=()), features)
 
 

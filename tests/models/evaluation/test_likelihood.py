@@ -19,6 +19,7 @@ from models.evaluation.likelihood import (
     flow_ratios,
     hutchinson_trace,
 )
+from models.fields import Invalid
 from models.nets.unet import UNetConfig
 from models.sampling.generate import Stopped
 
@@ -224,5 +225,5 @@ def test_whoever_leaves_stops_it():
     ],
 )
 def test_numbers_out_of_bounds_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Invalid, match=message):
         bits_per_dimension(gaussian_model(), images_of(0.1, 2), **settings)

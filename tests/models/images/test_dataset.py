@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.fields import Invalid
 from models.images.dataset import (
     UNSORTED,
     ArchiveLimits,
@@ -138,7 +139,10 @@ def test_every_bad_entry_is_listed_with_its_reason(pack):
     inner = io.BytesIO()
     with zipfile.ZipFile(inner, "w") as archive:
         archive.writestr("1.png", picture())
+    floating = io.BytesIO()
+    Image.fromarray(np.zeros((10, 12), np.float32)).save(floating, "TIFF")
     bad = {
+        "float.tiff": (floating.getvalue(), "pixels are floating point"),
         "text.png": (b"I am no picture", "not an image"),
         "notes.txt": (b"hello", "not an image"),
         "half.png": (picture()[:45], "truncated or damaged"),
@@ -248,7 +252,7 @@ def test_the_list_of_rejected_is_bounded_and_their_number_is_not(pack):
 
 @pytest.mark.parametrize("files", [{}, {"1.png": picture()}], ids=["none", "one"])
 def test_fewer_than_two_images_are_too_few(pack, files):
-    with pytest.raises(ValueError, match=f"holds {len(files)} usable images, at least 2"):
+    with pytest.raises(Invalid, match=f"holds {len(files)} usable images, at least 2"):
         inspect_archive(pack(files))
 
 
@@ -267,7 +271,7 @@ def test_where_too_few_are_usable_the_first_reason_is_told(pack):
 def test_a_file_that_is_no_archive_is_refused(tmp_path, data):
     path = tmp_path / "archive.zip"
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="neither a zip nor a tar"):
+    with pytest.raises(Invalid, match="neither a zip nor a tar"):
         inspect_archive(path)
 
 
@@ -281,7 +285,7 @@ def test_a_truncated_archive_is_refused(pack, part):
         files[f"{i}.png"] = buffer.getvalue()
     path = pack(files)
     os.truncate(path, int(part * path.stat().st_size))
-    with pytest.raises(ValueError, match=r"truncated or damaged|neither a zip nor a tar"):
+    with pytest.raises(Invalid, match=r"truncated or damaged|neither a zip nor a tar"):
         inspect_archive(path)
 
 
@@ -321,13 +325,13 @@ def test_damage_in_a_zip_is_an_archive_or_a_refusal(tmp_path):
 
 def test_too_many_entries_are_refused(pack):
     archive = pack({f"{i}.png": picture() for i in range(5)})
-    with pytest.raises(ValueError, match="more than 4 entries"):
+    with pytest.raises(Invalid, match="more than 4 entries"):
         inspect_archive(archive, ArchiveLimits(max_images=4))
 
 
 def test_an_archive_that_unpacks_to_too_much_is_refused(pack):
     archive = pack({f"{i}.png": picture() + b"\0" * 1000 for i in range(5)})
-    with pytest.raises(ValueError, match="unpacks to more than 3000 bytes"):
+    with pytest.raises(Invalid, match="unpacks to more than 3000 bytes"):
         inspect_archive(archive, ArchiveLimits(max_total_bytes=3000))
 
 
@@ -399,7 +403,7 @@ def test_what_was_prepared_can_be_opened_again(pack, tmp_path):
 def test_an_archive_that_breaks_off_leaves_nothing_behind(tmp_path):
     path = tar_of(tmp_path / "a.tar", {f"{i}.png": picture() for i in range(9)}, "w")
     os.truncate(path, 5000)
-    with pytest.raises(ValueError, match="truncated or damaged"):
+    with pytest.raises(Invalid, match="truncated or damaged"):
         prepare(path, tmp_path / "data", (8, 8), 1)
     assert os.listdir(tmp_path) == ["a.tar"]
 

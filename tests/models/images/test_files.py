@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.fields import Invalid
 from models.images.files import (
     READABLE,
     decode_image,
@@ -144,7 +145,7 @@ def test_the_cameras_orientation_is_applied(orientation):
 def test_an_animation_is_refused_naming_its_frames(file_format):
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
     data = file_of(frames[0], file_format, save_all=True, append_images=frames[1:])
-    with pytest.raises(ValueError, match="has 3 frames"):
+    with pytest.raises(Invalid, match="has 3 frames"):
         decode_image(data)
 
 
@@ -152,49 +153,49 @@ def test_an_animation_is_refused_naming_its_frames(file_format):
 def test_a_truncated_file_is_refused(file_format):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     data = file_of(Image.fromarray(noise), file_format)
-    with pytest.raises(ValueError, match=r"truncated or damaged|not an image"):
+    with pytest.raises(Invalid, match=r"truncated or damaged|not an image"):
         decode_image(data[: len(data) // 2])
 
 
 @pytest.mark.parametrize("data", [b"", b"hello, I am photo.png", b"\x89PNG\r\n\x1a\n", b"\0" * 999])
 def test_what_is_no_image_is_refused_naming_what_is_read(data):
-    with pytest.raises(ValueError, match="not an image in any of PNG, JPEG"):
+    with pytest.raises(Invalid, match="not an image in any of PNG, JPEG"):
         decode_image(data)
 
 
 @pytest.mark.parametrize("file_format", ["ICO", "TGA", "EPS"])
 def test_a_format_that_is_not_listed_is_refused(file_format):
     assert file_format not in READABLE
-    with pytest.raises(ValueError, match="not an image in any of"):
+    with pytest.raises(Invalid, match="not an image in any of"):
         decode_image(file_of(Image.fromarray(RGB), file_format))
 
 
 def test_a_header_of_many_pixels_is_refused_before_anything_is_decoded():
-    with pytest.raises(ValueError, match="20000 x 10000 = 200000000 pixels; at most 16777216"):
+    with pytest.raises(Invalid, match="20000 x 10000 = 200000000 pixels; at most 16777216"):
         decode_image(png_header(20_000, 10_000))
 
 
 def test_a_header_beyond_all_measure_is_refused_naming_the_bound():
-    with pytest.raises(ValueError, match="more than the 16777216 pixels allowed"):
+    with pytest.raises(Invalid, match="more than the 16777216 pixels allowed"):
         decode_image(png_header(2**31 - 1, 2**31 - 1))
 
 
 def test_as_many_pixels_as_allowed_are_allowed():
     data = file_of(Image.fromarray(GREY))
     assert decode_image(data, max_pixels=120).shape == (10, 12, 1)
-    with pytest.raises(ValueError, match="12 x 10 = 120 pixels; at most 119"):
+    with pytest.raises(Invalid, match="12 x 10 = 120 pixels; at most 119"):
         decode_image(data, max_pixels=119)
 
 
 def test_floating_point_is_refused():
-    with pytest.raises(ValueError, match="pixels are floating point; 8 and 16 bits"):
+    with pytest.raises(Invalid, match="pixels are floating point; 8 and 16 bits"):
         decode_image(file_of(Image.fromarray(GREY.astype(np.float32)), "TIFF"))
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of what it finds in the damage
 @pytest.mark.parametrize("file_format", ["PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM"])
 def test_damage_of_any_kind_is_an_image_or_a_refusal(file_format):
-    """Nothing but ValueError ever comes out, wherever bytes are changed or missing."""
+    """Nothing but Invalid ever comes out, wherever bytes are changed or missing."""
     intact = file_of(Image.fromarray(RGB), file_format)
     random = np.random.default_rng(1)
     for _ in range(300):
@@ -202,7 +203,7 @@ def test_damage_of_any_kind_is_an_image_or_a_refusal(file_format):
         for place in random.integers(0, len(intact), random.integers(1, 6)):
             damaged[place] = random.integers(0, 256)
         del damaged[random.integers(len(intact) // 4, 2 * len(intact)) :]
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(Invalid):
             image = decode_image(bytes(damaged), max_pixels=10_000)
             assert image.dtype == np.uint8
             assert image.ndim == 3

@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 
+from models.fields import Invalid
 from models.nets.unet import UNet, UNetConfig
 
 TINY = UNetConfig(block_out_channels=(16, 32), norm_num_groups=8, attention_head_dim=8)
@@ -92,7 +93,7 @@ def test_a_fresh_net_says_nothing() -> None:
 
 @pytest.mark.parametrize("size", [(30, 32), (32, 30), (31, 31)])
 def test_an_image_that_cannot_be_halved_is_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=rf"image_size is {size[0]} x {size[1]}; .* multiple of 4"):
+    with pytest.raises(Invalid, match=rf"image_size is {size[0]} x {size[1]}; .* multiple of 4"):
         THREE_LEVELS.check_image_size(*size)
 
 
@@ -137,7 +138,7 @@ def test_an_image_that_can_be_halved_is_accepted() -> None:
     ],
 )
 def test_a_refusal_names_the_field_and_its_bound(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Invalid, match=message):
         replace(TINY, **change)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from models.fields import Invalid
 from models.nets.vision_transformer import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -167,7 +168,7 @@ def test_a_net_under_a_classifiers_head_is_the_same_net(tmp_path):
 def test_a_config_that_does_not_fit_is_refused(change, message, tmp_path):
     saved(tmp_path, TINY)
     (tmp_path / "config.json").write_text(json.dumps(TINY | change))
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Invalid, match=message):
         load_vision_transformer(tmp_path)
 
 
@@ -175,9 +176,9 @@ def test_a_config_that_does_not_fit_is_refused(change, message, tmp_path):
 def test_a_folder_is_told_what_it_lacks(name, tmp_path):
     saved(tmp_path, TINY)
     (tmp_path / name).write_bytes(b"\x80\x04 neither of them, and perhaps a pickle")
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(Invalid, match=name):
         load_vision_transformer(tmp_path)
     (tmp_path / name).unlink()
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04")
-    with pytest.raises(ValueError, match=f"has no {name}"):
+    with pytest.raises(Invalid, match=f"has no {name}"):
         load_vision_transformer(tmp_path)

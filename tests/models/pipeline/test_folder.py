@@ -26,7 +26,8 @@ from safetensors.torch import load_file, save_file
 from models.diffusion.model import DiffusionModel, ModelConfig
 from models.diffusion.prediction import PredictionType
 from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
-from models.nets.unet import UNet, UNetConfig
+from models.fields import Invalid
+from models.nets.unet import MAX_CLASSES, UNet, UNetConfig
 from models.pipeline.folder import (
     WEIGHTS,
     extract_model_archive,
@@ -348,7 +349,7 @@ def test_an_unsupported_net_is_refused_by_name(
     foreign: Path, field: str, value: object, message: str
 ) -> None:
     edit_json(foreign / "config.json", **{field: value})
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Invalid, match=message):
         load_model(foreign)
 
 
@@ -368,7 +369,7 @@ def test_an_unsupported_scheduler_is_refused_by_name(
     foreign: Path, scheduler: Any, message: str
 ) -> None:
     scheduler.save_pretrained(foreign / "scheduler")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Invalid, match=message):
         load_model(foreign)
 
 
@@ -399,29 +400,42 @@ def test_a_pickle_is_not_opened(tmp_path: Path) -> None:
 )
 def test_a_wrong_tensor_is_named(saved: Path, change: Any, message: str) -> None:
     edit_weights(saved / "unet" / WEIGHTS, change)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Invalid, match=message):
         load_model(saved)
 
 
 def test_a_config_larger_than_its_weights_costs_no_memory(foreign: Path) -> None:
     edit_json(foreign / "config.json", block_out_channels=[2048, 2048], layers_per_block=8)
-    with pytest.raises(ValueError, match=r"has shape .*; the net needs \(2048"):
+    with pytest.raises(Invalid, match=r"has shape .*; the net needs \(2048"):
         load_model(foreign)
+
+
+def test_a_config_with_text_in_place_of_a_number_is_refused(saved: Path) -> None:
+    edit_json(saved / "diffusion.json", sigma_data="about a half")
+    with pytest.raises(Invalid, match="config is malformed"):
+        load_model(saved)
+
+
+def test_more_classes_than_images_can_have_are_refused_before_they_are_named(foreign: Path) -> None:
+    edit_json(foreign / "config.json", num_class_embeds=MAX_CLASSES + 2)
+    with pytest.raises(Invalid, match="num_class_embeds") as refusal:
+        load_model(foreign)
+    assert refusal.value.field == "num_class_embeds"
 
 
 def test_damaged_files_are_named(saved: Path) -> None:
     weights = saved / "unet" / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=f"{WEIGHTS} is not a safetensors file"):
+    with pytest.raises(Invalid, match=f"{WEIGHTS} is not a safetensors file"):
         load_model(saved)
     (saved / "diffusion.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"diffusion\.json is incomplete.*schedule"):
+    with pytest.raises(Invalid, match=r"diffusion\.json is incomplete.*schedule"):
         load_model(saved)
     (saved / "unet" / "config.json").write_text("not json")
-    with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
+    with pytest.raises(Invalid, match=r"config\.json is not valid JSON"):
         load_model(saved)
     (saved / "unet" / "config.json").unlink()
-    with pytest.raises(ValueError, match=r"config\.json is missing"):
+    with pytest.raises(Invalid, match=r"config\.json is missing"):
         load_model(saved)
 
 
@@ -478,7 +492,7 @@ def test_a_file_that_has_no_place_in_a_model_is_refused(
 ) -> None:
     archive = a_zip(tmp_path / "model.zip", {"config.json": b"{}", name: b"x"})
     (tmp_path / "inside").mkdir()
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Invalid, match=message):
         extract_model_archive(archive, tmp_path / "inside" / "copy")
     assert contents(tmp_path / "inside") == {}
     assert not (tmp_path / "config.json").exists()
@@ -489,7 +503,7 @@ def test_a_file_without_a_name_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("a.json", "{}")
     path.write_bytes(path.read_bytes().replace(b"a.json", b"\0.json"))
-    with pytest.raises(ValueError, match="is no part of a model"):
+    with pytest.raises(Invalid, match="is no part of a model"):
         extract_model_archive(path, tmp_path / "model")
 
 
@@ -498,14 +512,14 @@ def test_an_archive_that_lost_its_beginning_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("config.json", "{}" * 200)
     path.write_bytes(path.read_bytes()[100:])
-    with pytest.raises(ValueError, match="not a zip archive, or it is damaged"):
+    with pytest.raises(Invalid, match="not a zip archive, or it is damaged"):
         extract_model_archive(path, tmp_path / "model")
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"in_channels": ' + "9" * 5000 + "}"])
 def test_json_that_python_cannot_hold_is_refused(foreign: Path, text: str) -> None:
     (foreign / "config.json").write_text(text)
-    with pytest.raises(ValueError, match=r"config\.json is not valid JSON"):
+    with pytest.raises(Invalid, match=r"config\.json is not valid JSON"):
         load_model(foreign)
 
 
@@ -514,13 +528,13 @@ def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(tmp_path / "model.zip", "w") as file:
         file.writestr(link, "/etc/passwd")
-    with pytest.raises(ValueError, match=r"'config\.json' is a symbolic link"):
+    with pytest.raises(Invalid, match=r"'config\.json' is a symbolic link"):
         extract_model_archive(tmp_path / "model.zip", tmp_path / "copy")
 
 
 def test_too_many_files_are_refused(tmp_path: Path) -> None:
     archive = a_zip(tmp_path / "model.zip", {f"{i}.txt": b"" for i in range(65)})
-    with pytest.raises(ValueError, match="65 files; at most 64"):
+    with pytest.raises(Invalid, match="65 files; at most 64"):
         extract_model_archive(archive, tmp_path / "copy")
 
 
@@ -528,7 +542,7 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
     files = {"a.txt": bytes(600), "b.txt": bytes(600)}
     archive = a_zip(tmp_path / "model.zip", files, zipfile.ZIP_DEFLATED)
     extract_model_archive(archive, tmp_path / "fits", max_bytes=1200)
-    with pytest.raises(ValueError, match="more than 1199 bytes"):
+    with pytest.raises(Invalid, match="more than 1199 bytes"):
         extract_model_archive(archive, tmp_path / "copy", max_bytes=1199)
 
 
@@ -537,7 +551,7 @@ def test_an_archive_that_understates_its_size_is_refused(tmp_path: Path) -> None
     true, false = (100_000).to_bytes(4, "little"), (10).to_bytes(4, "little")
     assert true in archive.read_bytes()
     archive.write_bytes(archive.read_bytes().replace(true, false))
-    with pytest.raises(ValueError, match=r"damaged|more than"):
+    with pytest.raises(Invalid, match=r"damaged|more than"):
         extract_model_archive(archive, tmp_path / "copy", max_bytes=1000)
     assert sum(len(data) for data in contents(tmp_path / "copy").values()) <= 1000
 
@@ -547,20 +561,20 @@ def test_a_name_given_twice_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "model.zip", "w") as file:
         file.writestr("config.json", "{}")
         file.writestr("config.json", "[]")
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(Invalid, match="damaged"):
         extract_model_archive(tmp_path / "model.zip", tmp_path / "copy")
 
 
 def test_a_file_that_is_also_a_folder_is_refused(tmp_path: Path) -> None:
     archive = a_zip(tmp_path / "model.zip", {"unet.json": b"{}", "unet.json/config.json": b"{}"})
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(Invalid, match="damaged"):
         extract_model_archive(archive, tmp_path / "copy")
 
 
 @pytest.mark.parametrize("data", [b"", b"\x80\x04pickle", b"PK\x03\x04 and then nothing"])
 def test_what_is_not_a_zip_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "model.zip").write_bytes(data)
-    with pytest.raises(ValueError, match="not a zip archive"):
+    with pytest.raises(Invalid, match="not a zip archive"):
         extract_model_archive(tmp_path / "model.zip", tmp_path / "copy")
 
 
@@ -571,10 +585,10 @@ def test_a_damaged_zip_is_refused(tmp_path: Path, compression: int) -> None:
     data = bytearray(archive.read_bytes())
     data[100:200] = b"\xff" * 100
     archive.write_bytes(data)
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(Invalid, match="damaged"):
         extract_model_archive(archive, tmp_path / "copy")
 
 
 def test_an_empty_archive_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="empty"):
+    with pytest.raises(Invalid, match="empty"):
         extract_model_archive(a_zip(tmp_path / "model.zip", {}), tmp_path / "copy")

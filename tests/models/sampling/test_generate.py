@@ -8,6 +8,7 @@ from torch import nn
 from models.diffusion.denoiser import NoiseLevels, denoise
 from models.diffusion.model import DiffusionModel, ModelConfig
 from models.diffusion.schedule import ScheduleConfig
+from models.fields import Invalid
 from models.nets.unet import UNet, UNetConfig
 from models.sampling.generate import Prepared, Stopped, sample, sample_images, to_float, to_uint8
 from models.sampling.plan import SampleRequest
@@ -114,7 +115,7 @@ def test_whoever_leaves_stops_the_walk(model):
     ],
 )
 def test_settings_that_do_not_fit_are_refused(model, settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Invalid, match=message):
         sample_images(model, num_images=2, seed=0, **settings)
 
 

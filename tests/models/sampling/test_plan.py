@@ -7,6 +7,7 @@ import pytest
 
 from models.diffusion.prediction import Prediction
 from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
+from models.fields import Invalid
 from models.sampling.plan import (
     BOUND,
     DISTURB,
@@ -98,7 +99,7 @@ def test_a_disturbance_stands_where_its_step_begins(sampler, row):
     ],
 )
 def test_what_does_not_fit_is_refused_by_name(settings, message):
-    with pytest.raises(ValueError, match=f"^{message}"):
+    with pytest.raises(Invalid, match=f"^{message}"):
         plan_of(**settings)
 
 
@@ -112,7 +113,7 @@ def test_what_does_not_fit_is_refused_by_name(settings, message):
     ],
 )
 def test_classes_that_do_not_fit_are_refused(settings, classes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(Invalid, match=message):
         check_labels(SampleRequest(seed=0, **settings), classes)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from models.diffusion.schedule import SCHEDULE_NAMES, NoiseSchedule, ScheduleConfig
+from models.fields import Invalid
 from models.sampling.samplers import (
     SAMPLER_NAMES,
     Grid,
@@ -108,7 +109,7 @@ def test_inversion_may_end_where_no_signal_is_left():
     schedule = NoiseSchedule.from_config(ScheduleConfig(rescale_zero_terminal_snr=True))
     table = inversion_table(timestep_grid(schedule, 10))
     assert all(np.isfinite(getattr(table, k)).all() for k in COLUMNS)
-    with pytest.raises(ValueError, match=r"level with signal.*num_inference_steps"):
+    with pytest.raises(Invalid, match=r"level with signal.*num_inference_steps"):
         inversion_table(timestep_grid(schedule, 1))
 
 
@@ -616,7 +617,7 @@ def test_the_tail_of_a_grid_is_walked_with_a_fresh_history(name):
 
 @pytest.mark.parametrize("first", [-1, 20, 21])
 def test_a_tail_of_nothing_is_refused(first):
-    with pytest.raises(ValueError, match=rf"first is {first}; it must lie in 0\.\.19"):
+    with pytest.raises(Invalid, match=rf"first is {first}; it must lie in 0\.\.19"):
         grid_from(timestep_grid(LINEAR, 20), first)
 
 
@@ -628,7 +629,7 @@ def test_strength_is_the_share_of_the_steps_that_is_walked():
     hundred = timestep_grid(LINEAR, 100)
     assert first_level(hundred, 0.29) == 71  # 0.29 * 100 is a little less than 29
     for strength in (0.0, -0.1, 1.01, math.nan):
-        with pytest.raises(ValueError, match="strength is"):
+        with pytest.raises(Invalid, match="strength is"):
             first_level(grid, strength)
 
 
@@ -656,29 +657,29 @@ def test_sampling_may_start_where_no_signal_is_left(name, spacing):
 @pytest.mark.parametrize("name", ["heun", "unipc"])
 def test_a_sampler_that_needs_signal_says_so(name):
     grid = timestep_grid(NoiseSchedule.from_config(ScheduleConfig("flow")), 10)
-    with pytest.raises(ValueError, match=f"'{name}' cannot start where no signal"):
+    with pytest.raises(Invalid, match=f"'{name}' cannot start where no signal"):
         sampler_table(name, grid)
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1001, 10**9])
 def test_steps_out_of_range_are_refused_with_the_bound(steps):
-    with pytest.raises(ValueError, match=f"num_inference_steps is {steps}.*1..1000"):
+    with pytest.raises(Invalid, match=f"num_inference_steps is {steps}.*1..1000"):
         timestep_grid(LINEAR, steps)
 
 
 def test_an_unknown_sampler_and_a_bad_eta_are_refused():
     grid = timestep_grid(LINEAR, 5)
-    with pytest.raises(ValueError, match=r"'plms'.*ddpm"):
+    with pytest.raises(Invalid, match=r"'plms'.*ddpm"):
         sampler_table("plms", grid)
-    with pytest.raises(ValueError, match="eta is nan"):
+    with pytest.raises(Invalid, match="eta is nan"):
         sampler_table("ddim", grid, eta=math.nan)
-    with pytest.raises(ValueError, match="only sampler 'ddim'"):
+    with pytest.raises(Invalid, match="only sampler 'ddim'"):
         sampler_table("euler", grid, eta=0.5)
 
 
 def test_a_spacing_that_does_not_exist_or_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match=r"'quadratic'.*'logsnr'"):
+    with pytest.raises(Invalid, match=r"'quadratic'.*'logsnr'"):
         timestep_grid(LINEAR, 5, "quadratic")
     for spacing in ("trailing", "leading", "linspace"):
-        with pytest.raises(ValueError, match=rf"'{spacing}' does not fit.*'edm'.*'karras'"):
+        with pytest.raises(Invalid, match=rf"'{spacing}' does not fit.*'edm'.*'karras'"):
             timestep_grid(EDM, 5, spacing)

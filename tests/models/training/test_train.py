@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from models.evaluation.denoising_error import denoising_error
+from models.fields import Invalid
 from models.images.dataset import Dataset
 from models.sampling.generate import sample_images, to_float
 from models.training.checkpoint import load_checkpoint, save_checkpoint
@@ -204,7 +205,7 @@ def test_a_bad_recipe_is_refused_by_name_and_bound(case, dataset):
     if case.message is None:  # an odd size is fine for a net that need not halve it
         assert config(dataset, **case.overrides, net=None).image_size == (9, 8)
         return
-    with pytest.raises(ValueError, match=case.message):
+    with pytest.raises(Invalid, match=case.message):
         config(dataset, **case.overrides)
 
 
@@ -221,5 +222,5 @@ def test_part_of_a_schedule_belongs_to_the_preset_s(dataset):
 
 
 def test_classes_cannot_be_asked_of_data_without_any():
-    with pytest.raises(ValueError, match="class_conditional"):
+    with pytest.raises(Invalid, match="class_conditional"):
         resolve_config(DatasetFacts(10, 3, (32, 32), ()), class_conditional=True)
