@@ -1,4 +1,4 @@
-"""`python -m app.server`: the HTTP server, as the environment says.
+"""`python -m app.server`: the HTTP server, under the settings of the environment.
 
 With `--fd N` on a listening socket that it inherits.
 """
@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 import sys
-import threading
 
 from host.loading import loading
 
@@ -19,17 +18,19 @@ with loading():
     from app.logs import configure_logs
     from app.main import create_app
     from app.settings import Settings
+    from host.environment import InvalidSetting, read_settings
+    from host.lifeline import DIES_WITH_PARENT, end_with_parent
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m app.server")
     parser.add_argument("--fd", type=int, help="a listening socket to inherit")
     fd = parser.parse_args().fd
-    settings = Settings()
-    configure_logs(settings.log_level, settings.log_format)
     try:
+        settings = read_settings(Settings)
+        configure_logs(settings.log_level, settings.log_format)
         listener = socket.socket(fileno=fd) if fd else listen(settings.host, settings.port)
-    except OSError as error:
+    except (OSError, InvalidSetting) as error:
         print(error, file=sys.stderr)
         return 1
     config = uvicorn.Config(
@@ -41,18 +42,11 @@ def main() -> int:
         server_header=False,
         timeout_graceful_shutdown=10,
     )
-    if os.environ.get("DIFFUSION_DIE_WITH_PARENT"):
-        threading.Thread(target=_leave_with_parent, daemon=True).start()
+    if DIES_WITH_PARENT in os.environ:
+        end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     server = uvicorn.Server(config)
     server.run(sockets=[listener])
     return 0 if server.started else 1
-
-
-def _leave_with_parent() -> None:
-    """Whoever started us holds the other end of our standard input."""
-    while os.read(0, 4096):  # not sys.stdin, whose lock a thread must not hold at exit
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,10 @@ from app.processes.fork_server import ForkServer
 from app.processes.pool import ProcessPool
 from app.processes.threads import Lane
 from app.settings import Settings
+from host.environment import to_environment
 from store.artifacts import ArtifactStore
 from store.database import Database, open_database
+from store.locations import for_redis_py
 from store.nodes import live_nodes
 from worker.queue import make_queue
 
@@ -57,7 +59,7 @@ class Services:
         engine = EngineClient(settings, metrics)
         noise_server = ForkServer("app.noise.process")
         artifacts = ArtifactStore(locations.artifacts_url)
-        client = redis.asyncio.Redis.from_url(redis_client_url(locations.redis_url))
+        client = redis.asyncio.Redis.from_url(for_redis_py(locations.redis_url))
         return cls(
             settings=settings,
             database=database,
@@ -112,15 +114,10 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-def redis_client_url(url: str) -> str:
-    """What redis-py calls unix:// is redis+socket:// to Celery."""
-    return url.replace("redis+socket://", "unix://", 1)
-
-
 def _noise_processes(
     server: ForkServer, settings: Settings, size: int, max_waiting: int
 ) -> ProcessPool:
-    greeting = settings.model_dump(mode="json")
+    greeting = to_environment(settings)
     return ProcessPool(server, greeting, size, max_waiting, settings.noise_seconds)
 
 

@@ -1,63 +1,91 @@
-"""What the environment decides: DIFFUSION_HOST, DIFFUSION_PORT, ... Read once, in `main`."""
+"""The settings of the API and its engine; read once, in `main`. `python -m app.settings` prints
+the table of all settings that docs/settings.md has."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from annotated_types import Ge, Gt, Interval
+from typing_extensions import Doc
 
+from host.environment import table
 from models.engine.batcher import Batching
 from models.nets.precision import Precision
 from store.locations import Locations
+from worker.settings import WorkerSettings
 
 MEBIBYTE = 2**20
 
 
-class Settings(BaseSettings):
-    """`locations` has the addresses that are left empty here."""
+@dataclass(frozen=True)
+class Settings:
+    """Read by host.environment: `port` is DIFFUSION_PORT."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="DIFFUSION_", env_ignore_empty=True, extra="ignore", frozen=True
+    host: Annotated[str, Doc("the address on which the API listens")] = "127.0.0.1"
+    port: Annotated[
+        int, Interval(ge=0, le=65535), Doc("the port on which the API listens; 0 takes a free one")
+    ] = 8000
+    locations: Locations = field(default_factory=Locations)
+
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Doc("the least severe lines of the log")
+    ] = "info"
+    log_format: Annotated[
+        Literal["auto", "console", "json"],
+        Doc("`auto` is for people on a terminal, JSON elsewhere"),
+    ] = "auto"
+
+    # The bounds of one request.
+    max_upload_bytes: Annotated[
+        int, Ge(1), Doc("of the body of a request that uploads no archive")
+    ] = 32 * MEBIBYTE
+    max_dataset_bytes: Annotated[int, Ge(1), Doc("of an archive of images")] = 8192 * MEBIBYTE
+    max_model_bytes: Annotated[int, Ge(1), Doc("of an archive of a model")] = 8192 * MEBIBYTE
+    max_pixels: Annotated[int, Ge(1), Doc("of one image, and of all images of one answer")] = (
+        4096 * 4096
     )
+    max_images_per_request: Annotated[
+        int, Ge(1), Doc("images of one answer of `POST /sample`; a larger order becomes a job")
+    ] = 64
+    max_images_per_job: Annotated[int, Ge(1), Doc("images of such a job")] = 10_000
+    max_inference_steps: Annotated[int, Ge(1), Doc("steps of a sampling request")] = 1000
+    max_step_pixels: Annotated[
+        int, Ge(1), Doc("steps times pixels of a request that adds noise step by step")
+    ] = 1024 * 256 * 256
 
-    host: str = "127.0.0.1"
-    port: int = Field(default=8000, ge=0, le=65535)
-    data_dir: Path = Path("data")
-    database_url: str = ""
-    redis_url: str = ""
-    artifacts_url: str = ""
+    features_folder: Annotated[
+        Path | None,
+        Doc("a folder with DINOv2 (`config.json`, `model.safetensors`), for evaluations by it"),
+    ] = None
 
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    log_format: Literal["auto", "console", "json"] = "auto"
-
-    # What one request may ask for.
-    max_upload_bytes: int = Field(default=32 * MEBIBYTE, ge=1)
-    max_dataset_bytes: int = Field(default=8192 * MEBIBYTE, ge=1)
-    max_model_bytes: int = Field(default=8192 * MEBIBYTE, ge=1)
-    max_pixels: int = Field(default=4096 * 4096, ge=1)  # of one image, and of one answer
-    max_images_per_request: int = Field(default=64, ge=1)
-    max_images_per_job: int = Field(default=10_000, ge=1)  # of a request that becomes one
-    max_inference_steps: int = Field(default=1000, ge=1)
-    max_step_pixels: int = Field(default=1024 * 256 * 256, ge=1)  # steps x pixels of a noising walk
-
-    features_folder: Path | None = None  # DINOv2, for evaluations that ask for it
-
-    # What all requests together may keep waiting.
-    max_waiting: int = Field(default=256, ge=1)
-    max_waiting_walks: int = Field(default=8, ge=1)
-    noise_seconds: float = Field(default=120.0, gt=0)  # what one noising may take
-    noise_processes: int = Field(default=0, ge=0)  # 0: one more than cores
+    # The bounds of all requests together.
+    max_waiting: Annotated[
+        int, Ge(1), Doc("requests that may wait; the next is answered 503 with a `Retry-After`")
+    ] = 256
+    max_waiting_walks: Annotated[
+        int, Ge(1), Doc("the same for requests that add noise step by step")
+    ] = 8
+    noise_seconds: Annotated[float, Gt(0), Doc("that one `POST /noise` may take")] = 120.0
+    noise_processes: Annotated[
+        int, Ge(0), Doc("that answer `POST /noise`; 0 means one more than cores")
+    ] = 0
 
     # The sampling engine.
-    engine_batching: Batching = "step"
-    engine_precision: Precision = "float32"  # where a request does not say
-    engine_compile: Literal["auto", "off"] = "auto"  # networks, where there is a C++ compiler
-    engine_model_bytes: int = Field(default=4096 * MEBIBYTE, ge=1)  # of models kept at hand
+    engine_batching: Annotated[
+        Batching,
+        Doc("`step`: requests share the network's calls at every step; the others are to compare"),
+    ] = "step"
+    engine_precision: Annotated[Precision, Doc("of the network, where a request does not say")] = (
+        "float32"
+    )
+    engine_compile: Annotated[
+        Literal["auto", "off"],
+        Doc("`auto` compiles networks where there is a C++ compiler, or uses CUDA graphs"),
+    ] = "auto"
+    engine_model_bytes: Annotated[
+        int, Ge(1), Doc("of weights that the engine keeps; the least recently used make room")
+    ] = 4096 * MEBIBYTE
 
-    @property
-    def locations(self) -> Locations:
-        return Locations.of(self.data_dir, self.database_url, self.redis_url, self.artifacts_url)
 
-    @property
-    def embeds_valkey(self) -> bool:
-        return not self.redis_url
+if __name__ == "__main__":
+    print(*table(Settings, WorkerSettings), sep="\n")

@@ -25,6 +25,8 @@ from app.http.listener import address_of, listen
 from app.logs import configure_logs, log
 from app.processes.child import Child
 from app.settings import Settings
+from host.environment import InvalidSetting, read_settings, to_environment
+from host.lifeline import DIES_WITH_PARENT
 from store.jobs.kinds import POOLS
 from store.locations import Locations, valkey_socket
 from store.valkey import start_valkey
@@ -35,7 +37,11 @@ POLL_SECONDS = 0.1
 
 
 def main() -> int:
-    settings = Settings()
+    try:
+        settings = read_settings(Settings)
+    except InvalidSetting as error:
+        print(error, file=sys.stderr)
+        return 1
     configure_logs(settings.log_level, settings.log_format)
     locations = settings.locations
     locations.data_dir.mkdir(parents=True, exist_ok=True)
@@ -47,7 +53,7 @@ def main() -> int:
         return 1
     with lock, listener:
         stop = _Stop()
-        children = _children(settings, locations, listener)
+        children = _children(locations, listener)
         try:
             _run(children, stop, address_of(listener))
         finally:
@@ -73,13 +79,11 @@ class _Stop:
         return self.asked
 
 
-def _children(
-    settings: Settings, locations: Locations, listener: socket.socket
-) -> dict[str, Child]:
+def _children(locations: Locations, listener: socket.socket) -> dict[str, Child]:
     """In the order in which they are started."""
-    environment = {**os.environ, **locations.to_environment(), "DIFFUSION_DIE_WITH_PARENT": "1"}
+    environment = {**os.environ, **to_environment(locations), DIES_WITH_PARENT: "1"}
     children = {}
-    if settings.embeds_valkey:
+    if locations.embeds_valkey:
         unix_socket = valkey_socket(locations.data_dir)
         children["valkey"] = Child("valkey", lambda: start_valkey(locations.data_dir, unix_socket))
     children["api"] = Child(

@@ -43,6 +43,7 @@ from benchmarks.common import (
     table,
 )
 from benchmarks.load import requests_per_second
+from host.environment import read_settings
 from models.diffusion.noise import normal
 
 SIZES = (32, 64, 128, 256, 512)
@@ -226,7 +227,7 @@ class Bare:
 
 def _repeat(pipe: Connection) -> None:
     torch.set_num_threads(1)
-    settings = Settings()
+    settings = read_settings(Settings)
     while True:
         image = pipe.recv()
         request = NoiseForm.model_validate({"image": image, "t": [str(T)], "seed": SEED})

@@ -1,5 +1,8 @@
-"""What trainers of this host compute on, told without loading torch."""
+"""What this host computes with, found without loading torch."""
 
+import os
+import shutil
+import sys
 from pathlib import Path
 
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -7,19 +10,28 @@ _BF16 = {"avx512_bf16", "amx_bf16"}
 
 
 def num_gpus() -> int:
+    """Count the GPUs that NVIDIA's driver shows."""
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def device_of_host(setting: str) -> str:
-    """One of models.training.defaults.DEVICES. `setting` is DIFFUSION_DEVICE; where it is empty, a
-    GPU where the driver shows one."""
+    """Return one of models.training.defaults.DEVICES.
+
+    `setting` is DIFFUSION_DEVICE; where it is empty, a GPU is taken if the driver shows one.
+    """
     if setting.startswith("cuda") or (not setting and num_gpus()):
         return "cuda"
     return "cpu_bf16" if _BF16 & _flags() else "cpu"
 
 
+def cpp_compiler() -> str | None:
+    """Return the path of the C++ compiler that torch would call; None where it is not installed."""
+    usual = "clang++" if sys.platform == "darwin" else "g++"
+    return shutil.which(os.environ.get("CXX", usual))
+
+
 def _flags() -> set[str]:
-    """Of the first processor; none where the system does not say."""
+    """Return the flags of the first processor; none where the system does not tell them."""
     if not _CPU_INFO.exists():
         return set()
     for line in _CPU_INFO.read_text().splitlines():

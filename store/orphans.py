@@ -14,6 +14,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
+from host.environment import read_settings
 from store.artifacts import ArtifactStore
 from store.database import Database, now, open_database
 from store.datasets import DatasetRecord
@@ -58,7 +59,7 @@ def main() -> None:
     parser.add_argument("--delete", action="store_true", help="not only list them")
     parser.add_argument("--hours", type=float, default=HOURS, help="how old they must be")
     options = parser.parse_args()
-    locations = Locations.from_environment()
+    locations = read_settings(Locations)
     database = open_database(locations.database_url)
     artifacts = ArtifactStore(locations.artifacts_url)
     before = now() - timedelta(hours=options.hours)

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from abc import ABC, abstractmethod
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, NoReturn
 
@@ -20,6 +21,8 @@ import structlog
 import torch
 from sqlalchemy.exc import OperationalError
 
+from host.environment import read_settings
+from host.lifeline import end_with_parent
 from host.priority import yield_to_others
 from models.diffusion.model import DiffusionModel
 from models.fields import Invalid
@@ -98,12 +101,12 @@ def main(kind: type[JobProcess]) -> NoReturn:
 def _attempt(kind: type[JobProcess]) -> int:
     job_id, fence, scratch = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
     configure_logs()
-    _die_with_worker(scratch)
+    end_with_parent(partial(_leave, scratch))
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle
-    settings = WorkerSettings.from_environment()
-    yield_to_others(settings.niceness)
+    settings = read_settings(WorkerSettings)
+    yield_to_others(settings.train_niceness)
     structlog.contextvars.bind_contextvars(job=job_id, fence=fence)
     database = Database(settings.locations.database_url)  # the worker has seen to its schema
     job: JobProcess | None = None
@@ -159,11 +162,6 @@ def _is_outage(error: Exception, database: Database) -> bool:
     return isinstance(error, gone)
 
 
-def _die_with_worker(scratch: Path) -> None:
-    def watch() -> None:
-        while os.read(sys.stdin.fileno(), 4096):  # a buffered read would hold its lock at exit
-            pass
-        shutil.rmtree(scratch, ignore_errors=True)  # nobody else is left to do it
-        os._exit(EXIT_STOPPED)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _leave(scratch: Path) -> None:
+    shutil.rmtree(scratch, ignore_errors=True)  # the worker, which would do it, is gone
+    os._exit(EXIT_STOPPED)

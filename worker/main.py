@@ -8,8 +8,8 @@ Environment: the locations of store.locations, and those of worker.settings.
 import os
 import signal
 import sys
-import threading
 import warnings
+from functools import partial
 from typing import Any
 
 import structlog
@@ -18,6 +18,8 @@ from celery.exceptions import SecurityWarning
 from celery.signals import worker_shutting_down
 
 from host.devices import device_of_host
+from host.environment import read_settings
+from host.lifeline import DIES_WITH_PARENT, end_with_parent
 from store import nodes
 from store.database import open_database
 from store.errors import StoreError
@@ -37,7 +39,7 @@ def main() -> None:
     warnings.simplefilter("ignore", SecurityWarning)  # of pickles sent to root; ours are JSON
     try:
         kinds = kinds_named(sys.argv[1:])
-        settings = WorkerSettings.from_environment()
+        settings = read_settings(WorkerSettings)
         database = open_database(settings.locations.database_url)
         device = device_of_host(settings.device)
         nodes.heartbeat(database, "worker", device)
@@ -50,8 +52,8 @@ def main() -> None:
     sender = Sender(database, nodes.node_id("worker"), allow_private=settings.webhook_allow_private)
     _add_task(queue, supervisor)
     _leave_on_shutdown(supervisor)
-    if os.environ.get("DIFFUSION_DIE_WITH_PARENT"):
-        _die_with_parent(supervisor)
+    if DIES_WITH_PARENT in os.environ:
+        end_with_parent(partial(_leave, supervisor))
     reaper.start()
     sender.start()
     log.info("worker ready", owner=nodes.node_id("worker"), kinds=kinds)
@@ -60,7 +62,7 @@ def main() -> None:
             "--quiet",
             "worker",
             "--pool=threads",
-            f"--concurrency={settings.concurrency}",
+            f"--concurrency={settings.worker_concurrency}",
             f"--queues={','.join(JOB_KINDS[kind].queue for kind in kinds)}",
             "--without-gossip",
             "--without-mingle",
@@ -87,16 +89,9 @@ def _leave_on_shutdown(supervisor: Supervisor) -> None:
     worker_shutting_down.connect(leave, weak=False)
 
 
-def _die_with_parent(supervisor: Supervisor) -> None:
-    """Whoever started us holds the other end of our standard input."""
-
-    def watch() -> None:
-        while os.read(sys.stdin.fileno(), 4096):  # a buffered read would hold its lock at exit
-            pass
-        supervisor.leaving.set()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _leave(supervisor: Supervisor) -> None:
+    supervisor.leaving.set()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

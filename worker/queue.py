@@ -12,6 +12,7 @@ from kombu.exceptions import KombuError
 from redis.exceptions import RedisError
 
 from store.jobs.kinds import JOB_KINDS, Kind
+from store.locations import for_kombu
 
 RUN_JOB = "worker.run_job"
 CONNECT_SECONDS = 2.0
@@ -19,7 +20,7 @@ BROKER_ERRORS = (OSError, CeleryError, KombuError, RedisError)
 
 
 def make_queue(redis_url: str) -> Celery:
-    queue = Celery("diffusion", broker=broker_url(redis_url))
+    queue = Celery("diffusion", broker=for_kombu(redis_url))
     queue.conf.update(
         task_default_queue=JOB_KINDS["train"].queue,
         task_acks_late=False,  # late ones are redelivered after a blip, and run twice
@@ -72,8 +73,3 @@ def num_waiting(queue: Celery, kind: Kind) -> int | None:
             return int(declared.message_count)
     except BROKER_ERRORS:
         return None
-
-
-def broker_url(redis_url: str) -> str:
-    """kombu names unix sockets in its own way."""
-    return redis_url.replace("unix://", "redis+socket://", 1)

@@ -1,50 +1,40 @@
-"""What the environment decides for a worker; read once, in `worker.main`."""
+"""The settings of a worker and of the processes of its jobs; read once, in `main`."""
 
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from annotated_types import Ge, Interval
+from typing_extensions import Doc
 
 from store.locations import Locations
 
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    locations: Locations
-    concurrency: int = 1  # jobs at once
-    lease_seconds: float = 30.0  # how long a lost worker's job waits for the next
-    grace_seconds: float = 30.0  # from SIGTERM to SIGKILL, for a last checkpoint
-    niceness: int = 10  # training yields to serving
-    threads: int = 0  # of one trainer; 0: all cores
-    processes: int = 0  # that share one training; 0: one for each GPU, else one
-    device: str = ""  # empty: a GPU where there is one
-    webhook_allow_private: bool = False  # else webhooks go to public addresses only
+    """Read by host.environment: `device` is DIFFUSION_DEVICE."""
 
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "WorkerSettings":
-        def number(name: str, default: float, low: float) -> float:
-            text = environment.get(f"DIFFUSION_{name}") or str(default)
-            try:
-                value = float(text)
-            except ValueError:
-                raise ValueError(f"DIFFUSION_{name} is {text!r}; it must be a number") from None
-            if not value >= low:
-                raise ValueError(f"DIFFUSION_{name} is {text}; it must be at least {low:g}")
-            return value
-
-        def flag(name: str) -> bool:
-            text = environment.get(f"DIFFUSION_{name}") or "0"
-            if text not in ("0", "1"):
-                raise ValueError(f"DIFFUSION_{name} is {text!r}; it must be 0 or 1")
-            return text == "1"
-
-        return cls(
-            locations=Locations.from_environment(environment),
-            concurrency=int(number("WORKER_CONCURRENCY", 1, 1)),
-            lease_seconds=number("LEASE_SECONDS", 30.0, 1.0),
-            grace_seconds=number("GRACE_SECONDS", 30.0, 0.0),
-            niceness=int(number("TRAIN_NICENESS", 10, 0)),
-            threads=int(number("TRAIN_THREADS", 0, 0)),
-            processes=int(number("TRAIN_PROCESSES", 0, 0)),
-            device=environment.get("DIFFUSION_DEVICE", ""),
-            webhook_allow_private=flag("WEBHOOK_ALLOW_PRIVATE"),
-        )
+    locations: Locations = field(default_factory=Locations)
+    worker_concurrency: Annotated[int, Ge(1), Doc("jobs that a worker runs at once")] = 1
+    lease_seconds: Annotated[
+        float, Ge(1), Doc("how long the job of a lost worker waits for the next worker")
+    ] = 30.0
+    grace_seconds: Annotated[
+        float, Ge(0), Doc("from SIGTERM to SIGKILL, for the last checkpoint of a job")
+    ] = 30.0
+    train_niceness: Annotated[
+        int, Interval(ge=0, le=19), Doc("how much training yields to serving")
+    ] = 10
+    train_threads: Annotated[
+        int, Ge(0), Doc("CPU threads of one training process; 0 means all cores")
+    ] = 0
+    train_processes: Annotated[
+        int,
+        Ge(0),
+        Doc("processes that share one training, by torchrun; 0 means one for each GPU, else one"),
+    ] = 0
+    device: Annotated[
+        str, Doc("where jobs compute, as `cuda` or `cpu`; by default a GPU where there is one")
+    ] = ""
+    webhook_allow_private: Annotated[
+        bool, Doc("webhooks go to public addresses only; 1 allows every address")
+    ] = False

@@ -20,6 +20,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from host.devices import device_of_host, num_gpus
+from host.environment import to_environment
 from store.artifacts import ArtifactStore
 from store.database import Database
 from store.errors import JobNotFound, LostLease
@@ -77,10 +78,10 @@ class Supervisor:
         self, kind: JobKind, job_id: str, fence: int, scratch: Path
     ) -> subprocess.Popen[bytes]:
         settings = self._settings
-        environment = {**os.environ, **settings.locations.to_environment()}
+        environment = {**os.environ, **to_environment(settings.locations)}
         environment.setdefault("GOMP_SPINCOUNT", SPINS)
-        if settings.threads:
-            environment["OMP_NUM_THREADS"] = str(settings.threads)
+        if settings.train_threads:
+            environment["OMP_NUM_THREADS"] = str(settings.train_threads)
         return subprocess.Popen(
             [*self._launcher(kind), kind.module, job_id, str(fence), str(scratch)],
             stdin=subprocess.PIPE,  # its end tells the process that we are gone
@@ -91,7 +92,7 @@ class Supervisor:
     def _launcher(self, kind: JobKind) -> list[str]:
         """Python, or torchrun where several processes share a training."""
         settings = self._settings
-        processes = settings.processes or (1 if settings.device else max(1, num_gpus()))
+        processes = settings.train_processes or (1 if settings.device else max(1, num_gpus()))
         if not kind.shares_processes or processes == 1:
             return [sys.executable, "-m"]
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]

@@ -7,14 +7,15 @@ import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import typer
 from rich.console import Console
 
 from app.cli.front import front_of, size
 from client.client import Client, ClientError
-from host.devices import num_gpus
+from host.devices import cpp_compiler, num_gpus
+from host.environment import read_settings
+from store.locations import Locations
 
 LITTLE_SPACE = 2 * 10**9
 PACKAGES = ("torch", "fastapi", "celery", "sqlalchemy", "pillow")
@@ -54,7 +55,7 @@ def _this_machine() -> Iterator[Finding]:
     yield Finding("Python", f"{version}, {sys.executable}")
     yield Finding("packages", ", ".join(map(_installed, PACKAGES)))
     yield _device()
-    compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    compiler = cpp_compiler()
     yield Finding(
         "compiler",
         compiler or "none",
@@ -85,7 +86,7 @@ def _device() -> Finding:
 
 
 def _space() -> Finding:
-    folder = Path(os.environ.get("DIFFUSION_DATA_DIR") or "data").absolute()
+    folder = read_settings(Locations).data_dir
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
     what, found = "data folder", f"{folder}, {size(free)} free"
@@ -93,7 +94,7 @@ def _space() -> Finding:
         advice = "Set DIFFUSION_DATA_DIR to a folder that you may write to."
         return Finding(what, f"{found}, not writable", ok=False, advice=advice)
     if free < LITTLE_SPACE:
-        advice = "Make room: checkpoints and data sets are kept there."
+        advice = "Make room: checkpoints and datasets are kept there."
         return Finding(what, found, ok=False, advice=advice)
     return Finding(what, found)
 

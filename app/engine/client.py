@@ -16,6 +16,7 @@ from app.http.errors import Busy, InvalidInput
 from app.metrics import Metrics
 from app.processes.child import Child
 from app.settings import Settings
+from host.environment import to_environment
 from models.engine.engine import Event, Made, NotMade
 
 START_SECONDS = 60.0  # loading torch from a cold disk takes long
@@ -30,7 +31,7 @@ class EngineFailed(Exception):
 class EngineClient:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._environment = settings.locations.to_environment()
+        self._environment = to_environment(settings.locations)
         self._folder: Path | None = None  # its own: several services may share their data
         self._child = Child("engine", self._start)
         self._watching: asyncio.Task[None] | None = None

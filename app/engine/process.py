@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ with loading():
     from app.engine.model_cache import ModelCache
     from app.logs import configure_logs, log
     from app.settings import Settings
+    from host.environment import read_settings
+    from host.lifeline import end_with_parent
     from models.compile.compiler import Compiler
     from models.compile.cuda_graphs import GraphMaker
     from models.engine.batcher import Policy
@@ -40,10 +43,10 @@ MAX_UNREAD_BYTES = 4 * 2**20  # of one caller; beyond it steps are not shown to 
 
 
 def main() -> None:
-    settings = Settings()
+    settings = read_settings(Settings)
     configure_logs(settings.log_level, settings.log_format)
     path = Path(sys.argv[1])
-    threading.Thread(target=_leave_with_parent, args=(path,), daemon=True).start()
+    end_with_parent(partial(_leave, path))
     asyncio.run(EngineServer(settings).serve(path))
 
 
@@ -179,9 +182,7 @@ def _compiler(settings: Settings, device: str) -> NetCompiler | None:
     return Compiler(settings.locations.data_dir / "cache" / "compiled")
 
 
-def _leave_with_parent(path: Path) -> None:
-    while os.read(sys.stdin.fileno(), 4096):  # a buffered read would hold its lock at exit
-        pass
+def _leave(path: Path) -> None:
     with suppress(OSError):
         path.unlink(missing_ok=True)
         path.parent.rmdir()

@@ -23,6 +23,7 @@ with loading():
     from app.noise.schema import NoiseForm
     from app.processes.fork_server import fork_for_each_socket
     from app.settings import Settings
+    from host.environment import read_settings
 
 
 def main() -> None:
@@ -38,7 +39,7 @@ def _serve(connection: socket.socket) -> None:
 def _answer_all(connection: socket.socket) -> None:
     stream = connection.makefile("rb")
     header, _ = read(stream)
-    settings = Settings.model_validate(header)
+    settings = read_settings(Settings, header)
     configure_logs(settings.log_level, settings.log_format)
     connection.sendall(packed({"pid": os.getpid()}))
     while True:

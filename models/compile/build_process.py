@@ -12,7 +12,6 @@ when its standard input ends; whoever starts it gives it a session of its own.
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +24,7 @@ with loading():
     import torch._inductor
     from torch import Tensor
 
+    from host.lifeline import end_with_parent
     from host.priority import yield_to_others
     from models.compile.library import CompiledNet, Variant
     from models.nets.unet import UNet
@@ -36,7 +36,7 @@ TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # of the largest output
 
 
 def main() -> None:
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    end_with_parent(lambda: os.killpg(0, signal.SIGKILL))
     yield_to_others(NICENESS)
     variant, library, scratch = Variant.from_json(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = os.environ["TMPDIR"] = scratch
@@ -91,12 +91,6 @@ def some_net(variant: Variant, seed: int) -> UNet:
         parameter.add_(torch.randn_like(parameter), alpha=0.1)
     net.to(getattr(torch, variant.dtype)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return net
-
-
-def _leave_with_parent() -> None:
-    while os.read(sys.stdin.fileno(), 4096):
-        pass
-    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from host.devices import cpp_compiler
 from models.compile.library import CompiledNet, Variant
 from models.nets.unet import UNet
 
@@ -22,12 +23,6 @@ log = logging.getLogger(__name__)
 MIN_CALLS = 100  # of a variant, before it is worth half a minute of a core
 MAX_SECONDS = 1800.0  # of a build: all other work on the machine goes first
 MAX_FILES = 500  # a few megabytes each; the oldest make room
-
-
-def cpp_compiler() -> str | None:
-    """The C++ compiler that torch would call, where it is installed."""
-    usual = "clang++" if sys.platform == "darwin" else "g++"
-    return shutil.which(os.environ.get("CXX", usual))
 
 
 class Compiler:

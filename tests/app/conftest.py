@@ -26,6 +26,7 @@ from models.diffusion.model import DiffusionModel, ModelConfig
 from models.diffusion.schedule import ScheduleConfig
 from models.nets.unet import UNet, UNetConfig
 from models.pipeline.folder import save_model, write_model_archive
+from store.locations import Locations
 
 ROOT = Path(__file__).parents[2]
 MakePicture = Callable[..., bytes]
@@ -60,7 +61,7 @@ def serve() -> Callable[[FastAPI], "contextmanager[str]"]:
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     data_dir: Path = tmp_path_factory.mktemp("data")
     return Settings(
-        data_dir=data_dir,
+        locations=Locations(data_dir),
         max_upload_bytes=2_000_000,
         max_pixels=1_000_000,
         max_images_per_request=8,

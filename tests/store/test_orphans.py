@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from host.environment import to_environment
 from store.artifacts import ArtifactStore
 from store.database import Database, now, open_database
 from store.locations import Locations
@@ -70,7 +71,7 @@ def test_prepared_data_sets_are_kept_while_there_is_a_record(database, tmp_path)
 
 
 def test_the_command_deletes_only_when_it_is_told_to(tmp_path):
-    locations = Locations.of(tmp_path)
+    locations = Locations(tmp_path)
     database, artifacts = (
         open_database(locations.database_url),
         ArtifactStore(locations.artifacts_url),
@@ -83,7 +84,7 @@ def test_the_command_deletes_only_when_it_is_told_to(tmp_path):
     def run(*options: str) -> list[str]:
         done = subprocess.run(
             [sys.executable, "-m", "store.orphans", *options],
-            env={**os.environ, **locations.to_environment()},
+            env={**os.environ, **to_environment(locations)},
             capture_output=True,
             text=True,
             check=True,

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from host.environment import to_environment
 from models.diffusion.model import DiffusionModel, ModelConfig
 from models.diffusion.schedule import ScheduleConfig
 from models.images.dataset import inspect_archive, open_dataset, prepare
@@ -47,7 +48,7 @@ class Place:
     """One host's service, without the HTTP server. `shared` is what lies outside its folder."""
 
     def __init__(self, folder: Path, **shared: str) -> None:
-        self.locations = Locations.of(folder, **shared)
+        self.locations = Locations(folder, **shared)
         self.database: Database = open_database(self.locations.database_url)
         self.artifacts = ArtifactStore(self.locations.artifacts_url)
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -64,7 +65,7 @@ class Place:
     def start_worker(self, *kinds: str, **settings: str) -> "subprocess.Popen[bytes]":
         environment = {
             **os.environ,
-            **self.locations.to_environment(),
+            **to_environment(self.locations),
             "DIFFUSION_LEASE_SECONDS": str(LEASE_SECONDS),
             "DIFFUSION_TRAIN_NICENESS": "0",  # beside other tests it would hardly get its turn
             "OMP_NUM_THREADS": "1",

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from host.environment import to_environment
 from store.jobs import requests
 from tests.worker.conftest import Place
 
@@ -42,7 +43,7 @@ def open_host(
 def api_on(host: Place) -> Iterator[httpx.Client]:
     environment = {
         **os.environ,
-        **host.locations.to_environment(),
+        **to_environment(host.locations),
         "DIFFUSION_DIE_WITH_PARENT": "yes",
         "DIFFUSION_ENGINE_COMPILE": "off",
     }

@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.main import create_app
 from app.settings import Settings
+from store.locations import Locations
 
 PATIENCE_SECONDS = 60.0
 SAMPLERS = ("ddpm", "ddim", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc")
@@ -27,7 +28,7 @@ SAMPLERS = ("ddpm", "ddim", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc")
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return Settings(data_dir=tmp_path_factory.mktemp("data"), max_waiting=512)
+    return Settings(locations=Locations(tmp_path_factory.mktemp("data")), max_waiting=512)
 
 
 @pytest.fixture(scope="module")

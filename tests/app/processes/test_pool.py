@@ -13,11 +13,12 @@ from app.http.errors import Busy
 from app.processes.fork_server import ForkServer
 from app.processes.pool import ProcessPool
 from app.settings import Settings
+from host.environment import to_environment
 
 
 @asynccontextmanager
 async def a_pool(limit_seconds: float = 60.0, max_waiting: int = 8) -> AsyncIterator[ProcessPool]:
-    greeting = Settings(log_level="error").model_dump(mode="json")
+    greeting = to_environment(Settings(log_level="error"))
     server = ForkServer("app.noise.process")
     pool = ProcessPool(server, greeting, 1, max_waiting, limit_seconds)
     try:

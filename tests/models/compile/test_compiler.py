@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import nn
 
+from host.devices import cpp_compiler
 from models.compile.build_process import is_worth_it
-from models.compile.compiler import Compiler, cpp_compiler
+from models.compile.compiler import Compiler
 from models.compile.library import CompiledNet, Variant
 from models.diffusion.model import DiffusionModel, ModelConfig
 from models.diffusion.schedule import ScheduleConfig

@@ -25,6 +25,7 @@ import pytest
 import sqlalchemy as sa
 from structlog.testing import capture_logs
 
+from host.environment import read_settings
 from store.database import Database, now
 from store.webhooks import RETRY_SECONDS, Delivery, enqueue, new_secret, secret_key
 from worker.settings import WorkerSettings
@@ -490,12 +491,12 @@ def test_all_others_are_not(address):
 )
 def test_private_addresses_are_allowed_by_setting_only(text, allowed):
     environment = {} if text is None else {"DIFFUSION_WEBHOOK_ALLOW_PRIVATE": text}
-    assert WorkerSettings.from_environment(environment).webhook_allow_private is allowed
+    assert read_settings(WorkerSettings, environment).webhook_allow_private is allowed
 
 
 def test_a_setting_that_is_neither_yes_nor_no_is_refused():
     with pytest.raises(ValueError, match="ALLOW_PRIVATE is 'maybe'; it must be 0 or 1"):
-        WorkerSettings.from_environment({"DIFFUSION_WEBHOOK_ALLOW_PRIVATE": "maybe"})
+        read_settings(WorkerSettings, {"DIFFUSION_WEBHOOK_ALLOW_PRIVATE": "maybe"})
 
 
 # TLS ----------------------------------------------------------------------------------------------
