@@ -1,13 +1,14 @@
 """create_app(settings): the HTTP application, put together."""
 
 import asyncio
+import importlib
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,7 +19,6 @@ from fastapi.openapi.utils import get_openapi
 from app.catalogue import samplers_route as samplers
 from app.catalogue import schedules_route as schedules
 from app.datasets import route as datasets
-from app.evaluations import route as evaluations
 from app.http.body_limit import BodyLimit
 from app.http.handlers import install_error_handlers
 from app.http.problems import ANY_PROBLEM, FieldError, Problem
@@ -26,14 +26,13 @@ from app.logs import RequestLog
 from app.metrics import Metrics
 from app.noise import route as noise
 from app.registry import route as models
-from app.sample import jobs_route as sample_jobs
 from app.sample import route as sample
 from app.service import console, docs, health
 from app.service import metrics_route as metrics
 from app.service.docs_pages import STATIC
 from app.services import Services
 from app.settings import Settings
-from app.training import route as train_jobs
+from store.jobs.kinds import JOB_KINDS
 from store.nodes import heartbeat, leave
 from worker.reaper import Reaper
 
@@ -44,15 +43,12 @@ Train diffusion models on your own images and serve new ones.
 Errors are `application/problem+json` (RFC 9457); every answer has an `X-Request-ID`. Where an image
 can be answered in several ways, `Accept` decides.
 """
-ROUTES = (
+ROUTES: tuple[ModuleType, ...] = (  # those of jobs are in JOB_KINDS
     noise,
     schedules,
     datasets,
-    train_jobs,
     models,
-    evaluations,
     sample,
-    sample_jobs,
     samplers,
     health,
     metrics,
@@ -81,8 +77,9 @@ def create_app(settings: Settings) -> FastAPI:
         redoc_url=None,
         lifespan=partial(_lifespan, settings, counted),
     )
-    for routes in ROUTES:
-        app.include_router(routes.router)
+    of_jobs = (importlib.import_module(kind.routes) for kind in JOB_KINDS.values())
+    for module in (*ROUTES, *of_jobs):
+        app.include_router(module.router)
     app.mount("/static", docs.CachedFiles(directory=STATIC), name="static")
     app.mount("/console", console.Modules(directory=console.FOLDER), name="console")
     install_error_handlers(app)

@@ -10,9 +10,7 @@ from app.evaluations.schema import EvaluationAnswer, EvaluationRequest
 from app.http import problems
 from app.http.conditional import conditional
 from app.http.errors import InvalidInput, reported_in
-from app.http.paging import After, Limit, OnlyStatus
-from app.http.records import Page
-from app.jobs.polling import Wait, poll
+from app.jobs.route import JobRoutes, JobTexts
 from app.sample.request import walk
 from app.services import Services, ServicesDep
 from models.evaluation.evaluate import EvaluationConfig
@@ -25,7 +23,8 @@ from store.jobs.options import TrainOptions
 from store.models import ModelRecord, get_model
 from worker.queue import submit
 
-router = APIRouter(prefix=f"/{JOB_KINDS['evaluate'].collection}", tags=["models"])
+KIND = JOB_KINDS["evaluate"]
+router = APIRouter(prefix=f"/{KIND.collection}", tags=["models"])
 
 LARGE_SIDE, FEW_IMAGES, MANY_IMAGES = 64, 200, 1000
 
@@ -43,8 +42,9 @@ def create_evaluation(
     recall, the nearest training images, and the bits per dimension of held-out images. Accepted as
     soon as the record is written; poll `Location`."""
     model = get_model(services.database, body.model)
-    job = requests.create_evaluation(
+    job = requests.create_job(
         services.database,
+        KIND.name,
         model_name=model.name,
         dataset=get_dataset(services.database, _dataset(body, model)).name,
         config={
@@ -54,49 +54,23 @@ def create_evaluation(
             "held_out": _held_out(services, body, model),
         },
     )
-    submit(services.queue, job.id, "evaluate")  # if it fails, the reaper announces the job
-    response.headers["Location"] = JOB_KINDS["evaluate"].address(job.id)
+    submit(services.queue, job.id, KIND.name)  # if it fails, the reaper announces the job
+    response.headers["Location"] = KIND.address(job.id)
     return EvaluationAnswer.of(job)
 
 
-@router.get("", summary="List the evaluations, newest first")
-def list_evaluations(
-    services: ServicesDep,
-    limit: Limit = 20,
-    after: After = None,
-    status: OnlyStatus = None,
-) -> Page[EvaluationAnswer]:
-    found, has_more = requests.list_jobs(
-        services.database, "evaluate", limit=limit, after=after, status=status
-    )
-    return Page(items=[EvaluationAnswer.of(job) for job in found], has_more=has_more)
-
-
-@router.get(
-    "/{job_id}",
-    summary="Poll an evaluation",
-    response_model=EvaluationAnswer,
-    responses={
-        304: {"description": "Nothing has changed since the version in If-None-Match."},
-        **problems.declare(problems.NOT_FOUND),
-    },
-)
-async def get_evaluation(
-    job_id: str, request: Request, services: ServicesDep, wait: Wait = 0
-) -> Response:
-    """With If-None-Match, `wait` waits for a change from that version; without, for the job's
-    end."""
-    return await poll(services, request, "evaluate", job_id, wait, EvaluationAnswer.of)
-
-
-@router.post(
-    "/{job_id}/cancel",
-    summary="Cancel an evaluation that is not done",
-    status_code=202,
-    responses=problems.declare(problems.NOT_FOUND, problems.CONFLICT),
-)
-def cancel_evaluation(job_id: str, services: ServicesDep) -> EvaluationAnswer:
-    return EvaluationAnswer.of(requests.request_cancel(services.database, job_id, "evaluate"))
+JobRoutes(
+    KIND,
+    EvaluationAnswer,
+    lambda services, job: EvaluationAnswer.of(job),
+    JobTexts(
+        list="List the evaluations, newest first",
+        poll="Poll an evaluation",
+        cancel="Cancel an evaluation that is not done",
+        delete="Delete an evaluation that is done, with its picture",
+        delete_details="The scores that it gave its model stay.",
+    ),
+).add_to(router)
 
 
 @router.get(
@@ -111,7 +85,7 @@ def cancel_evaluation(job_id: str, services: ServicesDep) -> EvaluationAnswer:
 def get_neighbours(job_id: str, request: Request, services: ServicesDep) -> Response:
     """Two to a row: one of the images that came nearest to a training image, and its three nearest.
     Copies would show here first."""
-    job = requests.get_job(services.database, job_id, "evaluate")
+    job = requests.get_job(services.database, job_id, KIND.name)
     try:
         content = services.artifacts.get_bytes(neighbours_key(job.id))
     except ArtifactNotFound:

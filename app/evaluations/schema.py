@@ -80,6 +80,7 @@ class EvaluationAnswer(JobState):
         address = JOB_KINDS["evaluate"].address(job.id)
         links = {
             "self": address,
+            "events": f"{address}/events",
             "cancel": f"{address}/cancel",
             "model": f"/models/{job.model_name}",
         }

@@ -15,9 +15,9 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from starlette.concurrency import run_in_threadpool
 
 from app.http.streams import Stopping, with_pauses
+from app.jobs.schema import JobEventAnswer
 from app.logs import log
 from app.services import Services
-from app.training.schema import JobEventAnswer
 from store.errors import JobNotFound
 from store.jobs import requests
 from store.jobs.events import LAST_EVENTS, events_after

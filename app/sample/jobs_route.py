@@ -9,26 +9,26 @@ from starlette.responses import Response, StreamingResponse
 
 from app.http import problems
 from app.http.conditional import conditional
-from app.http.paging import After, Limit, OnlyStatus
-from app.http.records import Page
-from app.jobs.polling import Wait, poll
+from app.jobs.route import JobRoutes, JobTexts
 from app.sample.jobs_schema import MadeImage, MadeImages, SampleJobAnswer
 from app.sample.request import Sampling
 from app.services import Services, ServicesDep
 from store.errors import ArtifactNotFound, IllegalTransition, NotFound
 from store.jobs import requests
 from store.jobs.kinds import JOB_KINDS
-from store.jobs.sample_images import archive_key, delete_images, image_key, images_made
+from store.jobs.sample_images import archive_key, image_key, images_made
 from worker.queue import submit
 
-router = APIRouter(prefix=f"/{JOB_KINDS['sample'].collection}", tags=["sample"])
+KIND = JOB_KINDS["sample"]
+router = APIRouter(prefix=f"/{KIND.collection}", tags=["sample"])
 
 
 def create_sample_job(services: Services, sampling: Sampling) -> SampleJobAnswer:
     """Accepted as soon as the record is written, even while the queue cannot be reached."""
     order = sampling.order
-    job = requests.create_sample_job(
+    job = requests.create_job(
         services.database,
+        KIND.name,
         model_name=order.model,
         config={
             "prefix": order.prefix,
@@ -39,60 +39,21 @@ def create_sample_job(services: Services, sampling: Sampling) -> SampleJobAnswer
             "used": sampling.used.model_dump(mode="json"),
         },
     )
-    submit(services.queue, job.id, "sample")  # if it fails, the reaper announces the job
+    submit(services.queue, job.id, KIND.name)  # if it fails, the reaper announces the job
     return SampleJobAnswer.of(job)
 
 
-@router.get("", summary="List the jobs that make images, newest first")
-def list_sample_jobs(
-    services: ServicesDep,
-    limit: Limit = 20,
-    after: After = None,
-    status: OnlyStatus = None,
-) -> Page[SampleJobAnswer]:
-    found, has_more = requests.list_jobs(
-        services.database, "sample", limit=limit, after=after, status=status
-    )
-    return Page(items=[SampleJobAnswer.of(job) for job in found], has_more=has_more)
-
-
-@router.get(
-    "/{job_id}",
-    summary="Poll a job that makes images",
-    response_model=SampleJobAnswer,
-    responses={
-        304: {"description": "Nothing has changed since the version in If-None-Match."},
-        **problems.declare(problems.NOT_FOUND),
-    },
-)
-async def get_sample_job(
-    job_id: str, request: Request, services: ServicesDep, wait: Wait = 0
-) -> Response:
-    """With If-None-Match, `wait` waits for a change from that version; without, for the job's
-    end."""
-    return await poll(services, request, "sample", job_id, wait, SampleJobAnswer.of)
-
-
-@router.post(
-    "/{job_id}/cancel",
-    summary="Cancel a job that is not done",
-    status_code=202,
-    responses=problems.declare(problems.NOT_FOUND, problems.CONFLICT),
-)
-def cancel_sample_job(job_id: str, services: ServicesDep) -> SampleJobAnswer:
-    """The images that are made stay."""
-    return SampleJobAnswer.of(requests.request_cancel(services.database, job_id, "sample"))
-
-
-@router.delete(
-    "/{job_id}",
-    summary="Delete a job that is done, with its images",
-    status_code=204,
-    responses=problems.declare(problems.NOT_FOUND, problems.CONFLICT),
-)
-def delete_sample_job(job_id: str, services: ServicesDep) -> None:
-    requests.delete_job(services.database, job_id, "sample")
-    delete_images(services.artifacts, job_id)
+JobRoutes(
+    KIND,
+    SampleJobAnswer,
+    lambda services, job: SampleJobAnswer.of(job),
+    JobTexts(
+        list="List the jobs that make images, newest first",
+        poll="Poll a job that makes images",
+        cancel_details="The images that are made stay.",
+        delete="Delete a job that is done, with its images",
+    ),
+).add_to(router)
 
 
 @router.get(
@@ -106,10 +67,10 @@ def list_images(
     limit: Annotated[int, Query(ge=1, le=1000, description="how many at most")] = 100,
     after: Annotated[int, Query(ge=-1, description="the index of the last one seen")] = -1,
 ) -> MadeImages:
-    job = requests.get_job(services.database, job_id, "sample")
+    job = requests.get_job(services.database, job_id, KIND.name)
     made = [image for image in images_made(services.artifacts, job.id) if image > after]
     items = [
-        MadeImage(index=image, href=f"{JOB_KINDS['sample'].address(job.id)}/images/{image}")
+        MadeImage(index=image, href=f"{KIND.address(job.id)}/images/{image}")
         for image in made[:limit]
     ]
     return MadeImages(items=items, has_more=len(made) > limit)
@@ -125,7 +86,7 @@ def list_images(
     },
 )
 def get_image(job_id: str, index: int, request: Request, services: ServicesDep) -> Response:
-    job = requests.get_job(services.database, job_id, "sample")
+    job = requests.get_job(services.database, job_id, KIND.name)
     try:
         content = services.artifacts.get_bytes(image_key(job.id, index))
     except ArtifactNotFound:
@@ -143,7 +104,7 @@ def get_image(job_id: str, index: int, request: Request, services: ServicesDep) 
     },
 )
 def get_archive(job_id: str, services: ServicesDep) -> Response:
-    job = requests.get_job(services.database, job_id, "sample")
+    job = requests.get_job(services.database, job_id, KIND.name)
     if job.status != "succeeded":
         raise IllegalTransition(job.id, job.status, "downloaded as a whole")
     key = archive_key(job.id)

@@ -27,7 +27,8 @@ class SampleJobAnswer(JobState):
             JOB_KINDS["sample"].address(job.id),
             job.config["request"]["num_images"],
         )
-        links = {"self": address, "cancel": f"{address}/cancel", "images": f"{address}/images"}
+        parts = ("events", "images", "cancel")
+        links = {"self": address, **{part: f"{address}/{part}" for part in parts}}
         if job.status == "succeeded":
             links["archive"] = f"{address}/archive"
         nothing = {"images": 0, "num_images": num_images, "progress": 0.0}

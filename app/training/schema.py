@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.http.records import JobState
 from store.jobs.checkpoints import Checkpoint, best_of
-from store.jobs.events import EventType, JobEvent
 from store.jobs.kinds import JOB_KINDS
 from store.jobs.options import (
     Keep,
@@ -104,24 +103,6 @@ def _links(job: Job) -> dict[str, str]:
     if job.status == "succeeded":
         links["model"] = f"/models/{job.model_name}"
     return links
-
-
-class JobEventAnswer(BaseModel):
-    number: int = Field(description="1, 2, 3, ... of the job; the `id` in a stream")
-    type: EventType
-    at: datetime
-    data: dict[str, Any] = Field(description="what belongs to it: a step, a score, a link, ...")
-
-    @classmethod
-    def of(cls, event: JobEvent) -> "JobEventAnswer":
-        return cls(number=event.number, type=event.type, at=event.at, data=event.data)
-
-
-class JobEvents(BaseModel):
-    """In order; the last number is the next page's `after`."""
-
-    items: list[JobEventAnswer]
-    has_more: bool
 
 
 class CheckpointAnswer(BaseModel):

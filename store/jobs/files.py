@@ -51,6 +51,11 @@ def newest_event_file(artifacts: ArtifactStore, job_id: str) -> str | None:
     return found[-1] if found else None
 
 
+def delete_files(artifacts: ArtifactStore, job_id: str) -> None:
+    """Remove everything that a job has among the artifacts."""
+    artifacts.delete_prefix(f"jobs/{job_id}")
+
+
 def attempt_of(key: str) -> int:
     """The fence of the attempt that wrote it; -1 where it is no attempt's."""
     found = _ATTEMPT.search(key)

@@ -1,8 +1,8 @@
 """The kinds of jobs, a row for each.
 
-The queue, the process that does the work, the worker that serves it and the address under which it
-is found all follow from its row. A new kind is a row here, its module in `worker/`, its routes in
-`app/`, and a function in store.jobs.requests that creates it.
+The queue, the process that does the work, the worker that serves the kind, its routes and its
+address all follow from its row. A new kind is a row here (and its name in `Kind`), a module in
+`worker/` and a folder in `app/`; nothing else names it.
 
 Light enough for the API to import: knows no database and loads nothing.
 """
@@ -19,15 +19,21 @@ POOLS: tuple[Pool, ...] = get_args(Pool)
 
 @dataclass(frozen=True)
 class JobKind:
-    """`collection` is the first part of its address over HTTP, `module` the one that a worker runs
-    as a process for each job. `pool` names the worker of `make run` and of compose that serves it.
-    `shares_processes` says that several processes may share one job, under torchrun."""
+    """One kind of job.
+
+    `collection` is the first part of its address over HTTP. `module` is run by a worker as a
+    process for each job; `routes` is the API's module with the kind's `router`. `pool` names the
+    worker of `make run` and of compose that serves it. `shares_processes` says that several
+    processes may share one job, under torchrun; `can_pause` that a job may be paused and resumed.
+    """
 
     name: Kind
     collection: str
     module: str
+    routes: str
     pool: Pool
     makes_model: bool = False
+    can_pause: bool = False
     shares_processes: bool = False
 
     @property
@@ -45,13 +51,27 @@ JOB_KINDS: dict[Kind, JobKind] = {
         JobKind(
             "train",
             "train-jobs",
-            "worker.train_job",
+            module="worker.train_job",
+            routes="app.training.route",
             pool="train",
             makes_model=True,
+            can_pause=True,
             shares_processes=True,
         ),
-        JobKind("sample", "sample-jobs", "worker.sample_job", pool="rest"),
-        JobKind("evaluate", "evaluations", "worker.evaluation_job", pool="rest"),
+        JobKind(
+            "sample",
+            "sample-jobs",
+            module="worker.sample_job",
+            routes="app.sample.jobs_route",
+            pool="rest",
+        ),
+        JobKind(
+            "evaluate",
+            "evaluations",
+            module="worker.evaluation_job",
+            routes="app.evaluations.route",
+            pool="rest",
+        ),
     )
 }
 

@@ -7,6 +7,7 @@ transaction (store.jobs.transitions).
 
 import secrets
 import time
+from collections.abc import Mapping
 from itertools import count
 from typing import Any
 
@@ -27,37 +28,40 @@ MODEL_MAKERS = [row.name for row in JOB_KINDS.values() if row.makes_model]
 MAX_STEM = 50  # characters of a name that a number follows
 
 
-def create_train_job(
+def create_job(
     database: Database,
+    kind: Kind,
     *,
-    dataset: str,
+    config: Mapping[str, Any],
     model_name: str | None = None,
-    config: dict[str, Any],
-    options: dict[str, Any] | None = None,
+    dataset: str | None = None,
+    options: Mapping[str, Any] | None = None,
     device: str | None = None,
     priority: int = DEFAULT_PRIORITY,
     webhook: Webhook | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Job:
-    """A queued job, which begins with `checkpoint` where one is given (it names the job's id).
-    Its model is called `model_name`, or as free_model_name says. Raises DatasetNotFound, or
-    ModelConflict where a model of that name exists or another job is about to make it."""
-    job = _new_job("train", model_name or "", config, dataset)
-    job.options, job.device, job.priority = options or {}, device, priority
+    """Create a queued job, which begins with `checkpoint` where one is given (it names the job's
+    id).
+
+    A job of a kind that makes a model takes the name of that model: `model_name`, or as
+    free_model_name says. Raises DatasetNotFound, or ModelConflict where a model of that name exists
+    or another job is about to make it.
+
+    For other kinds `model_name` and `dataset` are what the job reads. Nothing keeps them there:
+    where they are deleted before it starts, it fails.
+    """
+    job = _new_job(kind, config, model_name, dataset)
+    job.options, job.device, job.priority = dict(options or {}), device, priority
     if webhook:
         job.webhook_url, job.webhook_secret = webhook.url, webhook.secret
     if checkpoint:
         job.id = checkpoint.job_id
         job.checkpoint_key, job.checkpoint_step = checkpoint.key, checkpoint.step
-    with database.session(names=True) as session:
-        if session.get(DatasetRecord, dataset) is None:
-            raise DatasetNotFound(dataset)
-        if model_name is None:
-            job.model_name = _free_model_name(session, dataset)
-        elif session.get(ModelRecord, model_name) is not None:
-            raise ModelConflict(f"there is a model {model_name!r} already")
-        elif rival := _unfinished_job_for(session, model_name):
-            raise ModelConflict(f"job {rival!r} is about to make a model {model_name!r}")
+    makes_model = JOB_KINDS[kind].makes_model
+    with database.session(names=makes_model) as session:
+        if makes_model:
+            job.model_name = _name_to_make(session, model_name, dataset)
         session.add(job)
         if checkpoint:
             session.add(checkpoint)
@@ -66,24 +70,17 @@ def create_train_job(
     return job
 
 
-def create_sample_job(database: Database, *, model_name: str, config: dict[str, Any]) -> Job:
-    """A queued job. That its model stays is not ensured: without it the job will fail."""
-    return _created(database, _new_job("sample", model_name, config))
-
-
-def create_evaluation(
-    database: Database, *, model_name: str, dataset: str, config: dict[str, Any]
-) -> Job:
-    """A queued job; what it needs may be deleted before it starts, and fails it then."""
-    return _created(database, _new_job("evaluate", model_name, config, dataset))
-
-
-def _created(database: Database, job: Job) -> Job:
-    with database.session() as session:
-        session.add(job)
-        session.flush()
-        transitions.tell_all(session, job.id, "queued", step=0)
-    return job
+def _name_to_make(session: Session, model_name: str | None, dataset: str | None) -> str:
+    """Return the name of the model that a new job will make. Raises as create_job."""
+    if dataset is None or session.get(DatasetRecord, dataset) is None:
+        raise DatasetNotFound(dataset or "")
+    if model_name is None:
+        return _free_model_name(session, dataset)
+    if session.get(ModelRecord, model_name) is not None:
+        raise ModelConflict(f"there is a model {model_name!r} already")
+    if rival := _unfinished_job_for(session, model_name):
+        raise ModelConflict(f"job {rival!r} is about to make a model {model_name!r}")
+    return model_name
 
 
 def get_job(database: Database, job_id: str, kind: Kind | None = None) -> Job:
@@ -208,7 +205,7 @@ def _will_make_a_model() -> sa.ColumnElement[bool]:
 
 
 def _new_job(
-    kind: Kind, model_name: str, config: dict[str, Any], dataset: str | None = None
+    kind: Kind, config: Mapping[str, Any], model_name: str | None, dataset: str | None
 ) -> Job:
     at = now()
     return Job(
@@ -216,8 +213,8 @@ def _new_job(
         kind=kind,
         status="queued",
         dataset=dataset,
-        model_name=model_name,
-        config=config,
+        model_name=model_name or "",
+        config=dict(config),
         options={},
         priority=DEFAULT_PRIORITY,
         progress={},

@@ -17,7 +17,3 @@ def archive_key(job_id: str) -> str:
 def images_made(artifacts: ArtifactStore, job_id: str) -> list[int]:
     """In order; they can be read while the job runs."""
     return [int(PurePosixPath(key).stem) for key in artifacts.keys(f"jobs/{job_id}/images")]
-
-
-def delete_images(artifacts: ArtifactStore, job_id: str) -> None:
-    artifacts.delete_prefix(f"jobs/{job_id}")

@@ -14,6 +14,14 @@ def a_model(name: str = "faces") -> ModelRecord:
 
 
 def a_job(database: Database, model_name: str | None = "faces", **given: object) -> Job:
+    a_dataset(database)
+    return requests.create_job(
+        database, "train", dataset="photos", model_name=model_name, config={"steps": 10}, **given
+    )
+
+
+def a_dataset(database: Database) -> None:
+    """Add the dataset "photos", unless it is there."""
     create_dataset(
         database,
         DatasetRecord(
@@ -28,7 +36,4 @@ def a_job(database: Database, model_name: str | None = "faces", **given: object)
             num_rejected=0,
             artifact_key="datasets/photos.zip",
         ),
-    )
-    return requests.create_train_job(
-        database, dataset="photos", model_name=model_name, config={"steps": 10}, **given
     )

@@ -32,7 +32,7 @@ def a_dataset(name: str = "photos", digest: str = "d1") -> DatasetRecord:
 
 
 def a_job_on(database: Database, dataset: str) -> record.Job:
-    return requests.create_train_job(database, dataset=dataset, model_name="m", config={})
+    return requests.create_job(database, "train", dataset=dataset, model_name="m", config={})
 
 
 def test_a_dataset_is_kept_with_all_that_was_found_in_it(database):

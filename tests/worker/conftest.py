@@ -85,8 +85,9 @@ class Place:
     def accept(self, steps: int | None = 300, minutes: float | None = None, **given: Any) -> Job:
         """What POST /train-jobs does; `given` is what its record has beside its config."""
         number = len(requests.model_names(self.database))
-        job = requests.create_train_job(
+        job = requests.create_job(
             self.database,
+            "train",
             dataset="tones",
             model_name=f"model-{number}",
             config=_config(steps, minutes).to_dict(),
@@ -108,7 +109,7 @@ class Place:
             "precision": "float32",
             **given,
         }
-        job = requests.create_sample_job(self.database, model_name="tiny", config=config)
+        job = requests.create_job(self.database, "sample", model_name="tiny", config=config)
         submit(self.queue, job.id, "sample")
         return job
 

@@ -1,15 +1,14 @@
-"""Every kind of job has all that it needs: a queue that is served, a process, an address."""
+"""Every kind of job has all that it needs: a queue that is served, a process, a router.
+
+How its addresses answer is in tests/app/jobs.
+"""
 
 import importlib
 
 import pytest
 
-from app.main import create_app
-from app.settings import Settings
 from app.up import WORKERS
-from store.jobs import transitions
 from store.jobs.kinds import JOB_KINDS, KINDS, POOLS, Kind, kinds_named
-from tests.store.records import a_job
 from worker.job_process import JobProcess
 
 
@@ -40,20 +39,9 @@ def test_the_module_of_the_kind_has_a_process_for_its_jobs(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_jobs_of_the_kind_can_be_listed_polled_and_cancelled(kind: Kind) -> None:
-    paths = create_app(Settings()).openapi()["paths"]
-    collection = f"/{JOB_KINDS[kind].collection}"
-    assert "get" in paths[collection]
-    assert "get" in paths[f"{collection}/{{job_id}}"]
-    assert "post" in paths[f"{collection}/{{job_id}}/cancel"]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_webhook_links_to_the_collection_of_its_kind(kind: Kind, database) -> None:
-    job = a_job(database)
-    job.kind = kind
-    link = transitions._summary(job)["links"]["self"]
-    assert link == f"/{JOB_KINDS[kind].collection}/{job.id}"
+def test_the_router_of_the_kind_begins_with_its_collection(kind: Kind) -> None:
+    row = JOB_KINDS[kind]
+    assert importlib.import_module(row.routes).router.prefix == f"/{row.collection}"
 
 
 def test_names_of_pools_and_kinds_can_be_mixed() -> None:

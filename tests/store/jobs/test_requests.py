@@ -87,7 +87,7 @@ def test_a_new_job_is_queued_and_keeps_its_config(database):
 
 def test_a_job_needs_its_dataset(database):
     with pytest.raises(DatasetNotFound, match="'nowhere'"):
-        requests.create_train_job(database, dataset="nowhere", model_name="m", config={})
+        requests.create_job(database, "train", dataset="nowhere", model_name="m", config={})
 
 
 def test_a_job_cannot_make_a_model_that_exists(database):
@@ -347,8 +347,8 @@ def test_an_evaluation_succeeds_together_with_the_scores_of_the_weights_it_saw(
     database, digest, is_told
 ):
     create_model(database, a_model("faces"))
-    job = requests.create_evaluation(
-        database, model_name="faces", dataset="photos", config={"digest": digest}
+    job = requests.create_job(
+        database, "evaluate", model_name="faces", dataset="photos", config={"digest": digest}
     )
     fence = claims.claim(database, job.id, "one", 60)
     assert fence is not None
