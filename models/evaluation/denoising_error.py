@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.diffusion.denoiser import NoiseLevels, column, denoise
+from models.diffusion.denoiser import NoiseLevels, denoise, noised
 from models.diffusion.model import DiffusionModel
 from models.diffusion.noise import Stream, normal
 
@@ -38,8 +38,8 @@ def denoising_error(
     for t in (T * np.arange(1, count + 1)) // count:
         levels = NoiseLevels.at(model, np.full(len(images), t))
         noise = normal(seed, index, int(t), images.shape[1:], Stream.HELD_OUT)
-        x_t = column(levels.alpha, images) * images + column(levels.sigma, images) * noise
-        mse = (denoise(model, x_t, levels, labels) - images).square().mean()
+        x0_hat = denoise(model, noised(images, levels, noise), levels, labels)
+        mse = (x0_hat - images).square().mean()
         errors.append(
             LevelError(int(t), float(levels.alpha[0]), float(levels.sigma[0]), float(mse))
         )

@@ -161,12 +161,11 @@ def exact_trace(x0_hat: Tensor, x: Tensor, step: int) -> Tensor:
 
 def _denoiser_of(model: DiffusionModel, label: Tensor | None) -> Denoiser:
     def denoiser(x: Tensor, r: float) -> Tensor:
-        alpha, sigma, c_noise, _ = model.schedule.between(np.full(len(x), r))
-        levels = NoiseLevels(alpha, sigma, c_noise)
+        levels = NoiseLevels.of_ratio(model, np.full(len(x), r))
         told = label
         if told is None and model.config.class_names:
             told = torch.full((len(x),), model.null_label)
         told = None if told is None else told.to(x.device)
-        return denoise(model, (x * float(alpha[0])).float(), levels, told).to(x.dtype)
+        return denoise(model, (x * float(levels.alpha[0])).float(), levels, told).to(x.dtype)
 
     return denoiser

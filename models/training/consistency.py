@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models.diffusion.denoiser import NoiseLevels, column
+from models.diffusion.denoiser import NoiseLevels, column, noised, read_off
 from models.diffusion.model import DiffusionModel
 from models.diffusion.noise import Stream, normal, uniform
 from models.diffusion.schedule import Float64
@@ -84,12 +84,10 @@ def _estimate(
     model: DiffusionModel, net: nn.Module, batch: Batch, noise: Tensor, ratio: Float64
 ) -> Tensor:
     """x0_hat (B, C, H, W) at these levels, of the same images with the same noise."""
-    alpha, sigma, c_noise, _ = model.schedule.between(ratio)
-    levels = NoiseLevels(alpha, sigma, c_noise)
+    levels = NoiseLevels.of_ratio(model, ratio)
     x0 = batch.x0
-    x_t = column(levels.alpha, x0) * x0 + column(levels.sigma, x0) * noise
+    x_t = noised(x0, levels, noise)
     k = model.prediction.denoiser_coefficients(levels.alpha, levels.sigma)
     told = torch.from_numpy(levels.c_noise).to(x0.device, torch.float32)
     y = net(column(k.c_in, x0) * x_t, told, batch.label, batch.told)
-    estimate: Tensor = column(k.p_x, x0) * x_t + column(k.p_F, x0) * y.float()
-    return estimate
+    return read_off(y, x_t, column(k.p_x, x0), column(k.p_F, x0))

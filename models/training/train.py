@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from models.diffusion.denoiser import NoiseLevels, column
+from models.diffusion.denoiser import NoiseLevels, column, noised
 from models.diffusion.model import DiffusionModel
 from models.diffusion.noise import Stream, bits, normal, uniform
 from models.fields import Invalid
@@ -223,7 +223,7 @@ def _denoising_losses(state: TrainState, net: nn.Module, batch: Batch) -> tuple[
     config, model, x0 = state.config, state.model, batch.x0
     levels = draw_levels(model, batch, config.seed, config.stratified)
     noise = normal(config.seed, batch.slot, batch.step, x0.shape[1:], Stream.TRAINING)
-    x_t = column(levels.alpha, x0) * x0 + column(levels.sigma, x0) * noise
+    x_t = noised(x0, levels, noise)
     a, b = model.prediction.target_coefficients(levels.alpha, levels.sigma)
     c_in = model.prediction.denoiser_coefficients(levels.alpha, levels.sigma).c_in
     c_noise = torch.from_numpy(levels.c_noise).to(x0.device, torch.float32)
