@@ -38,8 +38,14 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel
 
-from app.http.records import DatasetAnswer, ModelAnswer
-from app.training.schema import CheckpointList, JobAnswer, JobMetrics, TrainPlan
+from client.answers import (
+    CheckpointList,
+    DatasetAnswer,
+    JobAnswer,
+    JobMetrics,
+    ModelAnswer,
+    TrainPlan,
+)
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 URL_VARIABLE, KEY_VARIABLE = "DIFFUSION_URL", "DIFFUSION_API_KEY"

@@ -4,10 +4,16 @@ started for the tests."""
 import gc
 import os
 import secrets
+import signal
+import socket
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import sqlalchemy as sa
 
@@ -22,6 +28,9 @@ from tests.postgres import PostgresServer
 from tests.s3 import S3Server
 
 gc.disable()  # while the tests and what they test are loaded; see host.loading
+
+
+ROOT = Path(__file__).parents[1]
 
 
 def pytest_collection_finish() -> None:
@@ -100,3 +109,33 @@ def valkey(tmp_path: Path) -> Iterator[Path]:
     server.kill()
     server.wait()
     socket.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """All of it, as `make run` starts it, with workers; webhooks may go to this host."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    environment = {
+        **os.environ,
+        "DIFFUSION_PORT": str(port),
+        "DIFFUSION_DATA_DIR": str(tmp_path_factory.mktemp("data")),
+        "DIFFUSION_WEBHOOK_ALLOW_PRIVATE": "1",
+        "DIFFUSION_TRAIN_NICENESS": "0",  # beside other tests it would hardly get its turn
+        "OMP_NUM_THREADS": "1",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app.up"], env=environment, stdout=subprocess.DEVNULL, cwd=ROOT
+    )
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90) as client:
+        for _ in range(300):
+            try:
+                parts = client.get("/readyz").json()["components"].values()
+                if all(part["status"] == "up" for part in parts):
+                    break
+            except httpx.TransportError:
+                pass
+            time.sleep(0.2)
+        yield client
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 0

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from app.cli.front import Yes, front_of, size, table
 from app.cli.pictures import show_pictures
-from app.http.records import DatasetAnswer
+from client.answers import DatasetAnswer
 
 cli = typer.Typer(help="Images to learn from.", no_args_is_help=True)
 

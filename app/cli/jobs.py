@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from app.cli.front import Front, Settings, duration, front_of, request_of
-from app.training.schema import JobAnswer
+from client.answers import JobAnswer
 from client.client import Client, JobEnded
 
 cli = typer.Typer(help="Trainings, past and present.", no_args_is_help=True)

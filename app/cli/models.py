@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app.cli.front import Yes, front_of, size, table
-from app.http.records import ModelAnswer
+from client.answers import ModelAnswer
 
 cli = typer.Typer(help="What was trained or uploaded.", no_args_is_help=True)
 

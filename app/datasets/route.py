@@ -10,13 +10,14 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.datasets.schema import dataset_answer
 from app.http import problems
 from app.http.conditional import conditional
 from app.http.errors import reported_at
-from app.http.paging import After, Limit
-from app.http.records import DatasetAnswer, Page
+from app.http.paging import After, Limit, Page
 from app.http.uploads import uploaded_file
 from app.services import Services, ServicesDep
+from client.answers import DatasetAnswer
 from models.images.dataset import ArchiveLimits, contact_sheet, inspect_archive
 from models.images.files import encode_image
 from store import datasets
@@ -60,7 +61,7 @@ async def put_dataset(
         record, is_new = await run_in_threadpool(_keep, services, name, path)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/datasets/{name}"
-    return DatasetAnswer.of(record)
+    return dataset_answer(record)
 
 
 @router.get("", summary="List the datasets, newest first")
@@ -70,7 +71,7 @@ def list_datasets(
     after: After = None,
 ) -> Page[DatasetAnswer]:
     records, has_more = datasets.list_datasets(services.database, limit=limit, after=after)
-    return Page(items=[DatasetAnswer.of(record) for record in records], has_more=has_more)
+    return Page(items=[dataset_answer(record) for record in records], has_more=has_more)
 
 
 @router.get(
@@ -79,7 +80,7 @@ def list_datasets(
     responses=problems.declare(problems.NOT_FOUND),
 )
 def get_dataset(name: str, services: ServicesDep) -> DatasetAnswer:
-    return DatasetAnswer.of(datasets.get_dataset(services.database, name))
+    return dataset_answer(datasets.get_dataset(services.database, name))
 
 
 @router.get(

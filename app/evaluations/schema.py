@@ -4,7 +4,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.http.records import JobState, Name
+from app.http.names import Name
+from app.jobs.schema import described
+from client.answers import JobState
 from models.diffusion.noise import MAX_SEED
 from models.evaluation.evaluate import MAX_IMAGES, MIN_IMAGES
 from models.sampling.samplers import SamplerName
@@ -87,7 +89,8 @@ class EvaluationAnswer(JobState):
         if job.status == "succeeded":
             links["neighbours"] = f"{address}/neighbours"
         progress = {"stage": "queued", "progress": 0.0} | job.progress
-        return cls.describe(
+        return described(
+            cls,
             job,
             model=job.model_name,
             config=job.config["evaluation"],

@@ -17,8 +17,7 @@ from starlette.responses import Response, StreamingResponse
 
 from app.http import problems
 from app.http.accept import choose
-from app.http.paging import After, Limit, OnlyStatus
-from app.http.records import Page
+from app.http.paging import After, Limit, OnlyStatus, Page
 from app.http.streams import EVENT_STREAM
 from app.jobs.events import event_stream
 from app.jobs.polling import Wait, poll

@@ -1,11 +1,23 @@
-"""The events of a job as callers see them."""
+"""A job of any kind and its events, as callers see them."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field
 
+from client.answers import JobState
 from store.jobs.events import EventType, JobEvent
+from store.jobs.record import Job
+
+State = TypeVar("State", bound=JobState)
+
+
+def described(kind: type[State], job: Job, /, **derived: Any) -> State:
+    """Return the answer about a job: its fields are those of the record, except for `derived`."""
+    error = {"code": job.error_code, "message": job.error_message} if job.error_code else None
+    derived = {"error": error, **derived}
+    plain = {name: getattr(job, name) for name in kind.model_fields if name not in derived}
+    return kind.model_validate({**plain, **derived})
 
 
 class JobEventAnswer(BaseModel):

@@ -14,10 +14,11 @@ from starlette.responses import FileResponse, Response
 
 from app.http import problems
 from app.http.errors import reported_at
-from app.http.paging import After, Limit
-from app.http.records import ModelAnswer, Page
+from app.http.paging import After, Limit, Page
 from app.http.uploads import uploaded_file
+from app.registry.schema import model_answer
 from app.services import Services, ServicesDep
+from client.answers import ModelAnswer
 from models.diffusion.model import DiffusionModel
 from models.fields import Invalid
 from models.pipeline.folder import (
@@ -48,7 +49,7 @@ def list_models(
     after: After = None,
 ) -> Page[ModelAnswer]:
     records, has_more = models.list_models(services.database, limit=limit, after=after)
-    return Page(items=[ModelAnswer.of(record) for record in records], has_more=has_more)
+    return Page(items=[model_answer(record) for record in records], has_more=has_more)
 
 
 @router.get(
@@ -57,7 +58,7 @@ def list_models(
     responses=problems.declare(problems.NOT_FOUND),
 )
 def get_model(name: str, services: ServicesDep) -> ModelAnswer:
-    return ModelAnswer.of(models.get_model(services.database, name))
+    return model_answer(models.get_model(services.database, name))
 
 
 @router.get(
@@ -108,7 +109,7 @@ async def put_model(
         record, is_new = await run_in_threadpool(_keep, services, name, archive)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/models/{name}"
-    return ModelAnswer.of(record)
+    return model_answer(record)
 
 
 @router.delete(

@@ -2,8 +2,9 @@
 
 from pydantic import BaseModel, Field
 
-from app.http.records import JobState
+from app.jobs.schema import described
 from app.sample.schema import SampleUsed
+from client.answers import JobState
 from store.jobs.kinds import JOB_KINDS
 from store.jobs.record import Job
 
@@ -32,7 +33,8 @@ class SampleJobAnswer(JobState):
         if job.status == "succeeded":
             links["archive"] = f"{address}/archive"
         nothing = {"images": 0, "num_images": num_images, "progress": 0.0}
-        return cls.describe(
+        return described(
+            cls,
             job,
             model=job.model_name,
             used=job.config["used"],

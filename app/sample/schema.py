@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.http.records import Name
+from app.http.names import Name
 from app.http.refusal import refused_with
 from models.diffusion.noise import MAX_SEED
 from models.nets.precision import Precision

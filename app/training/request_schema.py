@@ -9,7 +9,7 @@ from pydantic import (
     Field,
 )
 
-from app.http.records import Name
+from app.http.names import Name
 from app.http.refusal import refused_with
 from models.diffusion.noise import MAX_SEED
 from models.diffusion.prediction import PredictionType

@@ -14,14 +14,8 @@ from app.jobs.route import JobRoutes, JobTexts
 from app.services import Services, ServicesDep
 from app.training.request import copy_checkpoint, plan_training, webhook_of
 from app.training.request_schema import TrainRequest
-from app.training.schema import (
-    CheckpointList,
-    JobAnswer,
-    JobMetrics,
-    MetricLine,
-    SampleList,
-    TrainPlan,
-)
+from app.training.schema import SampleList, checkpoint_list, job_answer
+from client.answers import CheckpointList, JobAnswer, JobMetrics, MetricLine, TrainPlan
 from store.errors import ArtifactNotFound, NotFound
 from store.jobs import requests
 from store.jobs.checkpoints import list_checkpoints
@@ -67,7 +61,7 @@ def create_train_job(body: TrainRequest, response: Response, services: ServicesD
         raise
     submit(services.queue, job.id, KIND.name)  # if it fails, the reaper announces the job
     response.headers["Location"] = KIND.address(job.id)
-    return JobAnswer.of(job, secret=webhook.secret if webhook else None)
+    return job_answer(job, secret=webhook.secret if webhook else None)
 
 
 @router.post(
@@ -93,7 +87,7 @@ def plan_train_job(body: TrainRequest, services: ServicesDep) -> TrainPlan:
 
 def _answer(services: Services, job: Job) -> JobAnswer:
     deliveries = deliveries_of(services.database, job.id) if job.webhook_url else ()
-    return JobAnswer.of(job, deliveries)
+    return job_answer(job, deliveries)
 
 
 JobRoutes(
@@ -120,7 +114,7 @@ JobRoutes(
 def get_checkpoints(job_id: str, services: ServicesDep) -> CheckpointList:
     """The last ones, as many as `keep_checkpoints` says, and the best. `resume_from` takes any."""
     job = requests.get_job(services.database, job_id, KIND.name)
-    return CheckpointList.of(job.id, list_checkpoints(services.database, job.id))
+    return checkpoint_list(job.id, list_checkpoints(services.database, job.id))
 
 
 @router.get(

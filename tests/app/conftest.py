@@ -1,11 +1,7 @@
 """A real server on a free port, once per session, and pictures to send to it."""
 
 import io
-import os
-import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -79,36 +75,6 @@ def base_url(settings: Settings) -> Iterator[str]:
 def client(base_url: str) -> Iterator[httpx.Client]:
     with httpx.Client(base_url=base_url, timeout=60) as client:
         yield client
-
-
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """All of it, as `make run` starts it, with workers; webhooks may go to this host."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    environment = {
-        **os.environ,
-        "DIFFUSION_PORT": str(port),
-        "DIFFUSION_DATA_DIR": str(tmp_path_factory.mktemp("data")),
-        "DIFFUSION_WEBHOOK_ALLOW_PRIVATE": "1",
-        "DIFFUSION_TRAIN_NICENESS": "0",  # beside other tests it would hardly get its turn
-        "OMP_NUM_THREADS": "1",
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "app.up"], env=environment, stdout=subprocess.DEVNULL, cwd=ROOT
-    )
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90) as client:
-        for _ in range(300):
-            try:
-                parts = client.get("/readyz").json()["components"].values()
-                if all(part["status"] == "up" for part in parts):
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.2)
-        yield client
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0
 
 
 @pytest.fixture(scope="session")
