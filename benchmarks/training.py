@@ -32,7 +32,8 @@ from models.pipeline.folder import save_model
 from models.sampling.generate import sample_images
 from models.training.config import TrainConfig, resolve_config
 from models.training.defaults import DatasetFacts, Device
-from models.training.train import TrainState, train
+from models.training.state import TrainState
+from models.training.train import train
 
 DIGITS = HERE.parent / "examples" / "digits" / "digits.zip"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

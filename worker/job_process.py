@@ -27,7 +27,7 @@ from host.priority import yield_to_others
 from models.diffusion.model import DiffusionModel
 from models.fields import Invalid
 from models.pipeline.folder import load_model
-from models.training.distributed import TeammateLost
+from models.training.distributed import PeerLost
 from store.artifacts import ArtifactStore, StorageError
 from store.database import Database
 from store.errors import ArtifactNotFound, LostLease, ModelConflict
@@ -158,7 +158,7 @@ def _is_outage(error: Exception, database: Database) -> bool:
     """Nothing is wrong with the job: a server that it needs was killed or is out of reach, or
     another process at it was lost."""
     has_server = database.engine.dialect.name != "sqlite"
-    gone = (StorageError, TeammateLost, *((OperationalError,) if has_server else ()))
+    gone = (StorageError, PeerLost, *((OperationalError,) if has_server else ()))
     return isinstance(error, gone)
 
 

@@ -23,8 +23,9 @@ with loading():
     from models.images.dataset import Dataset
     from models.pipeline.folder import save_model, weights_digest
     from models.training.config import TrainConfig
-    from models.training.distributed import Team
-    from models.training.train import TrainState, TrainStep, train
+    from models.training.distributed import ProcessGroup
+    from models.training.state import TrainState
+    from models.training.train import TrainStep, train
     from store.datasets import get_dataset
     from store.errors import LostLease
     from store.jobs import claims, requests
@@ -49,7 +50,7 @@ log = structlog.get_logger("trainer")
 class TrainJob(JobProcess):
     def __init__(self, *attempt: Any) -> None:
         super().__init__(*attempt)
-        self.team = Team.from_environment(self.device)
+        self.group = ProcessGroup.from_environment(self.device)
         self.job = requests.get_job(self.database, self.job_id)
         self.config = TrainConfig.from_dict(self.job.config)
         self.options = TrainOptions.from_dict(self.job.options)
@@ -72,7 +73,7 @@ class TrainJob(JobProcess):
         with self._reporting():
             if not self._train(state, dataset):
                 return False
-        self.team.leave()
+        self.group.leave()
         self._finish(state, dataset)
         return True
 
@@ -111,7 +112,7 @@ class TrainJob(JobProcess):
         """True: the budget is used. False: stopped, with a checkpoint."""
         window: list[float] = []
         saved_at = time.monotonic()
-        for step in train(state, dataset, self.team):
+        for step in train(state, dataset, self.group):
             self.time_left.mark(step.step)
             self.latest = step, self.time_left.seconds(step.step, state.elapsed())
             window.append(step.loss)
@@ -261,9 +262,9 @@ class TrainHelper(TrainJob):
 
     def work(self) -> bool:
         dataset = self._dataset()
-        for _ in train(self._begin(dataset), dataset, self.team):
+        for _ in train(self._begin(dataset), dataset, self.group):
             pass
-        self.team.leave()
+        self.group.leave()
         return True
 
 

@@ -187,8 +187,8 @@ class UNetConfig:
 class UNet(nn.Module):
     """y (B, C_out, H, W) of x (B, C_in, H, W), c_noise (B,) float and label (B,) int64 or None.
 
-    `told` (B, 4 block_out_channels[0]) or None joins the embeddings of both: what the net is told
-    in training only (models.training.augment).
+    `augmentation` (B, 4 block_out_channels[0]) or None is added to the embeddings of both. It is
+    used in training only (models.training.augment).
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -226,15 +226,15 @@ class UNet(nn.Module):
         x: Tensor,
         c_noise: Tensor,
         label: Tensor | None = None,
-        told: Tensor | None = None,
+        augmentation: Tensor | None = None,
     ) -> Tensor:
         config = self.config
         waves = sinusoids(c_noise, config.block_out_channels[0], config)
         embedding = self.time_embedding(waves.to(x.dtype))
         if label is not None:
             embedding = embedding + self.class_embedding(label)
-        if told is not None:
-            embedding = embedding + told
+        if augmentation is not None:
+            embedding = embedding + augmentation
         embedding = silu(embedding)
         x = self.conv_in(x)
         skips = [x]

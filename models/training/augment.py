@@ -1,9 +1,8 @@
-"""More images from few: moved, scaled, turned and mirrored copies that do not leak.
+"""More images from few: shifted, scaled, rotated and mirrored copies that do not leak.
 
-The net is told what was done to an image (Karras et al. 2022, section 5), by numbers that are all
-zero where nothing was; so it can make images as they are, since that is what it is asked for when
-it is told nothing. What is told enters by a linear map without a bias, which belongs to the
-training and not to the model.
+The network is conditioned on the change (Karras et al. 2022, section 5) by labels that are all zero
+for an unchanged image, so that without labels it makes images as they are. The labels enter by a
+linear map without a bias, which belongs to the training and not to the model.
 """
 
 import math
@@ -14,7 +13,7 @@ from torch.nn.functional import affine_grid, grid_sample
 
 from models.diffusion.noise import Stream, uniform
 
-NUM_TOLD = 6  # shift in x and y, log scale, sine and cosine - 1 of the turn, mirrored
+NUM_LABELS = 6  # shift in x and y, log scale, sine and cosine - 1 of the rotation, mirrored
 
 MAX_SHIFT = 0.125  # of a side
 SCALE_STD = 0.2  # of the binary logarithm
@@ -24,8 +23,11 @@ MAX_TURN = math.pi / 12
 def augment(
     images: Tensor, probability: float, mirror: bool, seed: int, slot: Tensor, step: int
 ) -> tuple[Tensor, Tensor]:
-    """The images (B, C, H, W), each changed in each way with this probability, and what the net is
-    told of it, float32 (B, NUM_TOLD). Image b is a function of (seed, slot[b], step)."""
+    """Return the images (B, C, H, W), each changed in each way with this probability, and the
+    labels of the changes, float32 (B, NUM_LABELS).
+
+    Image b is a function of (seed, slot[b], step).
+    """
     u = uniform(seed, slot, step, Stream.AUGMENTATION, size=10).float().to(images.device)
     done = (u[:, :5] < probability).float()
     shift_x = done[:, 0] * MAX_SHIFT * (2.0 * u[:, 5] - 1.0)
@@ -33,7 +35,7 @@ def augment(
     scale = done[:, 2] * SCALE_STD * torch.special.ndtri(u[:, 7]).clamp(-2.0, 2.0)
     turn = done[:, 3] * MAX_TURN * (2.0 * u[:, 8] - 1.0)
     mirrored = done[:, 4] * (u[:, 9] < 0.5) * float(mirror)
-    told = torch.stack(
+    labels = torch.stack(
         [
             shift_x / MAX_SHIFT,
             shift_y / MAX_SHIFT,
@@ -45,13 +47,14 @@ def augment(
         dim=1,
     )
     moved = _moved(images, _matrices(shift_x, shift_y, scale, turn, mirrored))
-    return torch.where((told != 0).any(1)[:, None, None, None], moved, images), told
+    return torch.where((labels != 0).any(1)[:, None, None, None], moved, images), labels
 
 
 def _matrices(
     shift_x: Tensor, shift_y: Tensor, scale: Tensor, turn: Tensor, mirrored: Tensor
 ) -> Tensor:
-    """(B, 2, 3): where in the image a pixel of the result looks, in units of half a side."""
+    """Return (B, 2, 3): the place in the image that each pixel of the result is read from, in units
+    of half a side."""
     shrink = torch.exp2(-scale)
     cosine, sine = shrink * turn.cos(), shrink * turn.sin()
     flip = 1.0 - 2.0 * mirrored

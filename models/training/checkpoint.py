@@ -1,10 +1,10 @@
-"""A training run on disk: what it takes to go on as if it had never stopped.
+"""A training run on disk: enough to continue it as if it had never stopped.
 
 state.json                 config, step, seconds, sigma_data
 weights.safetensors        the network
 ema.safetensors            its average
 optimizer.safetensors      Adam's moments, by parameter name
-extras.safetensors         what is learned beside the network, where there is any
+extras.safetensors         the auxiliary modules learned beside the network, if there are any
 """
 
 import json
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from host.folders import staged_folder
 from models.nets.unet import UNet
 from models.training.config import TrainConfig
-from models.training.train import TrainState
+from models.training.state import TrainState
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -28,8 +28,8 @@ def save_checkpoint(state: TrainState, folder: Path) -> None:
         save_file(_tensors(state.model.net), part / "weights.safetensors")
         save_file(_tensors(state.ema), part / "ema.safetensors")
         save_file(_moments(state), part / "optimizer.safetensors")
-        if len(state.extras):
-            save_file(_tensors(state.extras), part / "extras.safetensors")
+        if len(state.auxiliary):
+            save_file(_tensors(state.auxiliary), part / "extras.safetensors")
         facts = {
             "config": state.config.to_dict(),
             "step": state.step,
@@ -40,15 +40,18 @@ def save_checkpoint(state: TrainState, folder: Path) -> None:
 
 
 def load_checkpoint(folder: Path, device: str = "cpu") -> TrainState:
-    """The state that was saved. Continuing from it gives bit-identical weights to a run that was
-    never stopped, on CPU with a budget in steps (a budget in minutes depends on the clock)."""
+    """Return the state that was saved.
+
+    Continuing from it gives weights bit-identical to those of a run that was never stopped, on a
+    CPU with a budget in steps (a budget in minutes depends on the clock).
+    """
     facts = json.loads((folder / "state.json").read_text())
     config = TrainConfig.from_dict(facts["config"])
     state = TrainState.assemble(config, facts["sigma_data"], UNet(config.net), device)
     state.model.net.load_state_dict(load_file(folder / "weights.safetensors", device))
     state.ema.load_state_dict(load_file(folder / "ema.safetensors", device))
-    if len(state.extras):
-        state.extras.load_state_dict(load_file(folder / "extras.safetensors", device))
+    if len(state.auxiliary):
+        state.auxiliary.load_state_dict(load_file(folder / "extras.safetensors", device))
     state.step, state.seconds = facts["step"], facts["seconds"]
     if state.step:
         _restore_moments(state, load_file(folder / "optimizer.safetensors", device))

@@ -1,8 +1,8 @@
-"""Several processes that train one model: who works on what, and how they agree.
+"""Several processes that train one model: how they share a batch, and how they agree.
 
-Each has a share of every batch; gradients are added up over all of them before each update, so
-that all keep the same weights. torchrun starts the processes and says who is who; `Team.alone` is
-one process without any of that.
+Each computes a share of every batch. Gradients are summed over all processes before each update, so
+that all keep the same weights. torchrun starts the processes and gives each its rank;
+`ProcessGroup.single` is one process on its own.
 """
 
 import os
@@ -15,57 +15,62 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 
-class TeammateLost(Exception):
-    """Another process is gone; nothing is wrong with the training."""
+class PeerLost(Exception):
+    """The loss of another process of the group; nothing is wrong with the training."""
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
+    """One process's view of its group. `rank` is in 0..size - 1."""
+
     rank: int
     size: int
 
     @classmethod
-    def alone(cls) -> "Team":
+    def single(cls) -> "ProcessGroup":
         return cls(0, 1)
 
     @classmethod
-    def from_environment(cls, device: str) -> "Team":
-        """As torchrun started us, if it did: joins the others, waiting for them."""
+    def from_environment(cls, device: str) -> "ProcessGroup":
+        """Join the group that torchrun started, waiting for the others; without it, a single."""
         if "TORCHELASTIC_RUN_ID" not in os.environ:
-            return cls.alone()
+            return cls.single()
         dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property
-    def leads(self) -> bool:
+    def is_first(self) -> bool:
         return self.rank == 0
 
-    def parts(self, batch_size: int, micro_batch_size: int | None) -> Iterator[range]:
-        """Our slots of a batch, in parts of at most `micro_batch_size`."""
+    def share(self, batch_size: int, micro_batch_size: int | None) -> Iterator[range]:
+        """Yield this process's slots of a batch, in parts of at most `micro_batch_size`."""
         start, stop = (batch_size * r // self.size for r in (self.rank, self.rank + 1))
         most = micro_batch_size or batch_size
         for first in range(start, stop, most):
             yield range(first, min(first + most, stop))
 
-    def agree(self, value: float) -> float:
-        """What the first one says. Raises TeammateLost."""
+    def broadcast(self, value: float) -> float:
+        """Return the first process's value. Raises PeerLost."""
         if self.size == 1:
             return value
-        said = torch.tensor([value], dtype=torch.float64, device=_device())
-        with _together():
-            dist.broadcast(said, src=0)
-        return float(said)
+        received = torch.tensor([value], dtype=torch.float64, device=_device())
+        with _connected():
+            dist.broadcast(received, src=0)
+        return float(received)
 
-    def add_up(self, parameters: Sequence[nn.Parameter], loss: Tensor) -> float:
-        """Gradients become their sums over all; the sum of the losses. Raises TeammateLost."""
+    def sum_gradients(self, parameters: Sequence[nn.Parameter], loss: Tensor) -> float:
+        """Replace the gradients by their sums over all processes, and return the sum of the losses.
+
+        Raises PeerLost.
+        """
         if self.size == 1:
             return float(loss)
         for p in parameters:
-            if p.grad is None:  # nothing to do in our share
+            if p.grad is None:  # this process's share is empty
                 p.grad = torch.zeros_like(p)
         gradients = [p.grad for p in parameters if p.grad is not None]
         flat = torch.cat([*(g.reshape(-1) for g in gradients), loss.reshape(1)])
-        with _together():
+        with _connected():
             dist.all_reduce(flat)
         start = 0
         for gradient in gradients:
@@ -79,11 +84,11 @@ class Team:
 
 
 @contextmanager
-def _together() -> Iterator[None]:
+def _connected() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # of the connection; what is sent is always well-formed
-        raise TeammateLost(str(error)) from error
+    except RuntimeError as error:  # the connection's: the tensors sent are always well-formed
+        raise PeerLost(str(error)) from error
 
 
 def _device() -> str:

@@ -1,29 +1,32 @@
 """What a training step minimises: at which noise levels, against which target, with which weight.
 
-The loss of an image is the mean squared error on the network's own target
-(models.diffusion.prediction), times a weight:
+`denoising` trains a model from nothing; `consistency` tunes a trained one
+(models.training.consistency). The denoising loss of an image is the mean squared error on the
+network's own target (models.diffusion.prediction), times a weight:
 
     uniform    1: for `ddpm` Ho et al. 2020, eq. 14; for `edm` that of Karras et al. 2022, table 1
     min_snr    min(snr, 5), as seen by x0_hat (Hang et al. 2023)
     learned    1 / e^u(sigma), where u learns the logarithm of the error (Karras et al. 2024,
                eq. 20-21), so that every level counts alike however hard it is
 
-Levels: t uniform in 1..T, or ln sigma ~ N(-1.2, 1.2^2) for `edm`; stratified, each image of a batch
-draws from a part of its own.
+Levels: t uniform in 1..T, or ln sigma ~ N(-1.2, 1.2^2) for `edm`. If stratified, each image of a
+batch draws from an interval of its own.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 
-from models.diffusion.denoiser import NoiseLevels
+from models.diffusion.denoiser import NoiseLevels, column, noised, read_off
 from models.diffusion.model import DiffusionModel
-from models.diffusion.noise import Stream, uniform
+from models.diffusion.noise import Stream, bits, uniform
 from models.diffusion.schedule import Float64
+from models.training.consistency import draw_ratios, lower_ratios, pseudo_huber, ratio_range
 
 LossWeighting = Literal["uniform", "min_snr", "learned"]
 LOSS_WEIGHTINGS: tuple[LossWeighting, ...] = get_args(LossWeighting)
@@ -34,19 +37,101 @@ MIN_SNR_GAMMA = 5.0
 
 @dataclass(frozen=True)
 class Batch:
-    """Part of a training batch. `slot` int64 (B,) is each image's place in the whole batch of
-    `batch_size`, which all its randomness is a function of."""
+    """Part of a training batch, before any noise.
+
+    `x0` is (B, C, H, W) in [-1, 1], `label` int64 (B,) or None. All randomness of an image is a
+    function of the seed, the step and its `slot`, int64 (B,): its place in the whole batch of
+    `batch_size`. `progress` in 0..1 is the share of the budget that is used. `augmentation` is the
+    embedding of what models.training.augment did, (B, width).
+    """
 
     x0: Tensor
     label: Tensor | None
     slot: Tensor
     step: int
     batch_size: int
-    told: Tensor | None = None  # of augmentation
+    progress: float = 0.0
+    augmentation: Tensor | None = None
+
+
+class Loss(NamedTuple):
+    """float32 (B,) each: the loss whose mean is minimised, and the one that is shown."""
+
+    minimised: Tensor
+    shown: Tensor
+
+
+@dataclass(frozen=True)
+class Network:
+    """The network as training calls it. `net` is that of `model`, or its compiled form.
+
+    All calls with one batch drop out the same values.
+    """
+
+    model: DiffusionModel
+    net: nn.Module
+    seed: int
+
+    def __call__(self, batch: Batch, x_t: Tensor, levels: NoiseLevels) -> Tensor:
+        """Return y (B, C, H, W) for x_t at these levels."""
+        c_in = self.model.prediction.denoiser_coefficients(levels.alpha, levels.sigma).c_in
+        c_noise = torch.from_numpy(levels.c_noise).to(x_t.device, torch.float32)
+        x_in = (column(c_in, x_t) * x_t).contiguous(memory_format=torch.channels_last)
+        if self.model.config.net.dropout:
+            first = batch.slot[:1].cpu()
+            torch.manual_seed(int(bits(self.seed, first, batch.step, 1, Stream.DROPOUT)))
+        y: Tensor = self.net(x_in, c_noise, batch.label, batch.augmentation)
+        return y
+
+
+class Objective(Protocol):
+    """The noise levels that a step draws, and its loss for the network's output there."""
+
+    def draw_levels(self, batch: Batch) -> NoiseLevels:
+        """Return one noise level for each image."""
+
+    def loss(
+        self, batch: Batch, levels: NoiseLevels, noise: Tensor, x_t: Tensor, y: Tensor
+    ) -> Loss:
+        """Return the loss of each image for y, the output for x_t = alpha x0 + sigma noise."""
+
+
+# Denoising ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Denoising:
+    """The error on the network's target. `u` weights the levels if the weighting is `learned`."""
+
+    model: DiffusionModel
+    seed: int
+    stratified: bool
+    weighting: LossWeighting
+    u: "LearnedWeighting | None" = None
+
+    def draw_levels(self, batch: Batch) -> NoiseLevels:
+        return draw_levels(self.model, batch, self.seed, self.stratified)
+
+    def loss(
+        self, batch: Batch, levels: NoiseLevels, noise: Tensor, x_t: Tensor, y: Tensor
+    ) -> Loss:
+        a, b = self.model.prediction.target_coefficients(levels.alpha, levels.sigma)
+        target = column(a, x_t) * batch.x0 + column(b, x_t) * noise
+        loss = mse_loss(y.float(), target, reduction="none").mean((1, 2, 3))
+        return Loss(self._weighted(loss, levels), loss)
+
+    def _weighted(self, loss: Tensor, levels: NoiseLevels) -> Tensor:
+        if self.weighting == "min_snr":
+            return torch.from_numpy(min_snr_weight(self.model, levels)).to(loss) * loss
+        if self.u is not None:
+            log_ratio = np.log(levels.sigma) - np.log(np.maximum(levels.alpha, 1e-4))
+            u: Tensor = self.u(torch.from_numpy(log_ratio).to(loss))
+            return loss / u.exp() + u
+        return loss
 
 
 def draw_levels(model: DiffusionModel, batch: Batch, seed: int, stratified: bool) -> NoiseLevels:
-    """One noise level for each image."""
+    """Return one noise level for each image, a function of its slot and the step."""
     u: Float64 = uniform(seed, batch.slot, batch.step, Stream.LEVEL)[:, 0].cpu().numpy()
     if stratified:
         u = (batch.slot.cpu().numpy() + u) / batch.batch_size
@@ -59,15 +144,18 @@ def draw_levels(model: DiffusionModel, batch: Batch, seed: int, stratified: bool
 
 
 def min_snr_weight(model: DiffusionModel, levels: NoiseLevels) -> Float64:
-    """On the network's target: an error of it is p_F times as large in x0_hat."""
+    """Return the weight (B,) of the error on the network's target.
+
+    An error there is p_F times as large in x0_hat, for which the paper gives min(snr, 5).
+    """
     snr = np.square(levels.alpha / levels.sigma)
     p_F = model.prediction.denoiser_coefficients(levels.alpha, levels.sigma).p_F
     return np.asarray(np.minimum(snr, MIN_SNR_GAMMA) * np.square(p_F))
 
 
 class LearnedWeighting(nn.Module):
-    """u of ln(sigma / alpha) (B,): random waves and a linear layer, nothing at first. Belongs to
-    the training, not to the model."""
+    """u of ln(sigma / alpha) (B,): random waves and a linear layer, which begins at 0. It belongs
+    to the training, not to the model."""
 
     def __init__(self, num_waves: int = 64) -> None:
         super().__init__()
@@ -83,3 +171,42 @@ class LearnedWeighting(nn.Module):
         waves = torch.cos(0.5 * log_ratio[:, None] * frequencies + phases)
         u: Tensor = self.linear(math.sqrt(2.0) * waves)[:, 0]
         return u
+
+
+# Consistency --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """The distance between two estimates of one clean image, from a higher and a lower noise level
+    with the same noise (models.training.consistency). Only the higher one is trained."""
+
+    network: Network
+
+    def draw_levels(self, batch: Batch) -> NoiseLevels:
+        return NoiseLevels.of_ratio(self.network.model, self._ratios(batch))
+
+    def loss(
+        self, batch: Batch, levels: NoiseLevels, noise: Tensor, x_t: Tensor, y: Tensor
+    ) -> Loss:
+        model, high = self.network.model, self._ratios(batch)
+        low, lowest = lower_ratios(high, batch.progress), ratio_range(model.schedule)[0]
+        estimate = _x0_hat(model, y, x_t, levels)
+        with torch.no_grad():
+            lower = NoiseLevels.of_ratio(model, np.maximum(low, lowest))
+            x_s = noised(batch.x0, lower, noise)
+            target = _x0_hat(model, self.network(batch, x_s, lower), x_s, lower)
+            is_clean = torch.from_numpy(low < lowest).to(target.device)[:, None, None, None]
+            target = torch.where(is_clean, batch.x0, target)
+        weight = column(1.0 / (high - low), x_t)[:, 0, 0, 0]
+        loss = pseudo_huber(estimate, target) * weight
+        return Loss(loss, loss)
+
+    def _ratios(self, batch: Batch) -> Float64:
+        schedule, seed = self.network.model.schedule, self.network.seed
+        return draw_ratios(schedule, seed, batch.slot, batch.step, batch.batch_size)
+
+
+def _x0_hat(model: DiffusionModel, y: Tensor, x_t: Tensor, levels: NoiseLevels) -> Tensor:
+    k = model.prediction.denoiser_coefficients(levels.alpha, levels.sigma)
+    return read_off(y, x_t, column(k.p_x, x_t), column(k.p_F, x_t))

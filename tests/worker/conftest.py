@@ -28,7 +28,8 @@ from models.pipeline.folder import save_model, weights_digest
 from models.sampling.plan import SampleRequest
 from models.training.config import TrainConfig, resolve_config
 from models.training.defaults import DatasetFacts
-from models.training.train import TrainState, train
+from models.training.state import TrainState
+from models.training.train import train
 from store.artifacts import ArtifactStore
 from store.database import Database, open_database
 from store.datasets import DatasetRecord, create_dataset

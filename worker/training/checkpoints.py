@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 
 from models.training.checkpoint import load_checkpoint, save_checkpoint
-from models.training.train import TrainState
+from models.training.state import TrainState
 from store.artifacts import ArtifactStore
 from store.database import Database
 from store.jobs import claims

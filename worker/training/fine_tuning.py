@@ -14,7 +14,7 @@ from models.diffusion.model import DiffusionModel
 from models.fields import Invalid
 from models.nets.unet import UNet
 from models.training.config import TrainConfig
-from models.training.train import TrainState
+from models.training.state import TrainState
 
 CLASSES = "class_embedding.weight"
 

@@ -15,7 +15,7 @@ from models.sampling.generate import sample_images, to_float
 from models.sampling.plan import DEFAULT_CONSISTENCY_STEPS, DEFAULT_STEPS
 from models.training.batches import Split
 from models.training.config import TrainConfig
-from models.training.train import TrainState
+from models.training.state import TrainState
 
 SAMPLES = 16
 HELD_OUT_IMAGES = 128

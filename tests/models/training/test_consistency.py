@@ -6,14 +6,26 @@ import numpy as np
 import pytest
 import torch
 
+from models.diffusion.denoiser import noised
 from models.diffusion.model import DiffusionModel, ModelConfig
+from models.diffusion.noise import Stream, normal
 from models.diffusion.schedule import ScheduleConfig
 from models.nets.unet import UNet, UNetConfig
-from models.training.consistency import STAGES, consistency_loss, lower_ratios
-from models.training.objective import Batch
+from models.training.consistency import STAGES, lower_ratios
+from models.training.objective import Batch, Consistency, Network
 
 NET = UNetConfig(1, 1, block_out_channels=(8, 8), norm_num_groups=4, attention_head_dim=4)
 RATIOS = np.geomspace(0.002, 80.0, 50)
+
+
+def consistency_loss(model, net, batch):
+    """The loss (B,) of a step with seed 0."""
+    network = Network(model, net, 0)
+    objective = Consistency(network)
+    levels = objective.draw_levels(batch)
+    noise = normal(0, batch.slot, batch.step, batch.x0.shape[1:], Stream.TRAINING)
+    x_t = noised(batch.x0, levels, noise)
+    return objective.loss(batch, levels, noise, x_t, network(batch, x_t, levels)).minimised
 
 
 def test_the_target_comes_closer_stage_by_stage():
@@ -41,7 +53,7 @@ def test_a_model_that_knows_the_image_loses_nothing(prediction_type, schedule):
     class Oracle(torch.nn.Module):
         """Reads y off x_in, knowing x0."""
 
-        def forward(self, x_in, c_noise, label, told):
+        def forward(self, x_in, c_noise, label, augmentation):
             ratio = np.exp(np.interp(c_noise.double().numpy(), *self.table))
             alpha, sigma, _, _ = model.schedule.between(ratio)
             k = model.prediction.denoiser_coefficients(alpha, sigma)
@@ -55,9 +67,9 @@ def test_a_model_that_knows_the_image_loses_nothing(prediction_type, schedule):
             np.log(model.schedule.sigma[rows] / model.schedule.alpha[rows]),
         )
 
-    batch = Batch(x0, None, torch.arange(16), 0, 16)
-    untrained = consistency_loss(model, model.net, batch, 0, 0.5)
-    known = consistency_loss(model, Oracle(), batch, 0, 0.5)
+    batch = Batch(x0, None, torch.arange(16), 0, 16, progress=0.5)
+    untrained = consistency_loss(model, model.net, batch)
+    known = consistency_loss(model, Oracle(), batch)
     assert known.shape == (16,)
     assert known.mean() < 1e-2 * untrained.mean()
 
@@ -65,7 +77,7 @@ def test_a_model_that_knows_the_image_loses_nothing(prediction_type, schedule):
 def test_the_target_is_taken_as_fixed():
     config = ModelConfig(NET, ScheduleConfig("edm"), "edm", 0.5, (8, 8))
     model = DiffusionModel(config, UNet(NET))
-    batch = Batch(torch.rand(4, 1, 8, 8), None, torch.arange(4), 0, 4)
+    batch = Batch(torch.rand(4, 1, 8, 8), None, torch.arange(4), 0, 4, progress=0.9)
     calls = []
 
     class Watched(torch.nn.Module):
@@ -73,6 +85,6 @@ def test_the_target_is_taken_as_fixed():
             calls.append(torch.is_grad_enabled())
             return model.net(*given)
 
-    consistency_loss(model, Watched(), batch, 0, 0.9).mean().backward()
+    consistency_loss(model, Watched(), batch).mean().backward()
     assert calls == [True, False]
     assert all(p.grad is not None for n, p in model.net.named_parameters() if "conv_out" in n)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.training.distributed import Team
+from models.training.distributed import ProcessGroup
 
 STEPS = 12
 
@@ -22,7 +22,7 @@ def test_every_slot_of_a_batch_is_worked_on_once(batch_size, size, micro_batch_s
     parts = [
         list(part)
         for rank in range(size)
-        for part in Team(rank, size).parts(batch_size, micro_batch_size)
+        for part in ProcessGroup(rank, size).share(batch_size, micro_batch_size)
     ]
     assert sorted(chain.from_iterable(parts)) == list(range(batch_size))
     assert all(len(part) <= (micro_batch_size or batch_size) for part in parts)
@@ -36,8 +36,9 @@ import torch
 from models.images.dataset import Dataset
 from models.training.defaults import DatasetFacts
 from models.training.config import resolve_config
-from models.training.distributed import Team
-from models.training.train import TrainState, train
+from models.training.distributed import ProcessGroup
+from models.training.state import TrainState
+from models.training.train import train
 
 torch.set_num_threads(1)
 given = json.loads(sys.argv[1])
@@ -46,13 +47,13 @@ dataset = Dataset(images, np.arange(40, dtype=np.int64) % 2, ("a", "b"))
 net = {"block_out_channels": (8, 8), "norm_num_groups": 4, "attention_head_dim": 4}
 facts = DatasetFacts(40, 1, (8, 8), ("a", "b"))
 config = resolve_config(facts, seed=3, net=net, **given)
-team = Team.from_environment("cpu")
+group = ProcessGroup.from_environment("cpu")
 state = TrainState.create(config, dataset)
-losses = [step.loss for step in train(state, dataset, team)]
+losses = [step.loss for step in train(state, dataset, group)]
 weights = torch.cat([p.detach().reshape(-1) for p in state.parameters().values()])
-if team.leads:
+if group.is_first:
     np.savez(sys.argv[2], losses=losses, weights=weights.numpy(), step=state.step)
-team.leave()
+group.leave()
 """
 
 
@@ -86,11 +87,11 @@ def test_two_processes_end_a_budget_of_time_at_the_same_step(tmp_path):
     assert len(ended["losses"]) == ended["step"] > 0
 
 
-def test_a_team_of_one_needs_no_others():
-    team = Team.alone()
+def test_a_group_of_one_needs_no_others():
+    group = ProcessGroup.single()
     parameter = torch.nn.Parameter(torch.ones(3))
     parameter.grad = torch.ones(3)
-    assert team.leads
-    assert team.agree(0.25) == 0.25
-    assert team.add_up([parameter], torch.tensor(2.0)) == 2.0
+    assert group.is_first
+    assert group.broadcast(0.25) == 0.25
+    assert group.sum_gradients([parameter], torch.tensor(2.0)) == 2.0
     assert parameter.grad.tolist() == [1.0, 1.0, 1.0]

@@ -13,7 +13,8 @@ from models.sampling.generate import sample_images, to_float
 from models.training.checkpoint import load_checkpoint, save_checkpoint
 from models.training.config import TrainConfig, resolve_config
 from models.training.defaults import DatasetFacts
-from models.training.train import TrainState, train
+from models.training.state import TrainState
+from models.training.train import train
 
 TINY_NET = {"block_out_channels": (8, 8), "norm_num_groups": 4, "attention_head_dim": 4}
 
