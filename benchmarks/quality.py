@@ -40,6 +40,7 @@ from sklearn.svm import SVC
 
 from benchmarks.common import RESULTS, save, table
 from benchmarks.training import Files, Ours, Pixels, Task, Trainee, cifar, digits, files_of
+from models.arrays import Float64
 from models.evaluation.distances import frechet_distance, nearest
 from models.evaluation.features import Pixels as PixelFeatures
 from models.evaluation.features import choose_features
@@ -56,8 +57,6 @@ GUIDANCE = 1.5
 TAUGHT = 0.7  # of the real images, to the classifier
 SPLITS = 10  # of the real images, whose mean distance is the reference
 PIXELS = PixelFeatures()
-
-Float64 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

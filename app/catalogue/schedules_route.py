@@ -14,11 +14,11 @@ from app.http.conditional import conditional
 from app.http.errors import reported_at
 from app.noise.picture import noise_schedule
 from app.services import services_of
+from models.arrays import Float64
 from models.diffusion.schedule import (
     MAX_TRAIN_TIMESTEPS,
     SCHEDULE_NAMES,
     SCHEDULES,
-    Float64,
     ScheduleConfig,
     ScheduleName,
 )

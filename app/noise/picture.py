@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 
 from app.noise.schema import Method
+from models.arrays import UInt8
 from models.diffusion.forward import diffuse
 from models.diffusion.noise import normal
 from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
 
-UInt8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]  # (C, H, W)
 
 _FIRST = torch.zeros(1, dtype=torch.int64)  # the index of the only image

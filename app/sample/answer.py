@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.sample.request import Sampling
 from app.sample.schema import SampleAnswer, TrajectoryStep
+from models.arrays import UInt8
 from models.engine.engine import Event, Made, Seen
 from models.images.files import ImageFormat, encode_animation, encode_image, image_grid
-
-UInt8 = NDArray[np.uint8]
 
 FORMATS: dict[str, ImageFormat] = {"image/png": "png", "image/webp": "webp", "image/jpeg": "jpeg"}
 

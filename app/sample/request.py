@@ -5,13 +5,11 @@ import secrets
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-import numpy as np
-from numpy.typing import NDArray
-
 from app.engine.messages import ImageOrder
 from app.http.errors import InvalidInput, reported_at, reported_in
 from app.sample.schema import SampleBody, SampleUsed
 from app.settings import Settings
+from models.arrays import UInt8
 from models.diffusion.prediction import Prediction
 from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from models.images.files import decode_image, resize_image, with_channels
@@ -28,8 +26,6 @@ from models.sampling.plan import (
 )
 from models.sampling.samplers import SamplerName, default_spacing
 from store.models import ModelRecord
-
-UInt8 = NDArray[np.uint8]
 
 DEFAULT_STRENGTH = 0.5
 

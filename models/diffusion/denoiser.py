@@ -11,11 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from models.arrays import Float64, Int64
 from models.diffusion.model import DiffusionModel
-from models.diffusion.schedule import Float64
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class NoiseLevels:
     c_noise: Float64
 
     @classmethod
-    def at(cls, model: DiffusionModel, t: NDArray[np.int64]) -> "NoiseLevels":
+    def at(cls, model: DiffusionModel, t: Int64) -> "NoiseLevels":
         """Return the levels of the model's own schedule at t (B,) int64 in 1..T."""
         schedule = model.schedule
         return cls(schedule.alpha[t], schedule.sigma[t], schedule.c_noise(t))

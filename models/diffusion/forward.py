@@ -16,8 +16,8 @@ from models.fields import Invalid
 
 
 def diffuse(schedule: NoiseSchedule, x_s: Array, s: int, t: int, noise: Array) -> Array:
-    """x_t from x_s and standard normal noise of the same shape, float32 of torch or numpy; t = s is
-    x_s itself.
+    """Return x_t from x_s and standard normal noise of the same shape, float32 of torch or numpy.
+    With t = s it is x_s itself.
 
     Raises Invalid unless 0 <= s <= t <= num_train_timesteps.
     """
@@ -29,13 +29,13 @@ def diffuse(schedule: NoiseSchedule, x_s: Array, s: int, t: int, noise: Array) -
 
 
 def closed_form(schedule: NoiseSchedule, x0: Tensor, t: int, seed: int) -> Tensor:
-    """x_t (B, C, H, W) of clean images x0 in one jump. The noise is the same for every t, so that
-    a ladder of t shows one image dissolve."""
+    """Return x_t (B, C, H, W) of clean images x0 in one jump. The noise is the same for every t, so
+    that a series of t shows one image dissolve."""
     return diffuse(schedule, x0, 0, t, _noise(x0, seed, 0))
 
 
 def step_by_step(schedule: NoiseSchedule, x0: Tensor, t: int, seed: int) -> Tensor:
-    """x_t by t steps of the chain, with fresh noise at each."""
+    """Return x_t by t steps of the chain, with fresh noise at each."""
     _check_times(schedule, 0, t)
     x = x0
     for s in range(t):

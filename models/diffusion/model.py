@@ -15,9 +15,10 @@ MAX_SIDE = 512  # of an image that a model makes, in pixels
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """`image_size` is (height, width). `class_names` is empty for an unconditional model; else the
-    net has one embedding more, the null class, which stands for "any". `consistency` says that
-    it was tuned to jump to the clean image from any noise level (models.training.consistency)."""
+    """A model without its weights. `image_size` is (height, width). `class_names` is empty for an
+    unconditional model; otherwise the net has one embedding more, the null class, which stands for
+    "any". `consistency` is True if the model was tuned to jump to the clean image from any noise
+    level (models.training.consistency)."""
 
     net: UNetConfig
     schedule: ScheduleConfig
@@ -50,7 +51,7 @@ class ModelConfig:
             check_whole("image_size", side, 1, MAX_SIDE)
         if not all(isinstance(name, str) for name in self.class_names):
             raise Invalid.because(
-                "class_names holds something that is no text", field="class_names"
+                "class_names holds something that is not text", field="class_names"
             )
         if len(set(self.class_names)) < len(self.class_names):
             raise Invalid.because("class_names holds a name twice", field="class_names")
@@ -58,6 +59,8 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DiffusionModel:
+    """A network with its config, ready to denoise."""
+
     config: ModelConfig
     net: UNet
 
@@ -71,7 +74,7 @@ class DiffusionModel:
 
     @property
     def null_label(self) -> int:
-        """The index that stands for "any class"."""
+        """The class index that stands for "any"."""
         return len(self.config.class_names)
 
     @property

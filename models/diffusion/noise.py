@@ -4,12 +4,12 @@ A counter-based generator, Philox 4x32-10 (Salmon et al. 2011), turns (seed; ele
 stream) into random bits, and the Box-Muller transform turns those into normal numbers. So an image
 does not depend on what it was batched with, and a training run that stopped can go on exactly.
 
-Integer parts are exact on every device. Of floating point only +, -, *, / and sqrt are used, each
-rounded as IEEE 754 says; a library's log or cos may differ in the last bit between devices, or
+Integer parts are exact on every device. The only floating-point operations are +, -, *, / and sqrt,
+each rounded as IEEE 754 says; a library's log or cos may differ in the last bit between devices, or
 between the vectorised body and the tail of one tensor.
 
-The arithmetic is written once, for what numpy and torch have in common. On the CPU numpy computes
-it, in pieces that stay in the cache: several times as fast there as torch.
+The arithmetic is written once, in the operations that numpy and torch share. On the CPU numpy
+computes it, in pieces that stay in the cache: several times as fast there as torch.
 """
 
 import math
@@ -31,14 +31,14 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _ROUNDS = 10
 _SQRT_HALF = 0x3F3504F3  # the bits of sqrt 1/2 in float32
-_SIGN = -(2**31)  # its bit in float32, as an int32
+_SIGN = -(2**31)  # the sign bit of float32, as an int32
 _PIECE = 4096  # elements: some ten arrays of them fit a second-level cache
 
 MAX_SEED = 2**63 - 1
 
 
 class Stream(IntEnum):
-    """What the randomness is for: two uses never share bits."""
+    """The uses of randomness: two uses never share bits."""
 
     IMAGE = 0  # noise added to an image, in sampling and in the forward process
     ORDER = 1  # which images make up a training batch
@@ -54,13 +54,15 @@ class Stream(IntEnum):
 
 
 def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[Any, Any, Any, Any]:
-    """Philox 4x32-10 of 32-bit words in arrays of one shape, int64 or, of numpy, uint64. Of those
-    of uint64 all but the first may be numbers, the keys always."""
+    """Return Philox 4x32-10 of 32-bit words in arrays of one shape, of int64 or numpy's uint64.
+
+    The keys may be numbers. With uint64, so may all counters but the first.
+    """
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(_ROUNDS):
-        # The product wraps at 64 bits; its two halves are right all the same. What c1 and c3 hold
-        # above their 32 bits does no harm before the end.
+        # The product wraps at 64 bits; its two halves are right all the same. Bits of c1 and c3
+        # above the lowest 32 do no harm before the end.
         p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
         c0 = p1 >> 32
         c0 ^= c1
@@ -76,8 +78,8 @@ def philox(counter: tuple[Any, Any, Any, Any], key: tuple[Any, Any]) -> tuple[An
 
 
 def box_muller(word: Array, turn: Array) -> tuple[Array, Array]:
-    """Two independent standard normal float32 arrays from two arrays of 32-bit words, in int64 or,
-    of numpy, uint32."""
+    """Return two independent standard normal float32 arrays from two arrays of 32-bit words, held
+    in int64 or numpy's uint32."""
     radius = _log_uniform(word)
     radius *= -2.0
     radius = _sqrt(radius)
@@ -94,8 +96,8 @@ def bits(
     size: int,
     stream: Stream = Stream.IMAGE,
 ) -> Tensor:
-    """Random 32-bit words as int64 (B, size) for `index` (B,) int64; seed and step are numbers, or
-    int64 (B,).
+    """Return random 32-bit words as int64 (B, size) for `index` (B,) int64; seed and step are
+    numbers, or int64 (B,).
 
     Raises Invalid for a seed outside 0..2^63 - 1.
     """
@@ -106,8 +108,15 @@ def bits(
 
 
 def uniform(seed: int, index: Tensor, step: Tensor | int, stream: Stream, size: int = 1) -> Tensor:
-    """Float64 numbers in the open interval (0, 1): (B, size)."""
+    """Return float64 numbers in the open interval (0, 1): (B, size)."""
     return (bits(seed, index, step, size, stream).double() + 0.5) * 2.0**-32
+
+
+def permutation(seed: int, count: int, stream: Stream, *, index: int = 0, step: int = 0) -> Tensor:
+    """Return a random order of 0..count - 1, int64 (count,)."""
+    words = bits(seed, torch.tensor([index]), step, 2 * count, stream)[0]
+    keys = (words[:count] << 31) ^ words[count:]  # 63 bits
+    return torch.argsort(keys, stable=True)
 
 
 def normal(
@@ -117,7 +126,8 @@ def normal(
     shape: Sequence[int],
     stream: Stream = Stream.IMAGE,
 ) -> Tensor:
-    """Standard normal float32 (B, *shape); row b is a function of (seed[b], index[b], step[b])."""
+    """Return standard normal float32 (B, *shape); row b is a function of (seed[b], index[b],
+    step[b])."""
     rows, size = len(index), math.prod(shape)
     pairs = -(-size // 2)
     words = _by_row(_words(seed, index, step, -(-pairs // 2), stream), rows)
@@ -131,15 +141,15 @@ def normal(
 
 
 def _by_row(parts: Array, rows: int) -> Array:
-    """What lies as (parts, B, ...) as (B, parts ...): what belongs to a row side by side."""
+    """Return (parts, B, ...) as (B, parts ...), so that each row's numbers lie side by side."""
     return parts.reshape(len(parts), rows, -1).swapaxes(0, 1).reshape(rows, -1)
 
 
 def _words(
     seed: Tensor | int, index: Tensor, step: Tensor | int, blocks: int, stream: Stream
 ) -> Any:
-    """The four words of each block of each row, (4, B blocks): uint32 of numpy on the CPU, else an
-    int64 tensor."""
+    """Return the four words of each block of each row, (4, B blocks): numpy's uint32 on the CPU,
+    else an int64 tensor."""
     if isinstance(seed, int) and not 0 <= seed <= MAX_SEED:
         raise Invalid("seed", seed, f"it must lie in 0..{MAX_SEED}")
     rows, device = len(index), index.device
@@ -154,7 +164,8 @@ def _words(
 
 
 def _of_blocks(word: Tensor | int, rows: int, blocks: int) -> NDArray[np.uint64] | int:
-    """A number where all blocks have the same: that makes the first rounds cheaper."""
+    """Return the word of each block, or a number if all blocks share it: that makes the first
+    rounds cheaper."""
     if rows == 1 or not isinstance(word, Tensor):
         return int(word) & _MASK
     return np.repeat(word.expand(rows).numpy().astype(np.uint64), blocks)
@@ -167,15 +178,15 @@ def _words_on_cpu(
     for i in range(0, len(element), _PIECE):
         piece = slice(i, i + _PIECE)
         c1, c2, c3, k0, k1 = (word if isinstance(word, int) else word[piece] for word in others)
-        for lane, word in zip(words, philox((element[piece], c1, c2, c3), (k0, k1)), strict=True):
-            lane[piece] = word
+        for row, word in zip(words, philox((element[piece], c1, c2, c3), (k0, k1)), strict=True):
+            row[piece] = word
     return words
 
 
 def _normals_on_cpu(word: NDArray[np.uint32], turn: NDArray[np.uint32]) -> NDArray[np.float32]:
     normals = np.empty((2, len(word)), np.float32)
     for i in range(0, len(word), 2 * _PIECE):
-        piece = slice(i, i + 2 * _PIECE)  # of numbers half as wide
+        piece = slice(i, i + 2 * _PIECE)  # numbers here are half as wide
         normals[0, piece], normals[1, piece] = box_muller(word[piece], turn[piece])
     return normals
 
@@ -192,10 +203,10 @@ def _sqrt(array: Array) -> Array:
 
 
 def _log_uniform(word: Array) -> Array:
-    """ln u, u = (word + 1/2) / 2^32, by ln m = 2 artanh((m - 1) / (m + 1)) to 1e-7."""
+    """Return ln u, u = (word + 1/2) / 2^32, by ln m = 2 artanh((m - 1) / (m + 1)) to 1e-7."""
     xp = _library(word)
     x = xp.asarray(xp.asarray(word, dtype=xp.float64) + 0.5, dtype=xp.float32)
-    # x = m 2^e with m in [sqrt 1/2, sqrt 2): by its bits, seen from those of sqrt 1/2.
+    # x = m 2^e with m in [sqrt 1/2, sqrt 2): both are read off x's bits minus those of sqrt 1/2.
     offset = x.view(xp.int32) - _SQRT_HALF
     m: Array = ((offset & 0x7FFFFF) + _SQRT_HALF).view(xp.float32)
     exponent = xp.asarray((offset >> 23) - 32, dtype=xp.float32)
@@ -208,7 +219,8 @@ def _log_uniform(word: Array) -> Array:
 
 
 def _unit_circle(word: Array) -> tuple[Array, Array]:
-    """(cos, sin) of 2 pi word / 2^32 - pi/4: two bits turn what a polynomial gives near 0."""
+    """Return (cos, sin) of 2 pi word / 2^32 - pi/4: a polynomial gives them near 0, and the word's
+    top two bits choose the quadrant."""
     xp = _library(word)
     word = _as_int32(word)
     angle = xp.asarray((word & 0x3FFFFFFF) - 0x20000000, dtype=xp.float32)
@@ -218,7 +230,7 @@ def _unit_circle(word: Array) -> tuple[Array, Array]:
     sine = _horner(square, (1 / 362880, -1 / 5040, 1 / 120, -1 / 6, 1.0))
     sine *= angle
     sine = sine.view(xp.int32)
-    # By bits: a quarter turn makes (cos, sin) into (-sin, cos), a half turn changes both signs.
+    # On the bits: a quarter turn makes (cos, sin) into (-sin, cos), a half turn flips both signs.
     quarter = word << 1
     swap = cosine ^ sine
     swap &= quarter >> 31
@@ -232,7 +244,7 @@ def _unit_circle(word: Array) -> tuple[Array, Array]:
 
 
 def _as_int32(word: Array) -> Array:
-    """The same bits, signed."""
+    """Return the same bits as int32."""
     if isinstance(word, Tensor):
         return word.to(torch.int32)
     signed: NDArray[Any] = word.astype(np.uint32, copy=False).view(np.int32)
@@ -240,7 +252,7 @@ def _as_int32(word: Array) -> Array:
 
 
 def _horner(x: Array, coefficients: Sequence[float]) -> Array:
-    """The polynomial with these coefficients, highest power first."""
+    """Return the polynomial with these coefficients, highest power first."""
     value = x * coefficients[0]
     for coefficient in coefficients[1:-1]:
         value += coefficient

@@ -1,4 +1,4 @@
-"""What the network predicts, and how a clean image is read off it.
+"""The quantity that the network predicts, and how a clean image is read off it.
 
 The target is a pair of numbers, y = a x_0 + b eps, per noise level:
 
@@ -14,7 +14,7 @@ x_0 = (sigma y - b x_t) / D with D = a sigma - b alpha. So every denoiser has on
 
     x0_hat = p_x x_t + p_F net(c_in x_t, c_noise, label)
 
-with numbers per row. Where D is 0 there is no answer; `Prediction.check` refuses such a pair of
+with numbers per row. Where D is 0 there is no solution; `Prediction.check` refuses such a pair of
 prediction and schedule when the config is read.
 
 The functions take and give float64 arrays of any shape.
@@ -26,12 +26,12 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from models.diffusion.schedule import Float64, NoiseSchedule, ScheduleName
+from models.arrays import Float64
+from models.diffusion.schedule import NoiseSchedule, ScheduleName
 from models.fields import Invalid
 
 PredictionType = Literal["epsilon", "x0", "v", "flow", "edm"]
 PREDICTION_TYPES: tuple[PredictionType, ...] = get_args(PredictionType)
-
 
 Target = tuple[Float64, Float64]
 
@@ -39,8 +39,8 @@ Target = tuple[Float64, Float64]
 @dataclass(frozen=True)
 class PredictionKind:
     """One row of the table above. `target(alpha, sigma, sigma_data)` is (a, b), and
-    `input_scale(sigma, sigma_data)` is c_in. `diffusers` is the name that diffusers has for it, or
-    None. `only_with` names the one schedule that it goes with, or None for any."""
+    `input_scale(sigma, sigma_data)` is c_in. `diffusers` is its name in diffusers, or None.
+    `only_with` names the one schedule that it goes with, or None for any."""
 
     target: Callable[[Float64, Float64, float], Target]
     diffusers: str | None = None
@@ -84,6 +84,8 @@ PREDICTIONS: dict[PredictionType, PredictionKind] = {
 
 @dataclass(frozen=True)
 class DenoiserCoefficients:
+    """The coefficients of x0_hat = p_x x_t + p_F net(c_in x_t), of one shape."""
+
     p_x: Float64
     p_F: Float64
     c_in: Float64
@@ -91,7 +93,8 @@ class DenoiserCoefficients:
 
 @dataclass(frozen=True)
 class Prediction:
-    """`sigma_data` is the data's standard deviation; only `edm` uses it."""
+    """A prediction type with its number: `sigma_data` is the data's standard deviation, which only
+    `edm` uses."""
 
     type: PredictionType = "epsilon"
     sigma_data: float = 0.5

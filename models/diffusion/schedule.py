@@ -5,7 +5,7 @@ Index 0 is the clean image (alpha 1, sigma 0) and t = 1..T is noised; T is `num_
 (diffusers counts from the first noised step: its t is ours minus 1.) Everything else, betas,
 alphas_cumprod, snr and the kernel between any two times, is derived from the two tables.
 
-Knows nothing of networks, images or torch.
+Knows nothing of networks or images; all arithmetic is numpy's.
 """
 
 from collections.abc import Callable
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
+from models.arrays import Float64, Int64
 from models.fields import Invalid, check_number, check_whole
 
 ScheduleName = Literal["linear", "scaled_linear", "cosine", "sigmoid", "edm", "flow"]
@@ -22,17 +22,15 @@ SCHEDULE_NAMES: tuple[ScheduleName, ...] = get_args(ScheduleName)
 
 MAX_BETA = 0.999  # the cosine schedule's last steps would otherwise destroy all signal at once
 MAX_TRAIN_TIMESTEPS = 10_000
-# What float64 still tells from 0, 1 and infinity, squared and multiplied up.
+# Numbers whose squares and products float64 still tells from 0, 1 and infinity.
 BETA_RANGE = (1e-8, 0.9999)
 SIGMA_RANGE = (1e-6, 1e6)
 RHO_RANGE = (0.5, 100.0)
 
-Float64 = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """What a model must remember of its schedule. `beta_*` belong to the linear ones,
+    """The part of a schedule that a model must store. `beta_*` belong to the linear schedules,
     `sigma_*` and `rho` to `edm`."""
 
     name: ScheduleName = "linear"
@@ -78,7 +76,8 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """The tables. `alpha` and `sigma` are (T + 1,) float64; sigma_t / alpha_t grows with t."""
+    """A schedule's tables. `alpha` and `sigma` are (T + 1,) float64; sigma_t / alpha_t grows with
+    t."""
 
     config: ScheduleConfig
     alpha: Float64
@@ -104,13 +103,13 @@ class NoiseSchedule:
 
     @property
     def alphas_cumprod(self) -> Float64:
-        """alpha_t^2 of t = 0..T. For `edm` and `flow`, which do not keep the variance, that of the
-        variance-preserving process with the same signal-to-noise ratio."""
+        """alpha_t^2 of t = 0..T. `edm` and `flow` do not preserve the variance: for them it is that
+        of the variance-preserving process with the same signal-to-noise ratio."""
         return np.asarray(np.square(self.alpha) / (np.square(self.alpha) + np.square(self.sigma)))
 
     @property
     def betas(self) -> Float64:
-        """The variance that each step adds, beta_t of t = 1..T: (T,)."""
+        """beta_t of t = 1..T, (T,): the variance that each step adds."""
         alphas_cumprod = self.alphas_cumprod
         return 1.0 - alphas_cumprod[1:] / alphas_cumprod[:-1]
 
@@ -118,7 +117,7 @@ class NoiseSchedule:
     def is_variance_preserving(self) -> bool:
         return self.family.is_variance_preserving
 
-    def c_noise(self, t: NDArray[np.int64]) -> Float64:
+    def c_noise(self, t: Int64) -> Float64:
         """Return the noise label that conditions the network, at t >= 1."""
         return self.family.c_noise(t.astype(np.float64), self.sigma[t])
 
@@ -136,7 +135,8 @@ class NoiseSchedule:
 
 
 def transition(alpha: Float64, sigma: Float64, s: int, t: int) -> tuple[float, float]:
-    """The kernel q(x_t | x_s) = N(alpha_ts x_s, sigma2_ts I) between two rows s < t of the tables.
+    """Return (alpha_ts, sigma2_ts) of q(x_t | x_s) = N(alpha_ts x_s, sigma2_ts I), for two rows
+    s < t of the tables.
 
     With s = 0 it is the closed form; with s = t - 1 it is one step, sqrt(1 - beta_t) and beta_t.
     """
@@ -145,7 +145,8 @@ def transition(alpha: Float64, sigma: Float64, s: int, t: int) -> tuple[float, f
 
 
 def karras_sigmas(sigma_max: float, sigma_min: float, rho: float, n: int) -> Float64:
-    """n noise levels from sigma_max to sigma_min, evenly spaced in sigma^(1/rho) (EDM, eq. 5)."""
+    """Return n noise levels from sigma_max to sigma_min, evenly spaced in sigma^(1/rho) (EDM,
+    eq. 5)."""
     ramp = np.linspace(0.0, 1.0, n) if n > 1 else np.zeros(1)
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return np.asarray((high + ramp * (low - high)) ** rho, dtype=np.float64)
@@ -156,12 +157,12 @@ def karras_sigmas(sigma_max: float, sigma_min: float, rho: float, n: int) -> Flo
 
 @dataclass(frozen=True)
 class Family:
-    """What schedules of one kind have in common.
+    """The common properties of schedules of one kind.
 
     `alpha_of(sigma / alpha)` is the signal's share at a noise-to-signal ratio. `c_noise(t, sigma)`
     is the label that conditions the network on the noise level. `is_made_of_timesteps` is False
-    where levels are values of sigma: training then draws ln(sigma) instead of t, and sampling
-    spaces sigma instead of striding over t.
+    if levels are values of sigma: training then draws ln(sigma) instead of t, and sampling spaces
+    sigma instead of striding over t.
     """
 
     alpha_of: Callable[[Float64], Float64]
@@ -257,8 +258,8 @@ def _zero_terminal_snr(alphas_cumprod: Float64) -> Float64:
 
 @dataclass(frozen=True)
 class ScheduleKind:
-    """`tables` makes alpha and sigma (T + 1,) from a config. `diffusers` is the name that diffusers
-    has for it as a beta_schedule, where its betas need no table."""
+    """One row of the table of schedules. `tables` makes alpha and sigma (T + 1,) from a config.
+    `diffusers` is its name as a beta_schedule of diffusers, or None if its betas need a table."""
 
     about: str
     family: Family

@@ -16,20 +16,17 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Literal, NamedTuple, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from models.arrays import UInt8, to_uint8
 from models.diffusion.model import DiffusionModel
 from models.engine.batcher import Batch, Batcher, Group, Policy, Refused, Row, Ticket
 from models.engine.state import LaneRow, Lanes, NetCompiler, StepResult
 from models.fields import Invalid
 from models.nets.precision import Precision
-from models.sampling.generate import Prepared, to_uint8
+from models.sampling.generate import Prepared
 from models.sampling.plan import SampleRequest
-
-UInt8 = NDArray[np.uint8]
 
 # Widths of network calls. Few, so that what is prepared for a width (a compiled graph, a graph of
 # CUDA, oneDNN's plans) is used again.

@@ -17,14 +17,10 @@ import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from models.diffusion.noise import Stream, bits
-from models.diffusion.schedule import Float64
+from models.arrays import Float64, Int64
+from models.diffusion.noise import Stream, permutation
 from models.fields import Invalid
-
-Index = NDArray[np.int64]
 
 KERNEL_SUBSET = 1000  # the papers' size of a subset
 CHUNK_BYTES = 2**26  # of a block of distances
@@ -70,7 +66,7 @@ def precision_recall(real: Float64, made: Float64, k: int = 3) -> tuple[float, f
     return _share_inside(made, real, k), _share_inside(real, made, k)
 
 
-def nearest(real: Float64, made: Float64, k: int = 1) -> tuple[Index, Float64]:
+def nearest(real: Float64, made: Float64, k: int = 1) -> tuple[Int64, Float64]:
     """For each row of `made` its k nearest rows of `real`, nearest first: indices int64 (M, k) and
     distances (M, k)."""
     return nearest_of_blocks([real], made, k)
@@ -78,7 +74,7 @@ def nearest(real: Float64, made: Float64, k: int = 1) -> tuple[Index, Float64]:
 
 def nearest_of_blocks(
     blocks: Iterable[Float64], made: Float64, k: int = 1
-) -> tuple[Index, Float64]:
+) -> tuple[Int64, Float64]:
     """`nearest` where the real rows come in blocks, so that they need not all be in memory.
 
     Raises Invalid where they are fewer than k.
@@ -148,14 +144,8 @@ def _subsets(features: Float64, size: int, which: int) -> list[Float64]:
     count = math.ceil(len(features) / size)
     if count == 1:
         return [features]
-    order = _shuffled(len(features), which)
+    order = permutation(_SUBSET_KEY, len(features), Stream.ORDER, index=which).numpy()
     return [features[np.sort(order[i::count])] for i in range(count)]
-
-
-def _shuffled(count: int, which: int) -> Index:
-    index = torch.tensor([which])
-    words = bits(_SUBSET_KEY, index, 0, 2 * count, Stream.ORDER)[0].numpy()
-    return np.argsort((words[:count] << 31) ^ words[count:], kind="stable")
 
 
 # Neighbours ---------------------------------------------------------------------------------------
@@ -178,7 +168,7 @@ def _squared_radii(centres: Float64, k: int) -> Float64:
     return np.concatenate(radii)
 
 
-def _least(index: Index, squared: Float64, k: int) -> tuple[Index, Float64]:
+def _least(index: Int64, squared: Float64, k: int) -> tuple[Int64, Float64]:
     """The k least of each row in order; of equals the one that came first."""
     if squared.shape[1] > 4 * k:
         part = np.argpartition(squared, k - 1, axis=1)[:, :k]

@@ -15,12 +15,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
+from models.arrays import Float64, Int64, UInt8, to_uint8
 from models.diffusion.model import DiffusionModel
-from models.diffusion.noise import MAX_SEED, Stream, bits
-from models.diffusion.schedule import Float64
+from models.diffusion.noise import MAX_SEED, Stream, permutation
 from models.evaluation.distances import (
     frechet_distance,
     kernel_distance,
@@ -32,7 +30,7 @@ from models.evaluation.likelihood import MAX_PROBES, MAX_STEPS, bits_per_dimensi
 from models.fields import Invalid, check_number, check_whole
 from models.images.dataset import Dataset
 from models.images.files import image_grid
-from models.sampling.generate import BATCH_SIZE, Prepared, Stopped, sample, to_uint8
+from models.sampling.generate import BATCH_SIZE, Prepared, Stopped, sample
 from models.sampling.plan import SampleRequest
 from models.sampling.samplers import SAMPLER_NAMES, SamplerName
 
@@ -43,9 +41,6 @@ BLOCK = 2048  # images whose pixels are in memory at once, where all training im
 CLOSE_PERCENTILE = 1.0  # of the unseen: what is nearer than this to a training image is suspect
 # A key that no caller's seed is: no training or sampling sees the same bits.
 _KEY = 0x5EED_E7A1
-
-UInt8 = NDArray[np.uint8]
-Int64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -250,8 +245,7 @@ def _by_class(positions: Int64, labels: Int64) -> Int64:
 
 
 def _shuffled(count: int) -> Int64:
-    words = bits(_KEY, torch.zeros(1, dtype=torch.int64), 0, 2 * count, Stream.ORDER)[0].numpy()
-    return np.argsort((words[:count] << 31) ^ words[count:], kind="stable")
+    return permutation(_KEY, count, Stream.ORDER).numpy()
 
 
 def _spread(positions: Int64, most: int) -> Int64:

@@ -23,16 +23,15 @@ from typing import Literal, get_args
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, pad
 
+from models.arrays import Float64, Int64, UInt8, to_float
 from models.diffusion.noise import Stream, bits, normal, uniform
-from models.diffusion.schedule import Float64
 from models.fields import Invalid
 from models.images.dataset import Dataset
 from models.nets.vision_transformer import load_vision_transformer, normalised
-from models.sampling.generate import Stopped, to_float
+from models.sampling.generate import Stopped
 
 FeatureName = Literal["auto", "pixels", "classifier", "random"]
 FEATURE_NAMES: tuple[FeatureName, ...] = get_args(FeatureName)
@@ -42,9 +41,6 @@ BATCH_SIZE = 256
 MAX_HELD_OUT = 2000  # images that a classifier is tested on where nobody says which
 # A key that no caller's seed is: no training or sampling sees the same bits.
 _KEY = 0x5EED_FEA7
-
-UInt8 = NDArray[np.uint8]
-Int64 = NDArray[np.int64]
 
 
 class FeatureNet(ABC):

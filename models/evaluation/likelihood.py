@@ -23,13 +23,13 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from models.arrays import Float64, Int64, UInt8
 from models.diffusion.denoiser import NoiseLevels, denoise
 from models.diffusion.model import DiffusionModel
 from models.diffusion.noise import MAX_SEED, Stream, bits, uniform
-from models.diffusion.schedule import Float64, NoiseSchedule
+from models.diffusion.schedule import NoiseSchedule
 from models.fields import check_whole
 from models.sampling.generate import BATCH_SIZE, Stopped
 
@@ -48,8 +48,8 @@ Trace = Callable[[Tensor, Tensor, int], Tensor]
 
 def bits_per_dimension(
     model: DiffusionModel,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64] | None = None,
+    images: UInt8,
+    labels: Int64 | None = None,
     seed: int = 0,
     num_steps: int = 20,
     probes: int = 1,
@@ -117,7 +117,7 @@ def flow_ratios(schedule: NoiseSchedule, num_steps: int) -> Float64:
     return np.asarray(np.geomspace(first, last, num_steps + 1).clip(first, last))
 
 
-def dequantised(images: NDArray[np.uint8], seed: int, index: Tensor) -> Tensor:
+def dequantised(images: UInt8, seed: int, index: Tensor) -> Tensor:
     """uint8 (B, H, W, C) to float64 (B, C, H, W): each value somewhere in its own 256th."""
     values = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).double()
     u = uniform(seed, index, _FRACTION, Stream.HELD_OUT, values[0].numel())

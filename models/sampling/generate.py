@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.arrays import to_float, to_uint8
 from models.diffusion.denoiser import NoiseLevels, denoise
 from models.diffusion.model import DiffusionModel
 from models.diffusion.noise import Stream, normal
@@ -161,18 +162,6 @@ def first_x(model: DiffusionModel, rows: Sequence[tuple[Prepared, int]]) -> Tens
         if prepared.image is not None:
             x[b] += prepared.plan.from_image * prepared.image
     return x
-
-
-def to_uint8(x: Tensor) -> NDArray[np.uint8]:
-    """(B, C, H, W) in [-1, 1] to uint8 (B, H, W, C)."""
-    scaled = ((x.clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
-    return np.asarray(scaled.permute(0, 2, 3, 1).cpu().numpy())
-
-
-def to_float(images: NDArray[np.uint8] | Tensor) -> Tensor:
-    """uint8 (B, H, W, C) to float32 (B, C, H, W) in [-1, 1]."""
-    tensor = torch.from_numpy(images) if isinstance(images, np.ndarray) else images
-    return tensor.permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 def _check_shape(field: str, picture: NDArray[np.uint8], expected: tuple[int, ...]) -> None:

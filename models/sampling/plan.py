@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.arrays import UInt8
 from models.diffusion.prediction import Prediction
 from models.diffusion.schedule import NoiseSchedule
 from models.fields import Invalid
@@ -32,8 +33,6 @@ from models.sampling.samplers import (
     sampler_table,
     timestep_grid,
 )
-
-UInt8 = NDArray[np.uint8]
 
 # Columns of Plan.coefficients, for a row's network call and its update.
 C_IN, C_NOISE, P_X, P_F = range(4)

@@ -20,7 +20,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from models.diffusion.schedule import SCHEDULES, Float64, NoiseSchedule, ScheduleName, karras_sigmas
+from models.arrays import Float64
+from models.diffusion.schedule import SCHEDULES, NoiseSchedule, ScheduleName, karras_sigmas
 from models.fields import Invalid
 
 SamplerName = Literal[

@@ -1,8 +1,8 @@
-"""Which images a training step sees: all a function of (seed, step), so that a run can go on
-exactly where it stopped, and several processes can share a batch without talking about it.
+"""The images that a training step sees: a function of (seed, step), so that a run can go on exactly
+where it stopped, and several processes can share a batch without communicating.
 
-No worker process stands between the data and the step: the images are uint8 and stay where the
-network is, or in their memory map.
+No worker process loads the data: the images are uint8 and stay on the network's device, or in their
+memory map.
 """
 
 from dataclasses import dataclass
@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from models.diffusion.noise import Stream, bits
+from models.arrays import to_float
+from models.diffusion.noise import Stream, permutation
 from models.images.dataset import Dataset
-from models.sampling.generate import to_float
 from models.training.config import TrainConfig
 
 DEVICE_SHARE = 0.25  # of a GPU's free memory that images may take
@@ -21,7 +21,7 @@ DEVICE_SHARE = 0.25  # of a GPU's free memory that images may take
 
 @dataclass(frozen=True)
 class Split:
-    """Positions in the data set: int64, disjoint. `held_out` is never trained on."""
+    """Positions in a dataset: int64, disjoint. `held_out` is never trained on."""
 
     training: Tensor
     held_out: Tensor
@@ -32,14 +32,15 @@ class Split:
 
     @classmethod
     def of_count(cls, count: int, seed: int, most: int) -> "Split":
-        """At most a tenth is held out."""
+        """Hold out `most` of `count` images, and at most a tenth."""
         held_out = min(most, count // 10)
-        shuffled = permutation(seed, 0, count, Stream.HELD_OUT)
+        shuffled = permutation(seed, count, Stream.HELD_OUT)
         return cls(shuffled[held_out:].sort().values, shuffled[:held_out].sort().values)
 
 
 class BatchOrder:
-    """Batch n is positions n B .. (n + 1) B of an endless row of permutations."""
+    """The order of the images: batch n is positions n B .. (n + 1) B of an endless row of
+    permutations, one for each epoch."""
 
     def __init__(self, seed: int, positions: Tensor, batch_size: int) -> None:
         self._seed, self._positions, self._batch_size = seed, positions, batch_size
@@ -57,19 +58,12 @@ class BatchOrder:
     def _epoch(self, epoch: int) -> Tensor:
         if epoch in self._epochs:
             return self._epochs[epoch]
-        shuffled = permutation(self._seed, epoch, len(self._positions), Stream.ORDER)
+        shuffled = permutation(self._seed, len(self._positions), Stream.ORDER, step=epoch)
         return self._positions[shuffled]
 
 
-def permutation(seed: int, epoch: int, count: int, stream: Stream) -> Tensor:
-    """A random order of 0..count - 1."""
-    words = bits(seed, torch.zeros(1, dtype=torch.int64), epoch, 2 * count, stream)[0]
-    keys = (words[:count] << 31) ^ words[count:]  # 63 bits
-    return torch.argsort(keys, stable=True)
-
-
 class Images:
-    """A data set where a device reads it: on a GPU that has room for it, else as it lies."""
+    """A dataset as a device reads it: on a GPU that has room for it, else from where it is."""
 
     def __init__(self, dataset: Dataset, device: torch.device) -> None:
         self._device = device
@@ -82,7 +76,7 @@ class Images:
                 self._images = torch.from_numpy(np.array(dataset.images)).to(device)
 
     def take(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Images float32 (B, C, H, W) in [-1, 1] and labels int64 (B,) on the device."""
+        """Return images float32 (B, C, H, W) in [-1, 1] and labels int64 (B,) on the device."""
         if self._images is not None:
             positions = positions.to(self._device)
             return to_float(self._images[positions]), self._labels[positions]

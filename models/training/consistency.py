@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from models.arrays import Float64
 from models.diffusion.noise import Stream, uniform
-from models.diffusion.schedule import Float64, NoiseSchedule
+from models.diffusion.schedule import NoiseSchedule
 
 STAGES = (3, 4, 5, 6, 7, 8)
 LOG_RATIO_MEAN, LOG_RATIO_STD = -1.1, 2.0  # of ln(sigma / alpha), as drawn

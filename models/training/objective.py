@@ -22,10 +22,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from models.arrays import Float64
 from models.diffusion.denoiser import NoiseLevels, column, noised, read_off
 from models.diffusion.model import DiffusionModel
 from models.diffusion.noise import Stream, bits, uniform
-from models.diffusion.schedule import Float64
 from models.training.consistency import draw_ratios, lower_ratios, pseudo_huber, ratio_range
 
 LossWeighting = Literal["uniform", "min_snr", "learned"]

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.arrays import to_float
 from models.diffusion.model import DiffusionModel
 from models.images.dataset import Dataset
 from models.nets.unet import UNet
-from models.sampling.generate import to_float
 from models.training.augment import NUM_LABELS
 from models.training.config import TrainConfig
 from models.training.objective import LearnedWeighting

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
+from models.arrays import to_float
 from models.evaluation.denoising_error import denoising_error
 from models.images.dataset import Dataset
 from models.images.files import encode_image, image_grid
-from models.sampling.generate import sample_images, to_float
+from models.sampling.generate import sample_images
 from models.sampling.plan import DEFAULT_CONSISTENCY_STEPS, DEFAULT_STEPS
 from models.training.batches import Split
 from models.training.config import TrainConfig

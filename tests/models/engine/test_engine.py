@@ -7,12 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from models.arrays import to_uint8
 from models.diffusion.model import DiffusionModel, ModelConfig
 from models.diffusion.schedule import ScheduleConfig
 from models.engine.batcher import Policy
 from models.engine.engine import Engine, Made, NotMade, Order, Seen, Started
 from models.nets.unet import UNet, UNetConfig
-from models.sampling.generate import Prepared, sample, to_uint8
+from models.sampling.generate import Prepared, sample
 from models.sampling.plan import Disturbance, SampleRequest
 from models.sampling.samplers import SAMPLER_NAMES
 

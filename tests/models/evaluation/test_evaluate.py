@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from models.arrays import to_float
 from models.diffusion.model import DiffusionModel, ModelConfig
 from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from models.evaluation.evaluate import EvaluationConfig, Parts, evaluate
 from models.fields import Invalid
 from models.images.dataset import Dataset
 from models.nets.unet import UNetConfig
-from models.sampling.generate import Stopped, to_float
+from models.sampling.generate import Stopped
 
 MEANS, STD, SIDE = (-0.5, 0.4), 0.2, 8
 NAMES = ("dark", "light")

@@ -5,12 +5,13 @@ import pytest
 import torch
 from torch import nn
 
+from models.arrays import to_float, to_uint8
 from models.diffusion.denoiser import NoiseLevels, denoise
 from models.diffusion.model import DiffusionModel, ModelConfig
 from models.diffusion.schedule import ScheduleConfig
 from models.fields import Invalid
 from models.nets.unet import UNet, UNetConfig
-from models.sampling.generate import Prepared, Stopped, sample, sample_images, to_float, to_uint8
+from models.sampling.generate import Prepared, Stopped, sample, sample_images
 from models.sampling.plan import SampleRequest
 
 MEANS = (-0.4, 0.5, 0.1)  # of class 0, class 1 and any

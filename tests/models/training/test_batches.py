@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.diffusion.noise import Stream
+from models.diffusion.noise import Stream, permutation
 from models.images.dataset import Dataset
-from models.training.batches import BatchOrder, Images, Split, permutation
+from models.training.batches import BatchOrder, Images, Split
 from models.training.config import resolve_config
 from models.training.defaults import DatasetFacts
 
@@ -30,10 +30,12 @@ def test_each_epoch_visits_every_training_image_once(dataset):
     assert torch.equal(BatchOrder(5, split.training, 8).batch(6), order.batch(6))
 
 
-def test_a_permutation_is_a_function_of_seed_and_epoch():
-    one = permutation(1, 0, 100, Stream.ORDER)
-    assert torch.equal(one, permutation(1, 0, 100, Stream.ORDER))
-    assert not torch.equal(one, permutation(1, 1, 100, Stream.ORDER))
+def test_a_permutation_is_a_function_of_seed_index_and_step():
+    one = permutation(1, 100, Stream.ORDER)
+    assert torch.equal(one, permutation(1, 100, Stream.ORDER))
+    assert not torch.equal(one, permutation(1, 100, Stream.ORDER, step=1))
+    assert not torch.equal(one, permutation(1, 100, Stream.ORDER, index=1))
+    assert not torch.equal(one, permutation(2, 100, Stream.ORDER))
     assert sorted(one.tolist()) == list(range(100))
 
 
@@ -42,7 +44,7 @@ def test_a_batch_may_span_several_epochs(batch_size):
     positions = torch.arange(10, 46)
     order = BatchOrder(0, positions, batch_size)
     row = torch.cat([order.batch(n) for n in range(4)])
-    whole = torch.cat([positions[permutation(0, e, 36, Stream.ORDER)] for e in range(12)])
+    whole = torch.cat([positions[permutation(0, 36, Stream.ORDER, step=e)] for e in range(12)])
     assert torch.equal(row, whole[: 4 * batch_size])
 
 

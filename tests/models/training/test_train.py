@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from models.arrays import to_float
 from models.evaluation.denoising_error import denoising_error
 from models.fields import Invalid
 from models.images.dataset import Dataset
-from models.sampling.generate import sample_images, to_float
+from models.sampling.generate import sample_images
 from models.training.checkpoint import load_checkpoint, save_checkpoint
 from models.training.config import TrainConfig, resolve_config
 from models.training.defaults import DatasetFacts
