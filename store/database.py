@@ -9,14 +9,16 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Session
 
+JsonObject = dict[str, Any]  # a JSON column, or a part of one
+
 BUSY_SECONDS = 30
-# Any numbers that no other program locks in the same database.
+# Advisory locks: arbitrary numbers that no other program uses in the same database.
 _MIGRATION_LOCK = 0x0D1FF051
 _NAMES_LOCK = 0x0D1FF052
 
 
 class Record(DeclarativeBase):
-    type_annotation_map: ClassVar = {dict[str, Any]: sa.JSON, list[Any]: sa.JSON}
+    type_annotation_map: ClassVar = {JsonObject: sa.JSON, list[Any]: sa.JSON}
 
 
 class UtcTime(sa.TypeDecorator[datetime]):

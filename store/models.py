@@ -1,11 +1,9 @@
 """Models: trained here or uploaded, a folder of artefacts each."""
 
-from typing import Any
-
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from store.database import Database, Record
+from store.database import Database, JsonObject, Record
 from store.errors import ModelConflict, ModelNotFound
 from store.names import Named, check_name, newest_first
 
@@ -14,7 +12,7 @@ class ModelRecord(Named, Record):
     __tablename__ = "models"
 
     digest: Mapped[str]  # sha256 of the weights
-    details: Mapped[dict[str, Any]]  # image_size, channels, class_names, schedule, ...
+    details: Mapped[JsonObject]  # image_size, channels, class_names, schedule, ...
     job_id: Mapped[str | None]
     dataset: Mapped[str | None]
     artifact_prefix: Mapped[str]

@@ -16,13 +16,12 @@ import secrets
 import time
 from collections.abc import Collection
 from datetime import datetime, timedelta
-from typing import Any
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from store.database import Database, Record, UtcTime, now
+from store.database import Database, JsonObject, Record, UtcTime, now
 from store.errors import InvalidWebhook
 from store.jobs.record import Job
 
@@ -49,7 +48,7 @@ class Delivery(Record):
     receiver: Mapped[str]  # host and port
     secret: Mapped[str]
     event: Mapped[str]
-    payload: Mapped[dict[str, Any]]
+    payload: Mapped[JsonObject]
     attempts: Mapped[int]  # begun; also the fence of whoever holds it
     due_at: Mapped[datetime | None] = mapped_column(UtcTime)  # None: delivered or given up
     owner: Mapped[str | None]
@@ -61,7 +60,7 @@ class Delivery(Record):
 
 
 def enqueue(
-    session: Session, *, job_id: str, url: str, secret: str, event: str, payload: dict[str, Any]
+    session: Session, *, job_id: str, url: str, secret: str, event: str, payload: JsonObject
 ) -> Delivery:
     """To be sent as soon as the caller's transaction is committed. `url` and `secret` have passed
     their checks, `event` is like "train_job.completed", `payload` becomes the message's data."""

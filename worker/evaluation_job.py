@@ -1,12 +1,11 @@
-"""`python -m worker.evaluation_job JOB FENCE SCRATCH`: how good a model is.
+"""`python -m worker.evaluation_job JOB FENCE SCRATCH`: measure how good a model is.
 
-Begins anew where an attempt before it was lost: it takes minutes, and all of it is a function of
+An attempt after a lost one begins anew: an evaluation takes minutes, and all of it is a function of
 the model, the data and the request.
 """
 
 import time
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import asdict, replace
 
 from host.loading import loading
 
@@ -21,11 +20,13 @@ with loading():
     from models.training.batches import Split
     from store.datasets import get_dataset
     from store.jobs import claims, requests
+    from store.jobs.configs import EvaluateConfig
     from store.jobs.files import neighbours_key
+    from store.jobs.progress import EvaluationProgress
     from worker.dataset_cache import cached_dataset
     from worker.job_process import JobProcess, main
 
-SAY_SECONDS = 1.0  # how often the record hears of the progress
+REPORT_SECONDS = 1.0  # between two writes of the progress to the record, within a stage
 
 log = structlog.get_logger("evaluation")
 
@@ -33,11 +34,12 @@ log = structlog.get_logger("evaluation")
 class EvaluationJob(JobProcess):
     def work(self) -> bool:
         job = requests.get_job(self.database, self.job_id)
-        model = self.fetch_model(job.config["prefix"])
+        config = EvaluateConfig.from_dict(job.config)
+        model = self.fetch_model(config.prefix)
         assert job.dataset is not None
         dataset = self._dataset(job.dataset, model)
         try:
-            last = self._walk(model, dataset, job.config)
+            last = self._evaluate(model, dataset, config)
         except Stopped:
             log.info("stopped")
             return False
@@ -48,8 +50,8 @@ class EvaluationJob(JobProcess):
         result = last.result.to_dict()
         log.info("evaluated", model=job.model_name, frechet=round(last.result.made.frechet, 4))
         self.publish_log()
-        progress = progress_of(last, result)
-        claims.succeed_with_scores(self.database, self.job_id, self.fence, progress, result)
+        progress = replace(progress_of(last), result=result)
+        claims.succeed_with_scores(self.database, self.job_id, self.fence, progress)
         return True
 
     def _dataset(self, name: str, model: DiffusionModel) -> Dataset:
@@ -62,29 +64,26 @@ class EvaluationJob(JobProcess):
             self.scratch,
         )
 
-    def _walk(
-        self, model: DiffusionModel, dataset: Dataset, asked: Mapping[str, Any]
+    def _evaluate(
+        self, model: DiffusionModel, dataset: Dataset, config: EvaluateConfig
     ) -> EvaluationStep:
-        """To the last step, which has the result. Raises Stopped."""
-        config = EvaluationConfig.from_dict(asked["evaluation"])
-        held_out = None
-        if asked["held_out"]:
-            held_out = Split.of_count(len(dataset.images), **asked["held_out"]).held_out.numpy()
-        stage, said = "", time.monotonic()
-        for step in evaluate(model, dataset, held_out, config, self.stop.is_set):
-            if step.stage != stage or time.monotonic() - said > SAY_SECONDS:
-                stage, said = step.stage, time.monotonic()
+        """Run all steps and return the last, which has the result. Raises Stopped."""
+        evaluation = EvaluationConfig.from_dict(config.evaluation)
+        unseen = None
+        if config.held_out:
+            split = Split.of_count(len(dataset.images), **asdict(config.held_out))
+            unseen = split.held_out.numpy()
+        stage, reported_at = "", time.monotonic()
+        for step in evaluate(model, dataset, unseen, evaluation, self.stop.is_set):
+            if step.stage != stage or time.monotonic() - reported_at > REPORT_SECONDS:
+                stage, reported_at = step.stage, time.monotonic()
                 progress = progress_of(step)
                 claims.record_progress(self.database, self.job_id, self.fence, progress)
         return step
 
 
-def progress_of(step: EvaluationStep, result: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    return {
-        "stage": step.stage,
-        "progress": round(step.progress, 4),
-        **({"result": dict(result)} if result else {}),
-    }
+def progress_of(step: EvaluationStep) -> EvaluationProgress:
+    return EvaluationProgress(stage=step.stage, progress=round(step.progress, 4))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""`python -m worker.sample_job JOB FENCE SCRATCH`: many images from a model, made by the same
-engine as those of POST /sample.
+"""`python -m worker.sample_job JOB FENCE SCRATCH`: make many images from a model, with the engine
+that also serves POST /sample.
 
-Image i is a function of the request and of i, so that an attempt goes on where the one before it
+Image i is a function of the request and of i, so that an attempt continues where the one before it
 ended. Each image can be read as soon as it is made; a zip of all of them comes at the end.
 """
 
 import time
 import zipfile
 from collections.abc import Callable
-from typing import Any
+from typing import cast
 
 from host.loading import loading
 
@@ -18,12 +18,15 @@ with loading():
     from models.engine.engine import Engine, Made, NotMade, Order
     from models.fields import Invalid
     from models.images.files import encode_image
+    from models.nets.precision import Precision
     from models.sampling.plan import SampleRequest
     from store.jobs import claims, requests
+    from store.jobs.configs import SampleJobConfig
+    from store.jobs.progress import SampleProgress
     from store.jobs.sample_images import archive_key, image_key
     from worker.job_process import JobProcess, main
 
-KEEP_SECONDS = 1.0  # how often the record hears of what is made
+KEEP_SECONDS = 1.0  # between two writes of the progress to the record
 
 _FAILURES: dict[str, Callable[[str], Exception]] = {
     "invalid": Invalid.because,
@@ -37,49 +40,49 @@ log = structlog.get_logger("sampler")
 class SampleJob(JobProcess):
     def work(self) -> bool:
         job = requests.get_job(self.database, self.job_id)
-        request = SampleRequest.from_dict(job.config["request"])
-        progress = Progress(job.checkpoint_step or 0, request.num_images)
-        if progress.images < request.num_images:
+        config = SampleJobConfig.from_dict(job.config)
+        counter = ImageCounter(job.checkpoint_step or 0, config.num_images)
+        if counter.images < config.num_images:
             order = Order(
                 self.job_id,
-                job.config["digest"],
-                self.fetch_model(job.config["prefix"]),
-                request,
-                deterministic=job.config["deterministic"],
-                precision=job.config["precision"],
-                first_image=progress.images,
+                config.digest,
+                self.fetch_model(config.prefix),
+                SampleRequest.from_dict(config.request),
+                deterministic=config.deterministic,
+                precision=cast(Precision, config.precision),
+                first_image=counter.images,
             )
-            if not self._make(order, progress):
+            if not self._make_images(order, counter):
                 return False
-        self._zip(request.num_images)
-        claims.succeed(self.database, self.job_id, self.fence, progress.to_dict())
-        log.info("images made", images=request.num_images)
+        self._zip(config.num_images)
+        claims.succeed(self.database, self.job_id, self.fence, counter.progress())
+        log.info("images made", images=config.num_images)
         return True
 
-    def _make(self, order: Order, progress: "Progress") -> bool:
-        """True: all are made. False: stopped, and what is made is kept."""
+    def _make_images(self, order: Order, counter: "ImageCounter") -> bool:
+        """Make the rest of the images; False if the job was stopped, with its progress written."""
         engine, kept_at = Engine(), time.monotonic()
         engine.submit(order)
-        while progress.images < progress.num_images:
+        while counter.images < counter.num_images:
             for event in engine.step():
                 if isinstance(event, NotMade):
                     raise _FAILURES[event.reason](event.message)
                 if isinstance(event, Made):
                     content = encode_image(event.pixels, "png")
                     self.artifacts.put_bytes(image_key(self.job_id, event.image), content)
-                    progress.add(event.image)
+                    counter.add(event.image)
             if self.stop.is_set() or time.monotonic() - kept_at > KEEP_SECONDS:
-                self._keep(progress)
+                self._write_progress(counter)
                 kept_at = time.monotonic()
             if self.stop.is_set():
-                log.info("stopped", images=progress.images)
+                log.info("stopped", images=counter.images)
                 return False
         return True
 
-    def _keep(self, progress: "Progress") -> None:
-        key, images = f"jobs/{self.job_id}/images", progress.images
+    def _write_progress(self, counter: "ImageCounter") -> None:
+        key, images = f"jobs/{self.job_id}/images", counter.images
         claims.record_checkpoint(self.database, self.job_id, self.fence, key, images)
-        claims.record_progress(self.database, self.job_id, self.fence, progress.to_dict())
+        claims.record_progress(self.database, self.job_id, self.fence, counter.progress())
 
     def _zip(self, num_images: int) -> None:
         path = self.scratch / "images.zip"
@@ -90,8 +93,9 @@ class SampleJob(JobProcess):
         self.artifacts.put_file(archive_key(self.job_id), path)
 
 
-class Progress:
-    """`images` is how many are made before the first that is not."""
+class ImageCounter:
+    """A count of the images that are made. They may come in any order: `images` is how many are
+    made before the first that is not."""
 
     def __init__(self, images: int, num_images: int) -> None:
         self.images, self.num_images = images, num_images
@@ -105,16 +109,16 @@ class Progress:
             self._beyond.remove(self.images)
             self.images += 1
 
-    def to_dict(self) -> dict[str, Any]:
+    def progress(self) -> SampleProgress:
         made = self.images + len(self._beyond)
         speed = self._made / max(time.monotonic() - self._begun, 1e-6)
-        return {
-            "images": made,
-            "num_images": self.num_images,
-            "images_per_second": round(speed, 2),
-            "progress": round(made / self.num_images, 4),
-            "eta_seconds": round((self.num_images - made) / speed, 1) if speed else None,
-        }
+        return SampleProgress(
+            images=made,
+            num_images=self.num_images,
+            images_per_second=round(speed, 2),
+            progress=round(made / self.num_images, 4),
+            eta_seconds=round((self.num_images - made) / speed, 1) if speed else None,
+        )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from host.loading import loading
@@ -30,13 +30,14 @@ with loading():
     from store.errors import LostLease
     from store.jobs import claims, requests
     from store.jobs.options import FirstWeights, TrainOptions
+    from store.jobs.progress import TrainProgress
     from store.models import ModelRecord
     from worker.dataset_cache import cached_dataset
     from worker.job_process import EXIT_STOPPED, JobProcess, main
     from worker.training.checkpoints import Checkpoints
     from worker.training.fine_tuning import begin_with
     from worker.training.log import TrainLog
-    from worker.training.snapshot import glance
+    from worker.training.snapshot import take_snapshot
     from worker.training.time_left import TimeLeft
 
 CHECKPOINT_SECONDS = 60.0  # at least this often, whatever checkpoint_every says
@@ -138,10 +139,10 @@ class TrainJob(JobProcess):
 
     def _look_and_save(self, state: TrainState, dataset: Dataset) -> None:
         with self.time_left.pause():
-            seen = glance(state, dataset)
-            self.lines.add_glance(seen)
+            snapshot = take_snapshot(state, dataset)
+            self.lines.add_snapshot(snapshot)
             self.lines.publish_metrics()
-            self.checkpoints.write(state, self.lines, seen)
+            self.checkpoints.write(state, self.lines, snapshot)
             self.lines.publish_board()
         self.saved_step = state.step
 
@@ -199,8 +200,8 @@ class TrainJob(JobProcess):
             artifact_prefix=prefix,
             num_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
         )
-        progress = progress_of(*self.latest) if self.latest else job.progress
-        progress = {**progress, "progress": 1.0, "eta_seconds": 0.0}
+        last = progress_of(*self.latest) if self.latest else TrainProgress.from_dict(job.progress)
+        progress = replace(last, progress=1.0, eta_seconds=0.0)
         log.info("model made", model=job.model_name, steps=kept.step)
         self.publish_log()
         claims.succeed_with_model(self.database, self.job_id, self.fence, record, progress)
@@ -213,17 +214,17 @@ class TrainJob(JobProcess):
         return self.checkpoints.load(best.key, self.device)[0]
 
 
-def progress_of(step: TrainStep, eta_seconds: float | None) -> dict[str, float | int | None]:
-    return {
-        "step": step.step,
-        "steps": step.steps,
-        "images_seen": step.images_seen,
-        "loss": round(step.loss, 6),
-        "learning_rate": step.learning_rate,
-        "images_per_second": round(step.images_per_second, 1),
-        "progress": round(step.progress, 4),
-        "eta_seconds": None if eta_seconds is None else round(eta_seconds, 1),
-    }
+def progress_of(step: TrainStep, eta_seconds: float | None) -> TrainProgress:
+    return TrainProgress(
+        step=step.step,
+        steps=step.steps,
+        images_seen=step.images_seen,
+        loss=round(step.loss, 6),
+        learning_rate=step.learning_rate,
+        images_per_second=round(step.images_per_second, 1),
+        progress=round(step.progress, 4),
+        eta_seconds=None if eta_seconds is None else round(eta_seconds, 1),
+    )
 
 
 def _details(state: TrainState) -> dict[str, Any]:

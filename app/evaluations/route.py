@@ -1,7 +1,5 @@
 """/evaluations: how good a model is, found by the workers."""
 
-from typing import Any
-
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,6 +15,7 @@ from models.evaluation.evaluate import EvaluationConfig
 from store.datasets import get_dataset
 from store.errors import ArtifactNotFound, NotFound
 from store.jobs import requests
+from store.jobs.configs import EvaluateConfig, HeldOut
 from store.jobs.files import neighbours_key
 from store.jobs.kinds import JOB_KINDS
 from store.jobs.options import TrainOptions
@@ -47,12 +46,12 @@ def create_evaluation(
         KIND.name,
         model_name=model.name,
         dataset=get_dataset(services.database, _dataset(body, model)).name,
-        config={
-            "evaluation": _config(body, model, services).to_dict(),
-            "prefix": model.artifact_prefix,
-            "digest": model.digest,
-            "held_out": _held_out(services, body, model),
-        },
+        config=EvaluateConfig(
+            evaluation=_config(body, model, services).to_dict(),
+            prefix=model.artifact_prefix,
+            digest=model.digest,
+            held_out=_held_out(services, body, model),
+        ).to_dict(),
     )
     submit(services.queue, job.id, KIND.name)  # if it fails, the reaper announces the job
     response.headers["Location"] = KIND.address(job.id)
@@ -127,16 +126,17 @@ def _config(body: EvaluationRequest, model: ModelRecord, services: Services) -> 
         )
 
 
-def _held_out(
-    services: Services, body: EvaluationRequest, model: ModelRecord
-) -> dict[str, Any] | None:
-    """Which images of this data set the model has not seen, where that is known: those that its
-    own job kept from it, and that of the model that it began with, if there was one."""
+def _held_out(services: Services, body: EvaluationRequest, model: ModelRecord) -> HeldOut | None:
+    """Return which images of the dataset the model has not seen, None where that is not known.
+
+    They are the images that its own job held out, if the job of the model that it began with, where
+    there was one, held out the same.
+    """
     if model.job_id is None or body.dataset not in (None, model.dataset):
         return None
     try:
         job = requests.get_job(services.database, model.job_id)
-        split = {"seed": job.config["seed"], "most": job.config["held_out"]}
+        split = HeldOut.of_training(job.config)
         first = TrainOptions.from_dict(job.options).fine_tune
         if first is None:
             return split

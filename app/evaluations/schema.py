@@ -10,6 +10,8 @@ from client.answers import JobState
 from models.diffusion.noise import MAX_SEED
 from models.evaluation.evaluate import MAX_IMAGES, MIN_IMAGES
 from models.sampling.samplers import SamplerName
+from store.jobs import progress as progress_records
+from store.jobs.configs import EvaluateConfig
 from store.jobs.kinds import JOB_KINDS
 from store.jobs.record import Job
 
@@ -88,13 +90,13 @@ class EvaluationAnswer(JobState):
         }
         if job.status == "succeeded":
             links["neighbours"] = f"{address}/neighbours"
-        progress = {"stage": "queued", "progress": 0.0} | job.progress
+        progress = progress_records.EvaluationProgress.from_dict(job.progress)
         return described(
             cls,
             job,
             model=job.model_name,
-            config=job.config["evaluation"],
-            progress={name: progress[name] for name in EvaluationProgress.model_fields},
-            result=job.progress.get("result"),
+            config=EvaluateConfig.from_dict(job.config).evaluation,
+            progress={"stage": progress.stage, "progress": progress.progress},
+            result=progress.result,
             links=links,
         )

@@ -15,6 +15,7 @@ from app.sample.request import Sampling
 from app.services import Services, ServicesDep
 from store.errors import ArtifactNotFound, IllegalTransition, NotFound
 from store.jobs import requests
+from store.jobs.configs import SampleJobConfig
 from store.jobs.kinds import JOB_KINDS
 from store.jobs.sample_images import archive_key, image_key, images_made
 from worker.queue import submit
@@ -30,14 +31,14 @@ def create_sample_job(services: Services, sampling: Sampling) -> SampleJobAnswer
         services.database,
         KIND.name,
         model_name=order.model,
-        config={
-            "prefix": order.prefix,
-            "digest": order.digest,
-            "request": order.request.to_dict(),
-            "deterministic": order.deterministic,
-            "precision": order.precision,
-            "used": sampling.used.model_dump(mode="json"),
-        },
+        config=SampleJobConfig(
+            request=order.request.to_dict(),
+            prefix=order.prefix,
+            digest=order.digest,
+            deterministic=order.deterministic,
+            precision=order.precision,
+            used=sampling.used.model_dump(mode="json"),
+        ).to_dict(),
     )
     submit(services.queue, job.id, KIND.name)  # if it fails, the reaper announces the job
     return SampleJobAnswer.of(job)

@@ -5,6 +5,8 @@ from pydantic import BaseModel, Field
 from app.jobs.schema import described
 from app.sample.schema import SampleUsed
 from client.answers import JobState
+from store.jobs import progress as progress_records
+from store.jobs.configs import SampleJobConfig
 from store.jobs.kinds import JOB_KINDS
 from store.jobs.record import Job
 
@@ -24,21 +26,20 @@ class SampleJobAnswer(JobState):
 
     @classmethod
     def of(cls, job: Job) -> "SampleJobAnswer":
-        address, num_images = (
-            JOB_KINDS["sample"].address(job.id),
-            job.config["request"]["num_images"],
-        )
+        address, config = JOB_KINDS["sample"].address(job.id), SampleJobConfig.from_dict(job.config)
         parts = ("events", "images", "cancel")
         links = {"self": address, **{part: f"{address}/{part}" for part in parts}}
         if job.status == "succeeded":
             links["archive"] = f"{address}/archive"
-        nothing = {"images": 0, "num_images": num_images, "progress": 0.0}
+        progress = progress_records.SampleProgress.from_dict(
+            {"num_images": config.num_images, **job.progress}
+        )
         return described(
             cls,
             job,
             model=job.model_name,
-            used=job.config["used"],
-            progress=job.progress or nothing,
+            used=config.used,
+            progress=progress.to_dict(),
             links=links,
         )
 

@@ -1,8 +1,6 @@
 """/train-jobs: training, from the request to the model."""
 
-import json
 from collections.abc import Iterator
-from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -21,6 +19,7 @@ from store.jobs import requests
 from store.jobs.checkpoints import list_checkpoints
 from store.jobs.files import log_keys, metrics_key, newest_event_file, samples_key
 from store.jobs.kinds import JOB_KINDS
+from store.jobs.metrics import EVALUATIONS_FILE, STEPS_FILE, EvaluationLine, StepLine
 from store.jobs.record import Job
 from store.webhooks import deliveries_of
 from worker.queue import submit
@@ -163,15 +162,16 @@ def get_event_file(job_id: str, services: ServicesDep) -> Response:
 )
 def get_metrics(job_id: str, services: ServicesDep) -> JobMetrics:
     job = requests.get_job(services.database, job_id, KIND.name)
-    kept = _lines(services, f"{job.checkpoint_key}/metrics.jsonl") if job.checkpoint_key else []
-    newest = _lines(services, metrics_key(job.id, job.fence))
-    last = kept[-1]["step"] if kept else 0
-    steps = kept + [line for line in newest if line["step"] > last]
-    evaluations = (
-        _lines(services, f"{job.checkpoint_key}/evaluations.jsonl") if job.checkpoint_key else []
-    )
+    kept, evaluations = [], []
+    if key := job.checkpoint_key:
+        kept = StepLine.all_of(_text(services, f"{key}/{STEPS_FILE}"))
+        evaluations = EvaluationLine.all_of(_text(services, f"{key}/{EVALUATIONS_FILE}"))
+    last = kept[-1].step if kept else 0
+    newest = StepLine.all_of(_text(services, metrics_key(job.id, job.fence)))
+    steps = kept + [line for line in newest if line.step > last]
     return JobMetrics(
-        steps=[MetricLine.model_validate(line) for line in steps], evaluations=evaluations
+        steps=[MetricLine.model_validate(line, from_attributes=True) for line in steps],
+        evaluations=[line.to_dict() for line in evaluations],
     )
 
 
@@ -210,9 +210,9 @@ def _joined(services: Services, keys: list[str]) -> Iterator[bytes]:
         yield from services.artifacts.stream(key)
 
 
-def _lines(services: Services, key: str) -> list[dict[str, Any]]:
+def _text(services: Services, key: str) -> str:
+    """Return a file of lines, empty where there is none yet."""
     try:
-        text = services.artifacts.get_bytes(key).decode()
+        return services.artifacts.get_bytes(key).decode()
     except ArtifactNotFound:
-        return []
-    return [json.loads(line) for line in text.splitlines() if line]
+        return ""

@@ -1,4 +1,4 @@
-"""The checkpoints of a training that can still be had: its last few, and its best."""
+"""The checkpoints of a training that are kept: its last few, and its best."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,14 +10,17 @@ from store.database import Database, Record, UtcTime, now
 
 
 class Checkpoint(Record):
-    """`score` is the error on held-out images, the less the better; None where it was not measured.
-    `seconds` is the time of training that went into it."""
+    """A checkpoint that is kept.
+
+    `score` is the error on held-out images, less is better, None where it was not measured.
+    `seconds` is the time of training that went into it.
+    """
 
     __tablename__ = "job_checkpoints"
 
     job_id: Mapped[str] = mapped_column(primary_key=True)
     step: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    key: Mapped[str]  # of its artefacts
+    key: Mapped[str]  # the prefix of its artifacts
     num_bytes: Mapped[int] = mapped_column(sa.BigInteger)
     seconds: Mapped[float]
     score: Mapped[float | None]
@@ -25,19 +28,19 @@ class Checkpoint(Record):
 
 
 def list_checkpoints(database: Database, job_id: str) -> list[Checkpoint]:
-    """The oldest first."""
+    """Return the checkpoints of a job, the oldest first."""
     with database.session() as session:
         return _all(session, job_id)
 
 
 def best_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
-    """None where none has a score."""
+    """Return the one of the least error, None where none has a score."""
     scored = [checkpoint for checkpoint in checkpoints if checkpoint.score is not None]
     return min(scored, key=lambda checkpoint: checkpoint.score or 0.0, default=None)
 
 
 def keep_checkpoint(session: Session, checkpoint: Checkpoint, keep: int) -> None:
-    """Add it, and forget all but the last `keep` and the best."""
+    """Add a checkpoint, and forget all but the last `keep` and the best."""
     session.merge(checkpoint)
     session.flush()
     there = _all(session, checkpoint.job_id)

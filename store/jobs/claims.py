@@ -1,9 +1,10 @@
-"""What workers do with jobs: each holds one by a fence and a lease.
+"""The worker's side of jobs: a worker holds a job by a fence and a lease.
 
-A worker claims a job by one compare-and-swap that raises its `fence`; every later write of that
-worker says `where fence = mine`, so that one which lost its lease can change nothing any more. A
-worker's loss returns the job to the next claim, with its checkpoint. A running job that is to be
-cancelled or paused carries the wish until its worker, or whoever finds that lost, has fulfilled it.
+A worker claims a job by one compare-and-swap that raises its `fence`. Every later write of that
+worker says `where fence = mine`, so that a worker without a lease can change nothing any more. When
+a worker is lost, the next claim gets the job with its checkpoint. A request to cancel or pause a
+running job stays in its record until the worker carries it out, or until another process does that
+finds the worker lost.
 """
 
 from collections.abc import Iterable
@@ -17,12 +18,14 @@ from store.database import Database, now
 from store.errors import LostLease, ModelConflict
 from store.jobs import transitions
 from store.jobs.checkpoints import Checkpoint, keep_checkpoint
-from store.jobs.events import EventType
+from store.jobs.configs import EvaluateConfig
+from store.jobs.events import EventType, NewEvent
 from store.jobs.kinds import Kind
+from store.jobs.progress import EvaluationProgress, Progress
 from store.jobs.record import Job, Status
 from store.models import ModelRecord
 
-Wish = Literal["cancel", "pause"]
+Requested = Literal["cancel", "pause"]
 
 GPU = "cuda"
 MAX_ATTEMPTS = 5  # without a new checkpoint in between
@@ -31,11 +34,13 @@ MAX_ATTEMPTS = 5  # without a new checkpoint in between
 def claim_next(
     database: Database, kind: Kind, owner: str, lease_seconds: float, device: str | None = None
 ) -> tuple[str, int] | None:
-    """Of the jobs that wait, the one of the highest priority, and of those the oldest: its id, and
-    the fence under which it is ours. None where no job waits for one who computes on `device`."""
+    """Claim the oldest waiting job of the highest priority; return its id and our fence.
+
+    None where no job waits for a worker that computes on `device`.
+    """
     first = (
         sa.select(Job.id)
-        .where(Job.kind == kind, transitions.free(), _suits(device))
+        .where(Job.kind == kind, transitions.claimable(), _fits_device(device))
         .order_by(Job.priority.desc(), Job.id)
         .limit(1)
     )
@@ -48,26 +53,27 @@ def claim_next(
             return job_id, fence
 
 
-def _suits(device: str | None) -> sa.ColumnElement[bool]:
-    """What was planned for a GPU waits for one, as long as there is a live worker that has it."""
+def _fits_device(device: str | None) -> sa.ColumnElement[bool]:
+    """Select the jobs that a worker on `device` may take: a job that was planned for a GPU waits
+    for one as long as there is a live worker with a GPU."""
     if device == GPU:
         return sa.true()
     return sa.or_(Job.device.is_distinct_from(GPU), sa.not_(nodes.has_worker(GPU)))
 
 
 def claim(database: Database, job_id: str, owner: str, lease_seconds: float) -> int | None:
-    """The fence under which this job is ours, or None: another has it, or it does not wait.
+    """Claim this job; return our fence, None where another worker has it or it does not wait.
 
-    The sixth attempt in a row without a new checkpoint fails the job instead; one that was to be
-    paused or cancelled when its worker was lost is so now.
+    The sixth attempt in a row without a new checkpoint fails the job instead. A pause or a cancel
+    that was requested before its worker was lost is carried out instead.
     """
     with database.session() as session:
-        job = transitions.locked(session, sa.and_(Job.id == job_id, transitions.free()))
+        job = transitions.lock_job(session, sa.and_(Job.id == job_id, transitions.claimable()))
         if job is None:
             return None
         if job.status == "running":
-            transitions.tell_all(session, job_id, "lost", step=job.checkpoint_step or 0)
-            if transitions.fulfil(session, job):
+            transitions.record_event(session, job_id, "lost", step=job.checkpoint_step or 0)
+            if transitions.carry_out_request(session, job):
                 return None
         if job.attempts >= MAX_ATTEMPTS:
             message = f"{MAX_ATTEMPTS} attempts in a row ended without a new checkpoint"
@@ -85,29 +91,30 @@ def claim(database: Database, job_id: str, owner: str, lease_seconds: float) -> 
             started_at=job.started_at or at,
         )
         event: EventType = "resumed" if job.fence else "started"
-        transitions.tell_all(
+        transitions.record_event(
             session, job_id, event, attempt=job.fence + 1, step=job.checkpoint_step or 0
         )
         return job.fence + 1
 
 
-def renew(database: Database, job_id: str, fence: int, lease_seconds: float) -> Wish | None:
-    """Hold the job for longer; says what is asked of it. Raises LostLease."""
+def renew(database: Database, job_id: str, fence: int, lease_seconds: float) -> Requested | None:
+    """Renew the lease; return what is requested of the job, if anything. Raises LostLease."""
     with database.session() as session:
         statement = (
             sa.update(Job)
-            .where(transitions.mine(job_id, fence))
+            .where(transitions.held_under(job_id, fence))
             .values(lease_expires_at=now() + timedelta(seconds=lease_seconds))
         )
-        if not transitions.count_rows(session, statement):  # no poller cares: no new version
+        if not transitions.count_rows(session, statement):  # not shown to pollers: no new version
             raise LostLease(job_id, fence)
-        wishes = sa.select(Job.cancel_requested, Job.pause_requested).where(Job.id == job_id)
-        cancel, pause = session.execute(wishes).one()
+        requested = sa.select(Job.cancel_requested, Job.pause_requested).where(Job.id == job_id)
+        cancel, pause = session.execute(requested).one()
         return "cancel" if cancel else "pause" if pause else None
 
 
-def record_progress(database: Database, job_id: str, fence: int, progress: dict[str, Any]) -> None:
-    _write(database, job_id, fence, progress=progress)
+def record_progress(database: Database, job_id: str, fence: int, progress: Progress) -> None:
+    """Raises LostLease."""
+    _write(database, job_id, fence, progress=progress.to_dict())
 
 
 def record_checkpoint(
@@ -119,14 +126,17 @@ def record_checkpoint(
     *,
     checkpoint: Checkpoint | None = None,
     keep: int = 1,
-    events: Iterable[tuple[EventType, dict[str, Any]]] = (),
+    events: Iterable[NewEvent] = (),
 ) -> None:
-    """From now on the job goes on from here. `checkpoint` joins those that can be had, of which the
-    last `keep` and the best stay; `events` are what led to it."""
+    """Make this the job's resume point, and record the events that led to it.
+
+    `checkpoint` joins the registered ones, of which the last `keep` and the best stay. Raises
+    LostLease.
+    """
     with database.session() as session:
         changed = transitions.update(
             session,
-            transitions.mine(job_id, fence),
+            transitions.held_under(job_id, fence),
             checkpoint_key=key,
             checkpoint_step=step,
             attempts=0,
@@ -135,8 +145,8 @@ def record_checkpoint(
             raise LostLease(job_id, fence)
         if checkpoint:
             keep_checkpoint(session, checkpoint, keep)
-        for event, data in events:
-            transitions.tell_all(session, job_id, event, **data)
+        for event in events:
+            transitions.record_event(session, job_id, event.type, **event.data)
 
 
 def finish(
@@ -147,7 +157,8 @@ def finish(
     error_code: str | None = None,
     error_message: str | None = None,
 ) -> None:
-    mine = transitions.mine(job_id, fence)
+    """End the job without a result. Raises LostLease."""
+    mine = transitions.held_under(job_id, fence)
     with database.session() as session:
         if status == "failed":
             changed = transitions.fail(session, mine, job_id, error_code, error_message)
@@ -158,70 +169,75 @@ def finish(
 
 
 def succeed_with_model(
-    database: Database, job_id: str, fence: int, model: ModelRecord, progress: dict[str, Any]
+    database: Database, job_id: str, fence: int, model: ModelRecord, progress: Progress
 ) -> None:
-    """The job is done and its model exists, both or neither. Raises ModelConflict where a model of
-    that name was uploaded in the meantime."""
+    """End the job and create its model, both or neither.
+
+    Raises LostLease, and ModelConflict where a model of that name was uploaded in the meantime.
+    """
     with database.session(names=True) as session:
         transitions.succeed(session, job_id, fence, progress)
         if session.get(ModelRecord, model.name) is not None:
             raise ModelConflict(f"there is a model {model.name!r} already")
         session.add(model)
-        transitions.tell_all(session, job_id, "completed", model=model.name)
+        transitions.record_event(session, job_id, "completed", model=model.name)
 
 
 def succeed_with_scores(
-    database: Database,
-    job_id: str,
-    fence: int,
-    progress: dict[str, Any],
-    scores: dict[str, Any],
+    database: Database, job_id: str, fence: int, progress: EvaluationProgress
 ) -> None:
-    """The evaluation is done, and what it found is among its model's details; unless the model of
-    that name has other weights by now, or is gone."""
+    """End the evaluation and write its result, as `scores`, into the details of its model; not
+    where the model of that name has other weights by now, or is gone. Raises LostLease."""
     with database.session() as session:
         transitions.succeed(session, job_id, fence, progress)
-        transitions.tell_all(session, job_id, "completed")
+        transitions.record_event(session, job_id, "completed")
         job = session.get_one(Job, job_id)
         model = session.get(ModelRecord, job.model_name)
-        if model is not None and model.digest == job.config["digest"]:
-            model.details = {**model.details, "scores": {**scores, "evaluation": job_id}}
+        if model is not None and model.digest == EvaluateConfig.from_dict(job.config).digest:
+            scores = {**(progress.result or {}), "evaluation": job_id}
+            model.details = {**model.details, "scores": scores}
 
 
-def succeed(database: Database, job_id: str, fence: int, progress: dict[str, Any]) -> None:
-    """The job is done, and whatever it made is in the artefacts."""
+def succeed(database: Database, job_id: str, fence: int, progress: Progress) -> None:
+    """End a job whose results are all among the artifacts. Raises LostLease."""
     with database.session() as session:
         transitions.succeed(session, job_id, fence, progress)
-        transitions.tell_all(session, job_id, "completed")
+        transitions.record_event(session, job_id, "completed")
 
 
 def give_back(database: Database, job_id: str, fence: int, *, blameless: bool = False) -> Status:
-    """The process on it has ended and the job has not: what it is now, paused or cancelled where
-    that was asked for, else queued again. `blameless`: its worker was asked to leave, or it was to
-    pause, so that no attempt is counted. Raises LostLease."""
+    """Give up a job whose process ended before it; return its new status: paused or cancelled where
+    that was requested, else queued.
+
+    `blameless`: the worker was asked to leave or the job to pause, so that no attempt is counted.
+    Raises LostLease.
+    """
     with database.session() as session:
-        job = transitions.locked(session, transitions.mine(job_id, fence))
+        job = transitions.lock_job(session, transitions.held_under(job_id, fence))
         if job is None:
             raise LostLease(job_id, fence)
-        if status := transitions.fulfil(session, job):
+        if status := transitions.carry_out_request(session, job):
             return status
-        attempts = transitions.without_this(job) if blameless else job.attempts
+        attempts = transitions.attempts_without_this(job) if blameless else job.attempts
         transitions.update(
             session,
             Job.id == job_id,
             status="queued",
             queued_at=now(),
             attempts=attempts,
-            **transitions.NOBODY,
+            **transitions.NO_OWNER,
         )
-        transitions.tell_all(session, job_id, "requeued", step=job.checkpoint_step or 0)
+        transitions.record_event(session, job_id, "requeued", step=job.checkpoint_step or 0)
         return "queued"
 
 
 def unclaimed_jobs(database: Database, kind: Kind, announced_before_seconds: float) -> list[str]:
-    """Ids of jobs that no worker holds although one should, queued or with an expired lease, and
-    that were not announced for a while, or not since their lease expired. Marks them as announced
-    now. Those that were to be paused or cancelled need no worker for it, and are so now."""
+    """Return the ids of jobs that no worker holds although one should, and mark them as announced.
+
+    They are queued and were not announced for a while, or their lease expired and they were not
+    announced for a while or not since. A pause or a cancel that was requested needs no worker
+    and is carried out here.
+    """
     at = now()
     long_ago = Job.queued_at < at - timedelta(seconds=announced_before_seconds)
     orphaned = sa.and_(Job.status == "running", Job.lease_expires_at < at)
@@ -231,7 +247,7 @@ def unclaimed_jobs(database: Database, kind: Kind, announced_before_seconds: flo
     )
     unclaimed = sa.select(Job.id).where(Job.kind == kind, waiting).order_by(Job.id)
     with database.session() as session:
-        transitions.fulfil_orphans(session, sa.and_(Job.kind == kind, orphaned))
+        transitions.carry_out_orphans_requests(session, sa.and_(Job.kind == kind, orphaned))
         ids = list(session.scalars(unclaimed))
         if ids:
             session.execute(sa.update(Job).where(Job.id.in_(ids)).values(queued_at=at))
@@ -240,5 +256,5 @@ def unclaimed_jobs(database: Database, kind: Kind, announced_before_seconds: flo
 
 def _write(database: Database, job_id: str, fence: int, **values: Any) -> None:
     with database.session() as session:
-        if not transitions.update(session, transitions.mine(job_id, fence), **values):
+        if not transitions.update(session, transitions.held_under(job_id, fence), **values):
             raise LostLease(job_id, fence)

@@ -1,27 +1,28 @@
-"""What happened to a job, numbered 1, 2, 3, ...
+"""The events of a job, numbered 1, 2, 3, ...
 
-An event is written in the transaction of the change that it tells of, so that whatever is killed,
-none is missing and none is told twice.
+An event is written in the transaction of the change that it records: whatever process is killed, no
+event is missing and none is recorded twice.
 """
 
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from store.database import Database, Record, UtcTime, now
+from store.database import Database, JsonObject, Record, UtcTime, now
 
 EventType = Literal[
-    "queued",  # also when a paused job is to go on
+    "queued",  # also when a paused job is resumed
     "started",
-    "resumed",  # goes on from a checkpoint, or from the beginning where there was none yet
+    "resumed",  # continues from a checkpoint, or from the beginning where there was none yet
     "preview",  # a grid of samples
     "evaluation",
     "checkpoint",
     "paused",
     "requeued",  # given back by its worker
-    "lost",  # nothing was heard of its worker for as long as its lease lasts
+    "lost",  # its worker did not renew the lease in time
     "completed",
     "error",
     "cancelled",
@@ -36,13 +37,24 @@ class JobEvent(Record):
     job_id: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     type: Mapped[EventType] = mapped_column(sa.String(16))
-    data: Mapped[dict[str, Any]]
+    data: Mapped[JsonObject]
     at: Mapped[datetime] = mapped_column(UtcTime)
 
 
-def tell(session: Session, job_id: str, event: EventType, **data: Any) -> None:
-    """To be called after the job's row was written in this transaction: whoever else would tell of
-    the job waits for that row, so that no number is given twice."""
+@dataclass(frozen=True)
+class NewEvent:
+    """An event that is to be written; `data` is shown to callers."""
+
+    type: EventType
+    data: JsonObject = field(default_factory=dict)
+
+
+def add_event(session: Session, job_id: str, event: EventType, **data: Any) -> None:
+    """Add the next event of a job.
+
+    Call it after the job's row was written in this transaction: other writers of its events wait
+    for that row, so that no number is given twice.
+    """
     last = session.scalar(sa.select(sa.func.max(JobEvent.number)).where(JobEvent.job_id == job_id))
     session.add(JobEvent(job_id=job_id, number=(last or 0) + 1, type=event, data=data, at=now()))
     session.flush()
@@ -51,7 +63,7 @@ def tell(session: Session, job_id: str, event: EventType, **data: Any) -> None:
 def events_after(
     database: Database, job_id: str, number: int, limit: int
 ) -> tuple[list[JobEvent], bool]:
-    """Those that follow the event `number`, in order; and whether there are more."""
+    """Return the events after `number`, in order, and whether there are more."""
     query = (
         sa.select(JobEvent)
         .where(JobEvent.job_id == job_id, JobEvent.number > number)

@@ -1,11 +1,15 @@
-"""Where the files of a job are among the artefacts. What an attempt writes is its own, so that one
-which lost its lease spoils nothing of the next."""
+"""The keys of a job's files among the artifacts.
+
+Each attempt writes under a prefix of its own: one that lost its lease cannot damage the files of
+the next.
+"""
 
 import re
 
 from store.artifacts import ArtifactStore
+from store.jobs.metrics import STEPS_FILE
 
-EVENT_FILE = "events.out.tfevents"  # how the name of a file for TensorBoard begins
+EVENT_FILE = "events.out.tfevents"  # the beginning of the name of a file for TensorBoard
 
 _ATTEMPT = re.compile(r"/attempt-(\d+)/")
 
@@ -19,8 +23,8 @@ def checkpoint_key(job_id: str, fence: int, step: int) -> str:
 
 
 def metrics_key(job_id: str, fence: int) -> str:
-    """The newest lines of an attempt; those before are in its checkpoint."""
-    return f"{attempt_prefix(job_id, fence)}/metrics.jsonl"
+    """Return the key of the newest lines of an attempt; earlier ones are in its checkpoint."""
+    return f"{attempt_prefix(job_id, fence)}/{STEPS_FILE}"
 
 
 def log_key(job_id: str, fence: int) -> str:
@@ -36,28 +40,29 @@ def samples_key(job_id: str, step: int) -> str:
 
 
 def neighbours_key(job_id: str) -> str:
-    """Of an evaluation: a picture of what the model made beside what it learned from."""
+    """Return the key of an evaluation's picture: images of the model beside training images."""
     return f"jobs/{job_id}/neighbours.png"
 
 
 def log_keys(artifacts: ArtifactStore, job_id: str) -> list[str]:
-    """In the order of the attempts."""
+    """Return the keys of the logs in the order of the attempts."""
     return _by_attempt(artifacts, job_id, "log.jsonl")
 
 
 def newest_event_file(artifacts: ArtifactStore, job_id: str) -> str | None:
-    """It has all steps up to a checkpoint, those of earlier attempts included."""
+    """Return the key of the file that has all steps up to a checkpoint, those of earlier attempts
+    included."""
     found = _by_attempt(artifacts, job_id, EVENT_FILE)
     return found[-1] if found else None
 
 
 def delete_files(artifacts: ArtifactStore, job_id: str) -> None:
-    """Remove everything that a job has among the artifacts."""
+    """Remove all artifacts of a job."""
     artifacts.delete_prefix(f"jobs/{job_id}")
 
 
 def attempt_of(key: str) -> int:
-    """The fence of the attempt that wrote it; -1 where it is no attempt's."""
+    """Return the fence of the attempt that wrote the artifact, -1 where no attempt did."""
     found = _ATTEMPT.search(key)
     return int(found[1]) if found else -1
 

@@ -47,7 +47,7 @@ class JobKind:
 JOB_KINDS: dict[Kind, JobKind] = {
     row.name: row
     for row in (
-        # Hours long, so that nothing else may wait behind it.
+        # Takes hours, so that no other kind may wait behind it.
         JobKind(
             "train",
             "train-jobs",
@@ -77,7 +77,7 @@ JOB_KINDS: dict[Kind, JobKind] = {
 
 
 def kinds_named(names: Sequence[str]) -> tuple[Kind, ...]:
-    """Return the kinds that these names of kinds and of pools stand for; all of them for none.
+    """Return the kinds that these names of kinds and pools stand for; without names, all kinds.
 
     Raises ValueError for a name that is neither.
     """

@@ -1,8 +1,10 @@
-"""What a training was asked for besides its config: what it begins with, and what it keeps."""
+"""The options of a train job besides its config: what it begins with, and what it keeps."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
+
+from store.database import JsonObject
 
 Keep = Literal["last", "best"]
 KEEPS: tuple[Keep, ...] = get_args(Keep)
@@ -12,7 +14,7 @@ DEFAULT_KEEP_CHECKPOINTS = 2
 
 @dataclass(frozen=True)
 class FirstWeights:
-    """Those of a model: its name, its digest and where its artefacts are."""
+    """The weights of a model to begin with: its name, its digest, the prefix of its artifacts."""
 
     model: str
     digest: str
@@ -29,8 +31,11 @@ class Origin:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """`keep` says which weights the model is made of, the last or those of the best checkpoint;
-    `keep_checkpoints` how many of the last checkpoints stay."""
+    """The options of a train job.
+
+    `keep` says which weights become the model, the last or those of the best checkpoint;
+    `keep_checkpoints` says how many of the last checkpoints stay.
+    """
 
     keep: Keep = "last"
     keep_checkpoints: int = DEFAULT_KEEP_CHECKPOINTS
@@ -38,7 +43,7 @@ class TrainOptions:
     resumed_from: Origin | None = None
     dataset_digest: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> JsonObject:
         return asdict(self)
 
     @classmethod

@@ -1,21 +1,21 @@
-"""A job as it lasts.
+"""The record of a job.
 
     queued -> running -> succeeded | failed | cancelled
     queued, running -> paused -> queued
 
-Who works on it holds it by a fence and a lease (store.jobs.claims); who asks for it asks
-store.jobs.requests. A job of kind "train" makes a model from a data set, one of kind "sample"
-images from a model, and one of kind "evaluate" says how good a model is.
+A worker holds a job by a fence and a lease (store.jobs.claims); callers go through
+store.jobs.requests. A job of kind "train" makes a model from a dataset, one of kind "sample" makes
+images from a model, and one of kind "evaluate" measures how good a model is.
 """
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from store.database import Record, UtcTime
+from store.database import JsonObject, Record, UtcTime
 from store.jobs.kinds import Kind
 
 Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
@@ -27,7 +27,7 @@ DEFAULT_PRIORITY = 5
 
 @dataclass(frozen=True)
 class Webhook:
-    """Who is told when the job is done, fails, or waits."""
+    """The receiver of messages about a job that is done, fails, or is paused."""
 
     url: str
     secret: str
@@ -39,13 +39,13 @@ class Job(Record):
     id: Mapped[str] = mapped_column(primary_key=True)
     kind: Mapped[Kind] = mapped_column(sa.String(16))
     status: Mapped[str]
-    dataset: Mapped[str | None]  # of "train"
-    model_name: Mapped[str]  # to be made, or to be sampled from
-    config: Mapped[dict[str, Any]]  # what the result is a function of
-    options: Mapped[dict[str, Any]]  # of "train": what to begin with, what to keep
-    device: Mapped[str | None]  # of "train": what its config was chosen for
-    priority: Mapped[int]  # the higher the sooner
-    progress: Mapped[dict[str, Any]]
+    dataset: Mapped[str | None]  # that it reads
+    model_name: Mapped[str]  # of the model that it makes or reads
+    config: Mapped[JsonObject]  # decides the result: store.jobs.configs, or a TrainConfig
+    options: Mapped[JsonObject]  # of "train": store.jobs.options
+    device: Mapped[str | None]  # of "train": the device that its config was chosen for
+    priority: Mapped[int]  # jobs of higher priority come first
+    progress: Mapped[JsonObject]  # store.jobs.progress; empty before there is any
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
     fence: Mapped[int]

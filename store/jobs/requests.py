@@ -1,8 +1,7 @@
-"""What callers do with jobs: create, list, pause, resume, cancel, delete.
+"""The caller's side of jobs: create, list, pause, resume, cancel, delete.
 
-The record (store.jobs.record) is the truth; what workers do with it is in store.jobs.claims. Each
-change of state writes the event that tells of it, and the webhook that is to, in its own
-transaction (store.jobs.transitions).
+The record (store.jobs.record) is the truth; the worker's side of it is store.jobs.claims. Each
+change of state writes its event and its webhook in the same transaction (store.jobs.transitions).
 """
 
 import secrets
@@ -66,7 +65,7 @@ def create_job(
         if checkpoint:
             session.add(checkpoint)
         session.flush()
-        transitions.tell_all(session, job.id, "queued", step=job.checkpoint_step or 0)
+        transitions.record_event(session, job.id, "queued", step=job.checkpoint_step or 0)
     return job
 
 
@@ -84,7 +83,7 @@ def _name_to_make(session: Session, model_name: str | None, dataset: str | None)
 
 
 def get_job(database: Database, job_id: str, kind: Kind | None = None) -> Job:
-    """Raises JobNotFound, also where it is of another kind."""
+    """Return a job. Raises JobNotFound, also where it is of another kind."""
     with database.session() as session:
         job = session.get(Job, job_id)
     if job is None or kind not in (None, job.kind):
@@ -93,7 +92,7 @@ def get_job(database: Database, job_id: str, kind: Kind | None = None) -> Job:
 
 
 def version_of(database: Database, job_id: str) -> int:
-    """Rises with every change. Raises JobNotFound."""
+    """Return the job's version, which rises with every change. Raises JobNotFound."""
     with database.session() as session:
         version = session.scalar(sa.select(Job.version).where(Job.id == job_id))
     if version is None:
@@ -109,8 +108,8 @@ def list_jobs(
     after: str | None = None,
     status: str | None = None,
 ) -> tuple[list[Job], bool]:
-    """Newest first, those that follow the job `after` in that order; and whether there are more.
-    Raises JobNotFound where there is no such job."""
+    """Return jobs, newest first, that follow the job `after` in that order, and whether there are
+    more. Raises JobNotFound where there is no job `after`."""
     query = sa.select(Job).where(Job.kind == kind).order_by(Job.id.desc()).limit(limit + 1)
     if after is not None:
         query = query.where(Job.id < get_job(database, after, kind).id)
@@ -122,17 +121,19 @@ def list_jobs(
 
 
 def count_jobs(database: Database) -> dict[tuple[str, str], int]:
-    """By kind and status."""
+    """Return the number of jobs by (kind, status)."""
     query = sa.select(Job.kind, Job.status, sa.func.count()).group_by(Job.kind, Job.status)
     with database.session() as session:
         return {(kind, status): count for kind, status, count in session.execute(query)}
 
 
 def request_cancel(database: Database, job_id: str, kind: Kind | None = None) -> Job:
-    """A job that waits is cancelled at once, a running one soon. Raises JobNotFound, and
-    IllegalTransition if it is done."""
+    """Cancel a job: a waiting one at once, a running one soon.
+
+    Raises JobNotFound, and IllegalTransition if it is done.
+    """
     with database.session() as session:
-        job = _asked_for(session, job_id, kind)
+        job = _lock_job(session, job_id, kind)
         if job.status in ("queued", "paused"):
             transitions.cancel(session, Job.id == job_id, job_id)
         elif job.status == "running":
@@ -144,10 +145,12 @@ def request_cancel(database: Database, job_id: str, kind: Kind | None = None) ->
 
 
 def request_pause(database: Database, job_id: str, kind: Kind) -> Job:
-    """A queued job is paused at once, a running one as soon as it has written a checkpoint. Raises
-    JobNotFound and IllegalTransition."""
+    """Pause a job: a queued one at once, a running one as soon as it has written a checkpoint.
+
+    Raises JobNotFound and IllegalTransition.
+    """
     with database.session() as session:
-        job = _asked_for(session, job_id, kind)
+        job = _lock_job(session, job_id, kind)
         if job.status == "queued":
             transitions.pause(session, job)
         elif job.status == "running" and not job.cancel_requested:
@@ -160,13 +163,15 @@ def request_pause(database: Database, job_id: str, kind: Kind) -> Job:
 
 
 def resume(database: Database, job_id: str, kind: Kind) -> Job:
-    """A paused job is queued again; a pause that is asked for and not carried out yet is taken
-    back. Raises JobNotFound and IllegalTransition."""
+    """Queue a paused job again, or take back a pause that is not carried out yet.
+
+    Raises JobNotFound and IllegalTransition.
+    """
     with database.session() as session:
-        job = _asked_for(session, job_id, kind)
+        job = _lock_job(session, job_id, kind)
         if job.status == "paused":
             transitions.update(session, Job.id == job_id, status="queued", queued_at=now())
-            transitions.tell_all(session, job_id, "queued", step=job.checkpoint_step or 0)
+            transitions.record_event(session, job_id, "queued", step=job.checkpoint_step or 0)
         elif job.status == "running" and job.pause_requested:
             transitions.update(session, Job.id == job_id, pause_requested=False)
         else:
@@ -176,8 +181,10 @@ def resume(database: Database, job_id: str, kind: Kind) -> Job:
 
 
 def delete_job(database: Database, job_id: str, kind: Kind) -> None:
-    """Forget one that is done; the artefacts are the caller's to remove. Raises JobNotFound and
-    IllegalTransition."""
+    """Forget a job that is done; the caller removes its artifacts.
+
+    Raises JobNotFound and IllegalTransition.
+    """
     job = get_job(database, job_id, kind)
     if not job.done:
         raise IllegalTransition(job_id, job.status, "deleted")
@@ -187,7 +194,7 @@ def delete_job(database: Database, job_id: str, kind: Kind) -> None:
         forget_checkpoints(session, job_id)
 
 
-def _asked_for(session: Session, job_id: str, kind: Kind | None) -> Job:
+def _lock_job(session: Session, job_id: str, kind: Kind | None) -> Job:
     job: Job | None = session.get(Job, job_id, with_for_update=True)
     if job is None or kind not in (None, job.kind):
         raise JobNotFound(job_id)
@@ -230,18 +237,18 @@ def _new_job(
 
 
 def new_job_id() -> str:
-    """Sorts by time of creation, to the microsecond."""
+    """Return a new id; ids sort by time of creation, to the microsecond."""
     return f"job_{time.time_ns() // 1000:013x}{secrets.token_hex(4)}"
 
 
 def model_names(database: Database) -> set[str]:
-    """All that are taken, by models or by jobs that may still make one."""
+    """Return the names that are taken, by models or by jobs that may still make one."""
     with database.session() as session:
         return _model_names(session)
 
 
 def free_model_name(database: Database, dataset: str) -> str:
-    """The data set's name and the first number that nothing has taken: digits-1, digits-2, ..."""
+    """Return the dataset's name with the first number that is free: digits-1, digits-2, ..."""
     with database.session() as session:
         return _free_model_name(session, dataset)
 

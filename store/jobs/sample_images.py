@@ -1,4 +1,4 @@
-"""Where the images of a sample job are among the artefacts."""
+"""The keys of a sample job's images among the artifacts."""
 
 from pathlib import PurePosixPath
 
@@ -10,10 +10,11 @@ def image_key(job_id: str, image: int) -> str:
 
 
 def archive_key(job_id: str) -> str:
-    """A zip of all of them, there when the job has succeeded."""
+    """Return the key of a zip of all images, which exists when the job has succeeded."""
     return f"jobs/{job_id}/images.zip"
 
 
 def images_made(artifacts: ArtifactStore, job_id: str) -> list[int]:
-    """In order; they can be read while the job runs."""
+    """Return the indices of the images made so far, in order; they can be read while the job
+    runs."""
     return [int(PurePosixPath(key).stem) for key in artifacts.keys(f"jobs/{job_id}/images")]

@@ -1,5 +1,5 @@
-"""What becomes of a job, each within a transaction: a change of its state with the event that tells
-of it (store.jobs.events), and the webhook that is to (store.webhooks).
+"""The changes of a job's state, each within a transaction: the new state, the event that records it
+(store.jobs.events), and the webhook that announces it (store.webhooks).
 """
 
 from typing import Any
@@ -8,14 +8,15 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from store import webhooks
-from store.database import now
+from store.database import JsonObject, now
 from store.errors import LostLease
-from store.jobs.events import EventType, tell
+from store.jobs.events import EventType, add_event
 from store.jobs.kinds import JOB_KINDS
+from store.jobs.progress import Progress
 from store.jobs.record import Job, Status
 
-NOBODY: dict[str, Any] = {"owner": None, "lease_expires_at": None}
-_HOOKS: dict[EventType, str] = {
+NO_OWNER: JsonObject = {"owner": None, "lease_expires_at": None}
+_WEBHOOK_EVENTS: dict[EventType, str] = {
     "completed": "completed",
     "error": "failed",
     "cancelled": "cancelled",
@@ -23,9 +24,11 @@ _HOOKS: dict[EventType, str] = {
 }
 
 
-def fulfil(session: Session, job: Job) -> Status | None:
-    """What a running job has become because it was asked for, or None. To be cancelled counts more
-    than to be paused."""
+def carry_out_request(session: Session, job: Job) -> Status | None:
+    """Cancel or pause a running job if that was requested; cancelling goes before pausing.
+
+    Return the new status, None where nothing was requested.
+    """
     if job.cancel_requested:
         cancel(session, Job.id == job.id, job.id)
         return "cancelled"
@@ -35,31 +38,32 @@ def fulfil(session: Session, job: Job) -> Status | None:
     return None
 
 
-def fulfil_orphans(session: Session, orphaned: sa.ColumnElement[bool]) -> None:
-    asked = sa.or_(Job.cancel_requested, Job.pause_requested)
-    query = sa.select(Job).where(orphaned, asked).with_for_update(skip_locked=True)
+def carry_out_orphans_requests(session: Session, orphaned: sa.ColumnElement[bool]) -> None:
+    """Cancel or pause the jobs that lost their worker before it did so."""
+    requested = sa.or_(Job.cancel_requested, Job.pause_requested)
+    query = sa.select(Job).where(orphaned, requested).with_for_update(skip_locked=True)
     for job in session.scalars(query).all():
-        tell_all(session, job.id, "lost", step=job.checkpoint_step or 0)
-        fulfil(session, job)
+        record_event(session, job.id, "lost", step=job.checkpoint_step or 0)
+        carry_out_request(session, job)
 
 
 def pause(session: Session, job: Job) -> None:
-    attempts = without_this(job) if job.status == "running" else job.attempts
+    attempts = attempts_without_this(job) if job.status == "running" else job.attempts
     update(
         session,
         Job.id == job.id,
         status="paused",
         pause_requested=False,
         attempts=attempts,
-        **NOBODY,
+        **NO_OWNER,
     )
-    tell_all(session, job.id, "paused", step=job.checkpoint_step or 0)
+    record_event(session, job.id, "paused", step=job.checkpoint_step or 0)
 
 
 def cancel(session: Session, where: sa.ColumnElement[bool], job_id: str) -> bool:
-    changed = update(session, where, status="cancelled", finished_at=now(), **NOBODY)
+    changed = update(session, where, status="cancelled", finished_at=now(), **NO_OWNER)
     if changed:
-        tell_all(session, job_id, "cancelled")
+        record_event(session, job_id, "cancelled")
     return bool(changed)
 
 
@@ -77,30 +81,34 @@ def fail(
         error_code=code,
         error_message=message,
         finished_at=now(),
-        **NOBODY,
+        **NO_OWNER,
     )
     if changed:
-        tell_all(session, job_id, "error", code=code, message=message)
+        record_event(session, job_id, "error", code=code, message=message)
     return bool(changed)
 
 
-def succeed(session: Session, job_id: str, fence: int, progress: dict[str, Any]) -> None:
+def succeed(session: Session, job_id: str, fence: int, progress: Progress) -> None:
+    """Mark the job as succeeded; the caller records the event. Raises LostLease."""
     changed = update(
         session,
-        mine(job_id, fence),
+        held_under(job_id, fence),
         status="succeeded",
-        progress=progress,
+        progress=progress.to_dict(),
         finished_at=now(),
-        **NOBODY,
+        **NO_OWNER,
     )
     if not changed:
         raise LostLease(job_id, fence)
 
 
-def tell_all(session: Session, job_id: str, event: EventType, **data: Any) -> None:
-    """After the change, in its transaction."""
-    tell(session, job_id, event, **data)
-    if event not in _HOOKS:
+def record_event(session: Session, job_id: str, event: EventType, **data: Any) -> None:
+    """Write an event and, if the job has a webhook for such events, put its message in the outbox.
+
+    Call it after the change, in the same transaction.
+    """
+    add_event(session, job_id, event, **data)
+    if event not in _WEBHOOK_EVENTS:
         return
     query = sa.select(Job).where(Job.id == job_id).execution_options(populate_existing=True)
     job = session.scalars(query).one()
@@ -110,13 +118,13 @@ def tell_all(session: Session, job_id: str, event: EventType, **data: Any) -> No
             job_id=job_id,
             url=job.webhook_url,
             secret=job.webhook_secret,
-            event=f"{job.kind}_job.{_HOOKS[event]}",
+            event=f"{job.kind}_job.{_WEBHOOK_EVENTS[event]}",
             payload=_summary(job),
         )
 
 
-def _summary(job: Job) -> dict[str, Any]:
-    """What a receiver of webhooks is told; the rest can be asked for."""
+def _summary(job: Job) -> JsonObject:
+    """Return what a webhook says of a job; its links lead to the rest."""
     times = {
         name: at.isoformat() if (at := getattr(job, name)) else None
         for name in ("created_at", "started_at", "finished_at")
@@ -137,30 +145,32 @@ def _summary(job: Job) -> dict[str, Any]:
     }
 
 
-def without_this(job: Job) -> int:
-    """The attempts, but for one that ended because somebody wanted it to."""
+def attempts_without_this(job: Job) -> int:
+    """Return the attempts without the current one, for one that was ended by a request."""
     return max(0, job.attempts - 1)
 
 
 # Rows ---------------------------------------------------------------------------------------------
 
 
-def free() -> sa.ColumnElement[bool]:
-    """Any worker may have it."""
+def claimable() -> sa.ColumnElement[bool]:
+    """Select the jobs that any worker may have: queued, or running under an expired lease."""
     lost = sa.and_(Job.status == "running", Job.lease_expires_at < now())
     return sa.or_(Job.status == "queued", lost)
 
 
-def locked(session: Session, where: sa.ColumnElement[bool]) -> Job | None:
-    """Nobody else changes it before this transaction ends."""
+def lock_job(session: Session, where: sa.ColumnElement[bool]) -> Job | None:
+    """Return the first such job, which no other transaction changes before this one ends."""
     return session.scalars(sa.select(Job).where(where).with_for_update()).first()
 
 
-def mine(job_id: str, fence: int) -> sa.ColumnElement[bool]:
+def held_under(job_id: str, fence: int) -> sa.ColumnElement[bool]:
+    """Select the job if it still runs under this fence."""
     return sa.and_(Job.id == job_id, Job.fence == fence, Job.status == "running")
 
 
 def update(session: Session, where: sa.ColumnElement[bool], **values: Any) -> int:
+    """Change the jobs, raise their version, and return how many there were."""
     statement = (
         sa.update(Job).where(where).values(updated_at=now(), version=Job.version + 1, **values)
     )
@@ -168,5 +178,6 @@ def update(session: Session, where: sa.ColumnElement[bool], **values: Any) -> in
 
 
 def count_rows(session: Session, statement: sa.Update) -> int:
+    """Execute an update and return how many rows it changed."""
     result = session.execute(statement.execution_options(synchronize_session=False))
     return int(result.rowcount)  # type: ignore[attr-defined]

@@ -1,9 +1,11 @@
-"""The checkpoints of one attempt at a training: written whole under a key of their own, then told
-to the record, whose pointer is what counts; last, those that are not to be kept are removed."""
+"""The checkpoints of one attempt at a training.
+
+Each is written whole under a key of its own, then entered into the record, whose pointer is what
+counts; last, checkpoints that are not kept any longer are removed.
+"""
 
 import shutil
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import structlog
 
@@ -13,11 +15,11 @@ from store.artifacts import ArtifactStore
 from store.database import Database
 from store.jobs import claims
 from store.jobs.checkpoints import Checkpoint, best_of, list_checkpoints
-from store.jobs.events import EventType
+from store.jobs.events import NewEvent
 from store.jobs.files import attempt_of, checkpoint_key, samples_key
 from store.jobs.kinds import JOB_KINDS
 from worker.training.log import TrainLog
-from worker.training.snapshot import Glance
+from worker.training.snapshot import Snapshot
 
 log = structlog.get_logger("trainer")
 
@@ -35,8 +37,11 @@ class Checkpoints:
         self._database, self._artifacts = database, artifacts
         self._job_id, self._fence, self._scratch, self._keep = job_id, fence, scratch, keep
 
-    def write(self, state: TrainState, lines: TrainLog, seen: Glance | None) -> None:
-        """`seen` is what a glance at this state showed. Raises LostLease."""
+    def write(self, state: TrainState, lines: TrainLog, snapshot: Snapshot | None) -> None:
+        """Write a checkpoint of this state, with the `snapshot` of it if one was taken.
+
+        Raises LostLease.
+        """
         key = checkpoint_key(self._job_id, self._fence, state.step)
         folder = self._scratch / f"checkpoint-{state.step}"
         save_checkpoint(state, folder)
@@ -48,11 +53,11 @@ class Checkpoints:
             key=key,
             num_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
             seconds=state.elapsed(),
-            score=seen.score if seen else None,
+            score=snapshot.score if snapshot else None,
         )
         shutil.rmtree(folder)
-        if seen:
-            self._artifacts.put_bytes(samples_key(self._job_id, state.step), seen.grid)
+        if snapshot:
+            self._artifacts.put_bytes(samples_key(self._job_id, state.step), snapshot.grid)
         claims.record_checkpoint(
             self._database,
             self._job_id,
@@ -61,13 +66,13 @@ class Checkpoints:
             state.step,
             checkpoint=checkpoint,
             keep=self._keep,
-            events=_events(self._job_id, state.step, seen),
+            events=_events(self._job_id, state.step, snapshot),
         )
-        self._sweep()
+        self._prune()
         log.info("checkpoint", step=state.step)
 
     def load(self, key: str, device: str) -> tuple[TrainState, Path]:
-        """The state, and the folder with whatever else was kept with it."""
+        """Return the state, and the folder with the rest of the checkpoint."""
         folder = self._scratch / PurePosixPath(key).name
         self._artifacts.download_folder(key, folder)
         return load_checkpoint(folder, device), folder
@@ -75,9 +80,9 @@ class Checkpoints:
     def best(self) -> Checkpoint | None:
         return best_of(list_checkpoints(self._database, self._job_id))
 
-    def _sweep(self) -> None:
-        """Also away with what attempts left that were lost between two writes; those that came
-        after this one are none of our business."""
+    def _prune(self) -> None:
+        """Remove the checkpoints that are not kept, also leftovers of earlier attempts that were
+        lost between two writes; ignore later attempts."""
         kept = {checkpoint.key for checkpoint in list_checkpoints(self._database, self._job_id)}
         folders = {
             str(PurePosixPath(key).parent)
@@ -89,16 +94,11 @@ class Checkpoints:
             self._artifacts.delete_prefix(folder)
 
 
-def _events(job_id: str, step: int, seen: Glance | None) -> list[tuple[EventType, dict[str, Any]]]:
-    told: list[tuple[EventType, dict[str, Any]]] = []
-    if seen:
-        told.append(
-            (
-                "preview",
-                {"step": step, "href": f"{JOB_KINDS['train'].address(job_id)}/samples/{step}"},
-            )
-        )
-        if seen.score is not None:
-            told.append(("evaluation", {"step": step, "score": seen.score}))
-    told.append(("checkpoint", {"step": step}))
-    return told
+def _events(job_id: str, step: int, snapshot: Snapshot | None) -> list[NewEvent]:
+    events = []
+    if snapshot:
+        href = f"{JOB_KINDS['train'].address(job_id)}/samples/{step}"
+        events.append(NewEvent("preview", {"step": step, "href": href}))
+        if snapshot.score is not None:
+            events.append(NewEvent("evaluation", {"step": step, "score": snapshot.score}))
+    return [*events, NewEvent("checkpoint", {"step": step})]

@@ -13,6 +13,7 @@ from models.training.defaults import DatasetFacts
 from store.database import Database
 from store.jobs import claims, requests
 from store.jobs.kinds import JOB_KINDS, KINDS, Kind
+from store.jobs.progress import Progress
 from store.jobs.record import Job, Webhook
 from store.models import delete_model
 from store.webhooks import deliveries_of, new_secret
@@ -116,9 +117,9 @@ def test_what_a_webhook_links_to_answers(kind, client, records) -> None:
     fence = claims.claim(records, job.id, "one", 60)
     assert fence is not None
     if JOB_KINDS[kind].makes_model:
-        claims.succeed_with_model(records, job.id, fence, a_model("faces"), {})
+        claims.succeed_with_model(records, job.id, fence, a_model("faces"), Progress())
     else:
-        claims.succeed(records, job.id, fence, {})
+        claims.succeed(records, job.id, fence, Progress())
 
     (delivery,) = deliveries_of(records, job.id)
     assert delivery.event == f"{kind}_job.completed"

@@ -8,7 +8,8 @@ from store.database import Database
 from store.errors import LostLease, ModelConflict
 from store.jobs import claims, requests
 from store.jobs.checkpoints import Checkpoint, best_of, list_checkpoints
-from store.jobs.events import LAST_EVENTS, JobEvent, events_after
+from store.jobs.events import LAST_EVENTS, JobEvent, NewEvent, events_after
+from store.jobs.progress import Progress, TrainProgress
 from store.jobs.record import Webhook
 from store.models import create_model
 from store.webhooks import deliveries_of, new_secret
@@ -41,9 +42,12 @@ def test_a_life_without_trouble_is_told_in_order(database):
         "kept/10",
         10,
         checkpoint=a_checkpoint(job.id, 10, 0.5),
-        events=[("evaluation", {"step": 10, "score": 0.5}), ("checkpoint", {"step": 10})],
+        events=[
+            NewEvent("evaluation", {"step": 10, "score": 0.5}),
+            NewEvent("checkpoint", {"step": 10}),
+        ],
     )
-    claims.succeed_with_model(database, job.id, fence, a_model(), {"step": 10})
+    claims.succeed_with_model(database, job.id, fence, a_model(), TrainProgress(step=10))
     events = told(database, job.id)
     assert [event.number for event in events] == [1, 2, 3, 4, 5]
     assert [event.type for event in events] == [
@@ -102,11 +106,11 @@ def test_what_did_not_happen_is_not_told(database):
     before = types(database, job.id)
     with pytest.raises(LostLease):
         claims.record_checkpoint(
-            database, job.id, stale, "kept/9", 9, events=[("checkpoint", {"step": 9})]
+            database, job.id, stale, "kept/9", 9, events=[NewEvent("checkpoint", {"step": 9})]
         )
     create_model(database, a_model())
     with pytest.raises(ModelConflict):
-        claims.succeed_with_model(database, job.id, fence, a_model(), {})
+        claims.succeed_with_model(database, job.id, fence, a_model(), Progress())
     assert types(database, job.id) == before
 
 
@@ -130,7 +134,7 @@ def test_whoever_tells_at_once_gives_no_number_twice(database):
     def keep() -> None:
         for step in range(1, 21):
             key = f"kept/{step}"
-            told = [("checkpoint", {"step": step})]
+            told = [NewEvent("checkpoint", {"step": step})]
             claims.record_checkpoint(database, job.id, fence, key, step, events=told)
 
     trainers = [threading.Thread(target=keep) for _ in range(3)]
@@ -186,7 +190,7 @@ def test_a_webhook_is_due_with_each_change_that_its_owner_waits_for(database):
     requests.request_pause(database, job.id, "train")
     requests.resume(database, job.id, "train")
     fence = claims.claim(database, job.id, "one", 60)
-    claims.succeed_with_model(database, job.id, fence, a_model(), {"step": 10})
+    claims.succeed_with_model(database, job.id, fence, a_model(), TrainProgress(step=10))
     paused, completed = deliveries_of(database, job.id)
     assert (paused.event, completed.event) == ("train_job.paused", "train_job.completed")
     assert (completed.url, completed.secret) == ("https://example.org/hook", secret)
@@ -204,7 +208,7 @@ def test_a_change_that_is_rolled_back_is_told_to_nobody(database):
     fence = claims.claim(database, job.id, "one", 60)
     create_model(database, a_model())
     with pytest.raises(ModelConflict):
-        claims.succeed_with_model(database, job.id, fence, a_model(), {})
+        claims.succeed_with_model(database, job.id, fence, a_model(), Progress())
     assert deliveries_of(database, job.id) == []
     claims.finish(database, job.id, fence, "failed", "model_exists", "there is one")
     (failed,) = deliveries_of(database, job.id)

@@ -20,7 +20,9 @@ from store.errors import (
     ModelNotFound,
 )
 from store.jobs import claims, requests
+from store.jobs.configs import EvaluateConfig
 from store.jobs.events import events_after
+from store.jobs.progress import EvaluationProgress, Progress, TrainProgress
 from store.jobs.record import Job
 from store.models import create_model, get_model
 from tests.store.records import a_job, a_model
@@ -30,6 +32,7 @@ EXPIRED = -1.0  # seconds: a lease that ended before it began
 
 CLAIM_ALL = """
 import sys
+from store.jobs.configs import EvaluateConfig
 from store.jobs import claims
 from store.database import Database
 
@@ -45,7 +48,7 @@ for job_id in sys.argv[3:]:
 WRITES = {
     "renew": lambda database, job_id, fence: claims.renew(database, job_id, fence, 60),
     "progress": lambda database, job_id, fence: claims.record_progress(
-        database, job_id, fence, {"step": 999}
+        database, job_id, fence, TrainProgress(step=999)
     ),
     "checkpoint": lambda database, job_id, fence: claims.record_checkpoint(
         database, job_id, fence, "checkpoints/stale", 999
@@ -54,10 +57,10 @@ WRITES = {
         database, job_id, fence, "failed", "stale", "stale"
     ),
     "succeed": lambda database, job_id, fence: claims.succeed_with_model(
-        database, job_id, fence, a_model("faces"), {"step": 999}
+        database, job_id, fence, a_model("faces"), TrainProgress(step=999)
     ),
     "succeed with scores": lambda database, job_id, fence: claims.succeed_with_scores(
-        database, job_id, fence, {"step": 999}, {}
+        database, job_id, fence, EvaluationProgress()
     ),
     "give back": lambda database, job_id, fence: claims.give_back(database, job_id, fence),
 }
@@ -320,16 +323,17 @@ def test_a_job_given_back_is_queued_and_blamed_only_for_a_crash(database, blamel
 def test_every_recorded_progress_is_a_new_version(database):
     job, fence = a_claimed_job(database)
     version = requests.get_job(database, job.id).version
-    claims.record_progress(database, job.id, fence, {"step": 5})
+    claims.record_progress(database, job.id, fence, TrainProgress(step=5))
     job = requests.get_job(database, job.id)
-    assert (job.progress, job.version) == ({"step": 5}, version + 1)
+    assert (job.progress, job.version) == (TrainProgress(step=5).to_dict(), version + 1)
 
 
 def test_a_job_succeeds_together_with_its_model(database):
     job, fence = a_claimed_job(database)
-    claims.succeed_with_model(database, job.id, fence, a_model("faces"), {"step": 10})
+    progress = TrainProgress(step=10)
+    claims.succeed_with_model(database, job.id, fence, a_model("faces"), progress)
     job = requests.get_job(database, job.id)
-    assert (job.status, job.progress, job.owner) == ("succeeded", {"step": 10}, None)
+    assert (job.status, job.progress, job.owner) == ("succeeded", progress.to_dict(), None)
     assert job.done
     assert get_model(database, "faces").name == "faces"
 
@@ -338,7 +342,7 @@ def test_a_job_whose_model_cannot_be_stored_has_not_succeeded(database):
     job, fence = a_claimed_job(database)
     create_model(database, a_model("faces"))  # uploaded in the meantime
     with pytest.raises(ModelConflict, match="'faces' already"):
-        claims.succeed_with_model(database, job.id, fence, a_model("faces"), {})
+        claims.succeed_with_model(database, job.id, fence, a_model("faces"), Progress())
     assert requests.get_job(database, job.id).status == "running"
 
 
@@ -347,12 +351,13 @@ def test_an_evaluation_succeeds_together_with_the_scores_of_the_weights_it_saw(
     database, digest, is_told
 ):
     create_model(database, a_model("faces"))
+    config = EvaluateConfig({}, prefix="models/faces", digest=digest).to_dict()
     job = requests.create_job(
-        database, "evaluate", model_name="faces", dataset="photos", config={"digest": digest}
+        database, "evaluate", model_name="faces", dataset="photos", config=config
     )
     fence = claims.claim(database, job.id, "one", 60)
     assert fence is not None
-    claims.succeed_with_scores(database, job.id, fence, {"progress": 1.0}, {"frechet": 0.5})
+    claims.succeed_with_scores(database, job.id, fence, EvaluationProgress(result={"frechet": 0.5}))
     assert requests.get_job(database, job.id).status == "succeeded"
     scores = {"frechet": 0.5, "evaluation": job.id}
     assert get_model(database, "faces").details == ({"scores": scores} if is_told else {})

@@ -1,0 +1,81 @@
+"""The configs of jobs that read a model, as their records have them.
+
+The API writes them and the job's process reads them. What is a config of the core there stays JSON
+here, since `store` does not know `models`. (The config of a training is a TrainConfig of
+models.training.config; what it begins with and keeps is in store.jobs.options.)
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from store.database import JsonObject
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The images that a training kept aside: `most` of its dataset, chosen by its `seed`."""
+
+    seed: int
+    most: int
+
+    @classmethod
+    def of_training(cls, config: Mapping[str, Any]) -> "HeldOut":
+        """Read it from the config of a train job."""
+        return cls(seed=config["seed"], most=config["held_out"])
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """The config of a job that evaluates a model.
+
+    `prefix` and `digest` say where the model's artifacts are and which weights they hold.
+    `evaluation` is an EvaluationConfig of models.evaluation. `held_out` says which images of the
+    dataset the model has not seen, None where that is not known.
+    """
+
+    evaluation: JsonObject
+    prefix: str
+    digest: str
+    held_out: HeldOut | None = None
+
+    def to_dict(self) -> JsonObject:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "EvaluateConfig":
+        held_out = values.get("held_out")
+        return cls(
+            evaluation=values["evaluation"],
+            prefix=values["prefix"],
+            digest=values["digest"],
+            held_out=HeldOut(**held_out) if held_out else None,
+        )
+
+
+@dataclass(frozen=True)
+class SampleJobConfig:
+    """The config of a job that makes images from a model.
+
+    `prefix` and `digest` say where the model's artifacts are and which weights they hold. `request`
+    is a SampleRequest of models.sampling.plan. `used` is told to callers, who can make the same
+    images again with it.
+    """
+
+    request: JsonObject
+    prefix: str
+    digest: str
+    deterministic: bool = False
+    precision: str = "float32"  # of the network, a Precision of the core
+    used: JsonObject = field(default_factory=dict)
+
+    @property
+    def num_images(self) -> int:
+        return int(self.request["num_images"])
+
+    def to_dict(self) -> JsonObject:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "SampleJobConfig":
+        return cls(**values)
