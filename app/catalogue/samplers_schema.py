@@ -1,9 +1,10 @@
-"""What /samplers gives."""
+"""The answer of GET /samplers."""
 
 from pydantic import BaseModel, Field
 
 from models.diffusion.schedule import ScheduleName
-from models.sampling.samplers import SamplerName, Spacing
+from models.sampling.grid import SpacingName
+from models.sampling.samplers import SamplerName
 
 
 class SamplerSummary(BaseModel):
@@ -19,7 +20,7 @@ class SamplerSummary(BaseModel):
 class SpacingSummary(BaseModel):
     """Which noise levels the steps visit."""
 
-    name: Spacing
+    name: SpacingName
     description: str
     schedules: list[ScheduleName] = Field(description="of models that it fits")
     default_of: list[ScheduleName]

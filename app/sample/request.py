@@ -24,7 +24,14 @@ from models.sampling.plan import (
     check_labels,
     make_plan,
 )
-from models.sampling.samplers import SamplerName, default_spacing
+from models.sampling.samplers import (
+    DEFAULT_SAMPLER,
+    DISTILLED_SAMPLER,
+    INVERTIBLE,
+    SAMPLERS,
+    SamplerName,
+    default_spacing,
+)
 from store.models import ModelRecord
 
 DEFAULT_STRENGTH = 0.5
@@ -48,7 +55,7 @@ def resolve(
     _at_most("num_images", body.num_images, max_images)
     details = record.details
     consistency = bool(details.get("consistency"))
-    sampler = body.sampler or ("ddim" if body.invert and not consistency else None)
+    sampler = body.sampler or (INVERTIBLE[0] if body.invert and not consistency else None)
     sampler, steps = walk(sampler, body.num_inference_steps, consistency)
     if body.invert and consistency:
         raise InvalidInput.pointer("/invert", "a distilled model cannot be inverted")
@@ -87,18 +94,18 @@ def walk(
     """Sampler and steps: those that were asked for, or what suits the model. A distilled one knows
     one sampler, which no other model does."""
     if not consistency:
-        if sampler == "consistency":
+        if sampler is not None and SAMPLERS[sampler].for_distilled:
             raise InvalidInput.pointer(
-                "/sampler", "sampler 'consistency' is for distilled models; this one is not"
+                "/sampler", f"sampler {sampler!r} is for distilled models; this one is not"
             )
-        return sampler or "dpmpp_2m", steps or DEFAULT_STEPS
-    if sampler not in (None, "consistency"):
+        return sampler or DEFAULT_SAMPLER, steps or DEFAULT_STEPS
+    if sampler not in (None, DISTILLED_SAMPLER):
         raise InvalidInput.pointer(
-            "/sampler", f"sampler is {sampler!r}; a distilled model takes 'consistency'"
+            "/sampler", f"sampler is {sampler!r}; a distilled model takes {DISTILLED_SAMPLER!r}"
         )
     steps = steps or DEFAULT_CONSISTENCY_STEPS
     _at_most("num_inference_steps", steps, MAX_CONSISTENCY_STEPS)
-    return "consistency", steps
+    return DISTILLED_SAMPLER, steps
 
 
 def _request(

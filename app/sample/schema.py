@@ -1,5 +1,6 @@
 """What POST /sample takes and gives."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -8,14 +9,29 @@ from app.http.names import Name
 from app.http.refusal import refused_with
 from models.diffusion.noise import MAX_SEED
 from models.nets.precision import Precision
+from models.sampling.grid import SPACINGS, SpacingName, spacings_of
 from models.sampling.plan import DEFAULT_CONSISTENCY_STEPS, DEFAULT_STEPS, MAX_CONSISTENCY_STEPS
-from models.sampling.samplers import ABOUT_SPACINGS, SamplerName, Spacing, spacings_of
+from models.sampling.samplers import (
+    DEFAULT_SAMPLER,
+    DISTILLED_SAMPLER,
+    INVERTIBLE,
+    SAMPLERS,
+    Sampler,
+    SamplerName,
+    about_spacing,
+    quoted,
+)
 
 Time = Annotated[float, Field(allow_inf_nan=False)]
 Base64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
 
 
-_ABOUT_SPACINGS = "; ".join(f"`{name}`: {about}" for name, about in ABOUT_SPACINGS.items())
+def _those(marked: Callable[[Sampler], bool]) -> str:
+    return quoted((name for name, entry in SAMPLERS.items() if marked(entry)), "and", "`")
+
+
+_ABOUT_SAMPLERS = " ".join(f"`{name}`: {entry.good_for}" for name, entry in SAMPLERS.items())
+_ABOUT_SPACINGS = "; ".join(f"`{name}`: {about_spacing(name)}" for name in SPACINGS)
 _EDM_SPACINGS = ", ".join(f"`{name}`" for name in spacings_of("edm"))
 
 
@@ -43,11 +59,12 @@ class SampleBody(BaseModel):
     )
     sampler: SamplerName | None = Field(
         default=None,
-        description="how x_t becomes an image. `dpmpp_2m` where left out (`ddim` with invert): "
-        "made for few steps, as are `unipc`, `deis` and `dpmpp_3m`; `heun` asks the net "
-        "twice a step; `ddim` and `euler` are simple and can be inverted; `ddpm`, "
-        "`euler_ancestral` and `dpmpp_2m_sde` add fresh noise, `ddpm` wants hundreds of steps. A "
-        "distilled model takes `consistency` and nothing else.",
+        description=f"how x_t becomes an image. `{DEFAULT_SAMPLER}` where left out "
+        f"(`{INVERTIBLE[0]}` with invert). {_ABOUT_SAMPLERS} "
+        f"{_those(lambda entry: entry.evaluations == 2)} calls the net twice a step; "
+        f"{_those(lambda entry: entry.invertible)} can be inverted; "
+        f"{_those(lambda entry: entry.is_stochastic)} add fresh noise. "
+        f"A distilled model takes `{DISTILLED_SAMPLER}` and nothing else.",
     )
     num_inference_steps: int | None = Field(
         default=None,
@@ -56,7 +73,7 @@ class SampleBody(BaseModel):
         "model's num_train_timesteps, and what the service allows. Of a distilled model "
         f"1..{MAX_CONSISTENCY_STEPS}, and {DEFAULT_CONSISTENCY_STEPS} where left out",
     )
-    spacing: Spacing | None = Field(
+    spacing: SpacingName | None = Field(
         default=None,
         description=f"which noise levels the steps visit; {_ABOUT_SPACINGS}. Models of the "
         f"schedule `edm` take only {_EDM_SPACINGS}; the first of these is their default, "
@@ -89,7 +106,8 @@ class SampleBody(BaseModel):
         ge=0,
         le=1,
         allow_inf_nan=False,
-        description="of sampler `ddim`: the share of fresh noise, 0 is none, 1 as in ddpm",
+        description=f"of sampler {_those(lambda entry: entry.takes_eta)}: the share of fresh "
+        "noise, 0 is none, 1 as in ddpm",
     )
     init_image: Base64 | None = Field(
         default=None, description="an image file to start from; it is cut and scaled to the model's"
@@ -107,7 +125,8 @@ class SampleBody(BaseModel):
     )
     invert: bool = Field(
         default=False,
-        description="find the noise that gives init_image, and sample from there (ddim, euler): "
+        description="find the noise that gives init_image, and sample from there "
+        f"({', '.join(INVERTIBLE)}): "
         "without a class the image again, with one a variation of it",
     )
     seed_to: int | None = Field(
@@ -150,7 +169,7 @@ class SampleUsed(BaseModel):
     seed: int
     sampler: SamplerName
     num_inference_steps: int
-    spacing: Spacing
+    spacing: SpacingName
     class_label: list[int] | None
     guidance_scale: float
     guidance_interval: tuple[float, float] | None

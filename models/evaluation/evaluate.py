@@ -32,7 +32,7 @@ from models.images.dataset import Dataset
 from models.images.files import image_grid
 from models.sampling.generate import BATCH_SIZE, Prepared, Stopped, sample
 from models.sampling.plan import SampleRequest
-from models.sampling.samplers import SAMPLER_NAMES, SamplerName
+from models.sampling.samplers import DEFAULT_SAMPLER, SAMPLER_NAMES, SamplerName
 
 MIN_IMAGES, MAX_IMAGES = 8, 50_000
 NEIGHBOURS = 3
@@ -50,7 +50,7 @@ class EvaluationConfig:
     leaves the bits out."""
 
     num_images: int = 1000
-    sampler: SamplerName = "dpmpp_2m"
+    sampler: SamplerName = DEFAULT_SAMPLER
     num_inference_steps: int = 20
     guidance_scale: float = 1.0
     seed: int = 0

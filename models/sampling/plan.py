@@ -21,17 +21,17 @@ from models.arrays import UInt8
 from models.diffusion.prediction import Prediction
 from models.diffusion.schedule import NoiseSchedule
 from models.fields import Invalid
+from models.sampling.grid import SpacingName, first_level, grid_from, timestep_grid
+from models.sampling.rows import SamplerTable
 from models.sampling.samplers import (
+    DEFAULT_SAMPLER,
+    INVERTIBLE,
     SAMPLERS,
     SamplerName,
-    SamplerTable,
-    Spacing,
     default_spacing,
-    first_level,
-    grid_from,
     inversion_table,
+    quoted,
     sampler_table,
-    timestep_grid,
 )
 
 # Columns of Plan.coefficients, for a row's network call and its update.
@@ -46,8 +46,6 @@ COLUMNS = 14
 
 DEFAULT_STEPS = 20
 DEFAULT_CONSISTENCY_STEPS, MAX_CONSISTENCY_STEPS = 2, 8
-
-INVERTIBLE: tuple[SamplerName, ...] = ("ddim", "euler")  # with eta 0
 
 
 @dataclass(frozen=True)
@@ -71,9 +69,9 @@ class SampleRequest:
 
     seed: int
     num_images: int = 1
-    sampler: SamplerName = "dpmpp_2m"
+    sampler: SamplerName = DEFAULT_SAMPLER
     num_inference_steps: int = DEFAULT_STEPS
-    spacing: Spacing | None = None
+    spacing: SpacingName | None = None
     eta: float = 0.0
     labels: tuple[int, ...] | None = None
     guidance_scale: float = 1.0
@@ -228,8 +226,8 @@ def _check_inversion(request: SampleRequest) -> None:
         raise Invalid.because("mask does not go with invert", field="mask")
     if request.sampler not in INVERTIBLE or request.eta:
         raise Invalid.because(
-            f"sampler is {request.sampler!r}, eta {request.eta:g}; invert goes with 'ddim' or "
-            "'euler' and eta 0, which walk the same path back",
+            f"sampler is {request.sampler!r}, eta {request.eta:g}; invert goes with "
+            f"{quoted(INVERTIBLE, 'or')} and eta 0, which walk the same path back",
             field="sampler",
         )
 

@@ -14,7 +14,7 @@ from models.images.dataset import Dataset
 from models.images.files import encode_image, image_grid
 from models.sampling.generate import sample_images
 from models.sampling.plan import DEFAULT_CONSISTENCY_STEPS, DEFAULT_STEPS, SampleRequest
-from models.sampling.samplers import SamplerName
+from models.sampling.samplers import DISTILLED_SAMPLER, SamplerName
 from models.training.batches import Split
 from models.training.config import TrainConfig
 from models.training.state import TrainState
@@ -63,7 +63,7 @@ def _levels(state: TrainState, dataset: Dataset) -> list[LevelError]:
 def _sampler(config: TrainConfig) -> tuple[SamplerName, int]:
     """Return the sampler and the number of steps with which the model will be sampled."""
     if config.objective == "consistency":
-        return "consistency", DEFAULT_CONSISTENCY_STEPS
+        return DISTILLED_SAMPLER, DEFAULT_CONSISTENCY_STEPS
     return SampleRequest.sampler, min(DEFAULT_STEPS, config.schedule.num_train_timesteps)
 
 

@@ -1,6 +1,7 @@
 """GET /samplers."""
 
-from models.sampling.samplers import SAMPLER_NAMES, SPACINGS
+from models.sampling.grid import SPACINGS
+from models.sampling.samplers import SAMPLER_NAMES
 
 
 def test_every_sampler_and_spacing_is_listed_with_what_it_is_for(client):

@@ -9,10 +9,10 @@ import torch
 
 from models.diffusion.schedule import SCHEDULE_NAMES, NoiseSchedule, ScheduleConfig
 from models.fields import Invalid
+from models.sampling.grid import Grid, first_level, grid_from, spacings_of, timestep_grid
+from models.sampling.rows import SamplerTable
 from models.sampling.samplers import (
     SAMPLER_NAMES,
-    Grid,
-    SamplerTable,
     ddim,
     ddpm,
     default_spacing,
@@ -20,13 +20,9 @@ from models.sampling.samplers import (
     dpmpp_2m,
     dpmpp_2m_sde,
     dpmpp_3m,
-    first_level,
-    grid_from,
     heun,
     inversion_table,
     sampler_table,
-    spacings_of,
-    timestep_grid,
     unipc,
 )
 
