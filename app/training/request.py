@@ -14,10 +14,10 @@ from typing import Any
 
 from app.http.errors import InvalidInput, reported_at, reported_in
 from app.services import Services
-from app.training.request_schema import TrainRequest
+from app.training.request_schema import Hyperparameters, TrainRequest
 from models.diffusion.model import ModelConfig
 from models.pipeline.folder import read_config
-from models.training.config import TrainConfig, resolve_config
+from models.training.config import CHANGEABLE, TrainConfig, resolve_config
 from models.training.defaults import DEVICES, DatasetFacts, Device
 from store.datasets import DatasetRecord, get_dataset
 from store.errors import ArtifactNotFound, CheckpointGone, DatasetConflict
@@ -30,20 +30,7 @@ from store.models import get_model
 from store.nodes import devices
 from store.webhooks import check_secret, check_url, new_secret
 
-# What says nothing about the weights, or is said elsewhere.
-_ASIDE = {
-    "dataset",
-    "model_name",
-    "resume_from",
-    "fine_tune",
-    "distill",
-    "keep",
-    "keep_checkpoints",
-    "priority",
-    "webhook_url",
-    "webhook_secret",
-}
-_MAY_CHANGE = {"steps", "minutes", "learning_rate", "checkpoint_every"}  # where a run goes on
+HYPERPARAMETERS = set(Hyperparameters.model_fields)
 
 
 @dataclass(frozen=True)
@@ -62,7 +49,7 @@ def plan_training(services: Services, body: TrainRequest) -> Training:
         return _continued(services, body)
     dataset = get_dataset(services.database, _dataset_name(services, body))
     options = TrainOptions(body.keep, body.keep_checkpoints, dataset_digest=dataset.digest)
-    given = _given(body)
+    given = body.model_dump(exclude_none=True, include=HYPERPARAMETERS)
     facts = _facts(dataset)
     given["device"] = _device(services)
     if name := body.fine_tune or body.distill:
@@ -130,16 +117,6 @@ def copy_checkpoint(services: Services, checkpoint: Checkpoint) -> Checkpoint:
         seconds=checkpoint.seconds,
         score=checkpoint.score,
     )
-
-
-def _given(body: TrainRequest) -> dict[str, Any]:
-    given = body.model_dump(exclude_none=True, exclude=_ASIDE)
-    if "net" in given:
-        given["net"] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in given["net"].items()
-        }
-    return given
 
 
 def _device(services: Services) -> Device:
@@ -240,35 +217,32 @@ def _checkpoint(services: Services, job: Job, step: int | None) -> Checkpoint:
 
 def _with_more_budget(earlier: Job, checkpoint: Checkpoint, body: TrainRequest) -> TrainConfig:
     given = body.model_dump(
-        mode="json", exclude_unset=True, exclude_none=True, exclude=_ASIDE | _MAY_CHANGE
+        mode="json", exclude_unset=True, exclude_none=True, include=HYPERPARAMETERS - CHANGEABLE
     )
     known = {**earlier.config, "class_conditional": bool(earlier.config["class_names"])}
     _must_equal(given, known, "the run that goes on has")
-    _check_budget(body, checkpoint)
-    changes = {
-        name: value
-        for name in ("learning_rate", "checkpoint_every")
-        if (value := getattr(body, name)) is not None
-    }
+    changes = body.model_dump(exclude_none=True, include=CHANGEABLE)
+    steps, minutes = (changes.pop(name, None) for name in ("steps", "minutes"))
+    _check_budget(steps, minutes, checkpoint)
     with reported_in(TrainRequest):
         config = TrainConfig.from_dict(earlier.config)
-        return replace(config, steps=body.steps, minutes=body.minutes, **changes)
+        return replace(config, steps=steps, minutes=minutes, **changes)
 
 
-def _check_budget(body: TrainRequest, checkpoint: Checkpoint) -> None:
-    if body.steps is None and body.minutes is None:
+def _check_budget(steps: int | None, minutes: float | None, checkpoint: Checkpoint) -> None:
+    if steps is None and minutes is None:
         raise InvalidInput.pointer(
             "/steps", "steps and minutes are both missing; with resume_from give the new total"
         )
-    if body.steps is not None and body.steps <= checkpoint.step:
+    if steps is not None and steps <= checkpoint.step:
         raise InvalidInput.pointer(
             "/steps",
-            f"steps is {body.steps}; it must exceed the {checkpoint.step} that are done",
+            f"steps is {steps}; it must exceed the {checkpoint.step} that are done",
         )
-    if body.minutes is not None and 60.0 * body.minutes <= checkpoint.seconds:
+    if minutes is not None and 60.0 * minutes <= checkpoint.seconds:
         raise InvalidInput.pointer(
             "/minutes",
-            f"minutes is {body.minutes:g}; it must exceed the {checkpoint.seconds / 60:.2f} "
+            f"minutes is {minutes:g}; it must exceed the {checkpoint.seconds / 60:.2f} "
             "that are used",
         )
 

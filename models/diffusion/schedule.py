@@ -10,47 +10,58 @@ Knows nothing of networks or images; all arithmetic is numpy's.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
+from annotated_types import Interval
+from typing_extensions import Doc
 
 from models.arrays import Float64, Int64
-from models.fields import Invalid, check_number, check_whole
+from models.fields import Invalid, Label, check_fields
 
 ScheduleName = Literal["linear", "scaled_linear", "cosine", "sigmoid", "edm", "flow"]
 SCHEDULE_NAMES: tuple[ScheduleName, ...] = get_args(ScheduleName)
 
 MAX_BETA = 0.999  # the cosine schedule's last steps would otherwise destroy all signal at once
 MAX_TRAIN_TIMESTEPS = 10_000
-# Numbers whose squares and products float64 still tells from 0, 1 and infinity.
-BETA_RANGE = (1e-8, 0.9999)
-SIGMA_RANGE = (1e-6, 1e6)
-RHO_RANGE = (0.5, 100.0)
+# The ranges within which float64 still tells values from 0, 1 and infinity, squared and multiplied.
+BETA = Interval(ge=1e-8, le=0.9999)
+SIGMA = Interval(ge=1e-6, le=1e6)
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """The part of a schedule that a model must store. `beta_*` belong to the linear schedules,
+    """A schedule's name and numbers, as a model keeps them. `beta_*` belong to the linear ones,
     `sigma_*` and `rho` to `edm`."""
 
-    name: ScheduleName = "linear"
-    num_train_timesteps: int = 1000
-    beta_start: float = 1e-4
-    beta_end: float = 0.02
-    rescale_zero_terminal_snr: bool = False
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
-    rho: float = 7.0
+    name: Annotated[
+        ScheduleName,
+        Doc("where left out the preset's: `linear` of ddpm, `edm` of edm"),
+        Label("Schedule"),
+    ] = "linear"
+    num_train_timesteps: Annotated[
+        int,
+        Interval(ge=1, le=MAX_TRAIN_TIMESTEPS),
+        Doc(f"1..{MAX_TRAIN_TIMESTEPS}; 1000 where left out"),
+        Label("Time steps"),
+    ] = 1000
+    beta_start: Annotated[float, BETA, Doc("1e-4 where left out"), Label("First beta")] = 1e-4
+    beta_end: Annotated[float, BETA, Doc("0.02 where left out"), Label("Last beta")] = 0.02
+    rescale_zero_terminal_snr: Annotated[
+        bool,
+        Doc("no signal is left at the last step; goes with prediction_type `v` or `x0`"),
+        Label("No signal at the last step"),
+    ] = False
+    sigma_min: Annotated[float, SIGMA, Doc("0.002 where left out"), Label("Smallest sigma")] = 0.002
+    sigma_max: Annotated[float, SIGMA, Doc("80 where left out"), Label("Largest sigma")] = 80.0
+    rho: Annotated[
+        float, Interval(ge=0.5, le=100.0), Doc("7 where left out"), Label("Rho, which spaces sigma")
+    ] = 7.0
 
     def __post_init__(self) -> None:
-        if self.name not in SCHEDULE_NAMES:
+        if self.name not in SCHEDULE_NAMES:  # files and callers know the field as "schedule"
             raise Invalid("schedule", self.name, f"it must be one of {SCHEDULE_NAMES}")
-        check_whole("num_train_timesteps", self.num_train_timesteps, 1, MAX_TRAIN_TIMESTEPS)
-        check_number("beta_start", self.beta_start, *BETA_RANGE)
-        check_number("beta_end", self.beta_end, *BETA_RANGE)
-        check_number("sigma_min", self.sigma_min, *SIGMA_RANGE)
-        check_number("sigma_max", self.sigma_max, *SIGMA_RANGE)
-        check_number("rho", self.rho, *RHO_RANGE)
+        check_fields(self)
         if self.beta_start > self.beta_end:
             rule = f"it must not exceed beta_end, {self.beta_end}"
             raise Invalid("beta_start", self.beta_start, rule)

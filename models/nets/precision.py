@@ -1,6 +1,5 @@
-"""What the network computes in; its weights are kept in float32."""
+"""The number format that the network computes in; its weights are kept in float32."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 Precision = Literal["float32", "bfloat16"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)

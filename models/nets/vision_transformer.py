@@ -12,15 +12,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Interval
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import gelu, interpolate, scaled_dot_product_attention, silu
 
-from models.fields import Invalid, check_number, check_whole
+from models.fields import Invalid, check_fields, check_whole
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MODEL_TYPES = ("dinov2", "dinov2_with_registers")
@@ -41,29 +42,20 @@ class VisionTransformerConfig:
     """Named as in the config.json. `image_size` is that of the training, whose positions the
     weights hold."""
 
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    mlp_ratio: float = 4
-    image_size: int = 224
-    patch_size: int = 14
-    layer_norm_eps: float = 1e-6
+    hidden_size: Annotated[int, Interval(ge=1, le=8192)] = 768
+    num_hidden_layers: Annotated[int, Interval(ge=1, le=128)] = 12
+    num_attention_heads: Annotated[int, Interval(ge=1, le=128)] = 12
+    mlp_ratio: Annotated[float, Interval(ge=0.125, le=16)] = 4
+    image_size: Annotated[int, Interval(ge=1, le=4096)] = 224
+    patch_size: Annotated[int, Interval(ge=1, le=INPUT_SIZE)] = 14
+    layer_norm_eps: Annotated[float, Interval(ge=0.0, le=1.0)] = 1e-6
     qkv_bias: bool = True
     use_swiglu_ffn: bool = False
-    num_register_tokens: int = 0
+    num_register_tokens: Annotated[int, Interval(ge=0, le=64)] = 0
 
     def __post_init__(self) -> None:
-        check_whole("hidden_size", self.hidden_size, 1, 8192)
-        check_whole("num_hidden_layers", self.num_hidden_layers, 1, 128)
-        check_whole("num_attention_heads", self.num_attention_heads, 1, 128)
-        check_number("mlp_ratio", self.mlp_ratio, 0.125, 16)
-        check_whole("patch_size", self.patch_size, 1, INPUT_SIZE)
+        check_fields(self)
         check_whole("image_size", self.image_size, self.patch_size, 4096)
-        check_number("layer_norm_eps", self.layer_norm_eps, 0.0, 1.0)
-        check_whole("num_register_tokens", self.num_register_tokens, 0, 64)
-        for field in ("qkv_bias", "use_swiglu_ffn"):
-            if not isinstance(getattr(self, field), bool):
-                raise Invalid(field, getattr(self, field), "it must be true or false")
         if self.hidden_size % self.num_attention_heads:
             raise Invalid(
                 "hidden_size",

@@ -1,125 +1,277 @@
-"""What a training run is made of, and how the parts are chosen from the data.
+"""The complete recipe of a training run, and how it is filled in for a dataset.
 
-`TrainConfig` is complete: a run is a function of it and the images. `resolve_config` fills it from
-a preset, what models.training.defaults makes of the data, and whatever the caller insists on.
+`TrainConfig` is complete: a run is a function of it and the images. Its fields are declared once,
+here; the API, the console and the command line offer what carries a `Label`. `resolve_config` fills
+it from a preset, from the choices that models.training.defaults makes for the data, and from the
+values that the caller gives.
 """
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Interval
+from typing_extensions import Doc
 
 from models.diffusion.model import ModelConfig
+from models.diffusion.noise import MAX_SEED
 from models.diffusion.prediction import PredictionType
 from models.diffusion.schedule import ScheduleConfig
-from models.fields import Invalid, check_number, check_whole
-from models.nets.precision import PRECISIONS, Precision
-from models.nets.unet import UNet, UNetConfig
+from models.fields import (
+    Example,
+    Invalid,
+    Label,
+    NotOffered,
+    check_field,
+    check_fields,
+    declared,
+)
+from models.nets.precision import Precision
+from models.nets.unet import UNet, UNetConfig, block_types
 from models.training.defaults import (
+    DEFAULT_MAX_SIDE,
     MIN_SIDE,
+    ChoiceInputs,
     DatasetFacts,
     Device,
-    Situation,
     choose,
     default_image_size,
     learning_rate,
     loss_weighting,
 )
-from models.training.objective import LOSS_WEIGHTINGS, LossWeighting
+from models.training.objective import LossWeighting
 
 Preset = Literal["ddpm", "edm"]
-PRESETS: tuple[Preset, ...] = get_args(Preset)
 Objective = Literal["denoising", "consistency"]
 LrSchedule = Literal["linear", "cosine", "constant"]
-LR_SCHEDULES: tuple[LrSchedule, ...] = get_args(LrSchedule)
 
 DEFAULT_MINUTES = 10.0
 MAX_SIDE = 256
 MAX_BATCH_SIZE = 4096
-MAX_CHECKPOINT_EVERY = 10**9
 MAX_STEPS = 10**8
-MAX_HELD_OUT = 10**6
-MINUTES_RANGE = (0.01, 60 * 24 * 30)
-LEARNING_RATE_RANGE = (1e-7, 1.0)
 MAX_PARAMETERS = 10**9  # training keeps four numbers for each: 16 GB
+
+Side = Annotated[int, Interval(ge=MIN_SIDE, le=MAX_SIDE)]  # pixels
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """`class_names` is empty for an unconditional model. The run ends with whichever of `steps` and
-    `minutes` is used up first; `sigma_data` of None is measured from the images. `batch_size` is
-    that of an optimiser step; it is worked off in parts of `micro_batch_size` (None: at once).
-    `reasons` says of a choice why it was made."""
+class MayChange:
+    """Mark of a field that may change where a run goes on from a checkpoint.
 
-    preset: Preset
-    image_size: tuple[int, int]
-    channels: int
-    class_names: tuple[str, ...]
-    net: UNetConfig
-    schedule: ScheduleConfig
-    prediction_type: PredictionType
-    steps: int | None
-    minutes: float | None
-    batch_size: int
-    learning_rate: float
-    seed: int
-    checkpoint_every: int
-    sigma_data: float | None = None
-    warmup_steps: int = 100
-    class_dropout: float = 0.1  # how often the class is withheld, for guidance
-    horizontal_flip: bool = False
-    max_grad_norm: float = 1.0
-    ema_half_life_images: int = 500_000
-    ema_warmup: float = 0.05  # the half-life never exceeds this share of the images seen
-    held_out: int = 512  # at most this many images, and at most a tenth, are kept from training
-    objective: Objective = "denoising"
-    loss_weighting: LossWeighting = "uniform"
-    stratified: bool = True  # noise levels spread evenly over a batch
-    lr_schedule: LrSchedule = "linear"
-    augmentation: float = (
-        0.0  # how often an image is moved, scaled, turned (models.training.augment)
-    )
-    precision: Precision = "float32"
-    compile: bool = False
-    micro_batch_size: int | None = None
-    reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
+    All other fields decide about the steps that are done, so that the run would not be the same.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The recipe of a run. The run ends with `steps` or `minutes`, whichever is used up first."""
+
+    preset: Annotated[
+        Preset,
+        Doc(
+            "`edm`: preconditioned, with noise levels from 0.002 to 80 (Karras et al. "
+            "2022). `ddpm`: the classic, which predicts the noise on the linear schedule (Ho et "
+            "al. 2020). `edm` where left out, unless schedule or prediction_type are not its."
+        ),
+        Label("Preset"),
+    ]
+    steps: Annotated[
+        int | None,
+        Interval(ge=1, le=MAX_STEPS),
+        Doc("optimiser steps; resumed exactly on a CPU"),
+        Label("Steps, at most"),
+        MayChange(),
+    ]
+    minutes: Annotated[
+        float | None,
+        Interval(ge=0.01, le=60 * 24 * 30),
+        Doc(f"of training; {DEFAULT_MINUTES:g} where steps is left out too"),
+        Label("Minutes"),
+        MayChange(),
+    ]
+    image_size: Annotated[
+        tuple[Side, Side],
+        Doc(
+            f"side, or [height, width], {MIN_SIDE}..{MAX_SIDE}: to what images are cut and scaled. "
+            f"Where left out the most common size, at most {DEFAULT_MAX_SIDE}. Each side must "
+            "be a multiple of 2 to the number of the net's halvings."
+        ),
+        Label("Side of the images"),
+        Example(32),
+    ]
+    channels: Annotated[
+        Literal[1, 3], Doc("1 for greyscale, 3 for RGB"), NotOffered("the dataset decides")
+    ]
+    class_names: Annotated[
+        tuple[str, ...],
+        Doc("empty for an unconditional model"),
+        NotOffered("class_conditional decides, with the dataset's classes"),
+    ]
+    batch_size: Annotated[
+        int,
+        Interval(ge=1, le=MAX_BATCH_SIZE),
+        Doc("of an optimiser step; chosen from the size of the images where left out"),
+        Label("Batch size"),
+    ]
+    learning_rate: Annotated[
+        float,
+        Interval(ge=1e-7, le=1.0),
+        Doc("Adam's, after a warm-up; chosen from the width of the net where left out"),
+        Label("Learning rate"),
+        MayChange(),
+    ]
+    seed: Annotated[
+        int,
+        Interval(ge=0, le=MAX_SEED),
+        Doc("of the first weights, the noise and the order; 0 where left out"),
+        Label("Seed"),
+    ] = 0
+    checkpoint_every: Annotated[
+        int,
+        Interval(ge=1, le=10**9),
+        Doc("steps; 1000 where left out, and at least once a minute in any case"),
+        Label("Steps between checkpoints"),
+        MayChange(),
+    ] = 1000
+    prediction_type: Annotated[
+        PredictionType,
+        Doc(
+            "what the net predicts; where left out the preset's: `epsilon` of ddpm, `edm` "
+            "of edm. `edm` goes with schedule `edm` only, `flow` with `flow` only."
+        ),
+        Label("What the net predicts"),
+    ]
+    horizontal_flip: Annotated[
+        bool,
+        Doc("also learn from mirror images; not for writing. No where left out."),
+        Label("Learn from mirror images too"),
+    ] = False
+    augmentation: Annotated[
+        float,
+        Interval(ge=0.0, le=1.0),
+        Doc(
+            "how often a training image is moved, scaled or turned; the net is told, so "
+            "that the images it makes are not. Helps where images are few and time is not."
+        ),
+        Label("Augmented share of the images"),
+    ] = 0.0
+    loss_weighting: Annotated[
+        LossWeighting,
+        Doc(
+            "of noise levels: `uniform`, `min_snr` (Hang et al. 2023), or `learned` "
+            "(Karras et al. 2024)"
+        ),
+        Label("Weighting of the noise levels"),
+    ] = "uniform"
+    stratified: Annotated[
+        bool,
+        Doc("spread the noise levels evenly over each batch; yes where left out"),
+        Label("Spread the noise levels evenly"),
+    ] = True
+    lr_schedule: Annotated[
+        LrSchedule,
+        Doc("how the learning rate falls over the budget, after the warm-up"),
+        Label("Fall of the learning rate"),
+    ] = "linear"
+    warmup_steps: Annotated[
+        int,
+        Interval(ge=1, le=MAX_STEPS),
+        Doc("optimiser steps in which the learning rate rises from 0; 100 where left out"),
+        Label("Steps of the warm-up"),
+    ] = 100
+    max_grad_norm: Annotated[
+        float,
+        Interval(ge=1e-6, le=1e6),
+        Doc("a gradient of a larger norm is scaled down to it; 1 where left out"),
+        Label("Largest norm of the gradient"),
+    ] = 1.0
+    class_dropout: Annotated[
+        float,
+        Interval(ge=0.0, le=0.9),
+        Doc("how often the class is withheld in training, for guidance"),
+        Label("Share of images without their class"),
+    ] = 0.1
+    ema_half_life_images: Annotated[
+        int,
+        Interval(ge=1, le=10**9),
+        Doc("after how many images the average of the weights has forgotten half"),
+        Label("Half-life of the average, in images"),
+    ] = 500_000
+    ema_warmup: Annotated[
+        float,
+        Interval(ge=1e-4, le=1.0),
+        Doc(
+            "the half-life of the average never exceeds this share of the images seen; 0.05 where "
+            "left out"
+        ),
+        Label("Half-life of the average, as a share"),
+    ] = 0.05
+    precision: Annotated[
+        Precision,
+        Doc("of the network in training; weights are kept in float32"),
+        Label("Precision"),
+    ] = "float32"
+    compile: Annotated[
+        bool, Doc("the network, which takes a minute"), Label("Compile the network")
+    ] = False
+    micro_batch_size: Annotated[
+        int | None,  # None: the whole batch at once
+        Interval(ge=1, le=MAX_BATCH_SIZE),
+        Doc(
+            "work off each batch in parts of so many images, where memory is short; "
+            "changes nothing else"
+        ),
+        Label("Images worked off at once"),
+    ] = None
+    held_out: Annotated[
+        int,
+        Interval(ge=0, le=10**6),
+        Doc(
+            "images to keep from training and to measure on: at most this many, and at "
+            "most a tenth. 512 where left out."
+        ),
+        Label("Images held out, at most"),
+    ] = 512
+    net: Annotated[
+        UNetConfig,
+        Doc("parts of the U-Net to override; the rest follows from the images and the device"),
+        Label("The net"),
+    ]
+    schedule: Annotated[
+        ScheduleConfig,
+        Doc("parts of the noise schedule to override; the rest is the preset's"),
+        Label("The noise schedule"),
+    ]
+    sigma_data: Annotated[
+        float | None,
+        Interval(ge=1e-6, le=1e6),
+        Doc("the standard deviation of the data; None: measured from the images"),
+        NotOffered("measured from the images, or that of the model to begin with"),
+    ] = None
+    objective: Annotated[
+        Objective,
+        Doc("`consistency` tunes a trained model to sample in few steps"),
+        NotOffered("distill decides"),
+    ] = "denoising"
+    reasons: Annotated[
+        Mapping[str, str],
+        Doc("why the value of a field was chosen, by the field's name"),
+        NotOffered("follows from the choices"),
+    ] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        check_whole("batch_size", self.batch_size, 1, MAX_BATCH_SIZE)
-        check_whole("seed", self.seed, 0, 2**63 - 1)
-        check_whole("checkpoint_every", self.checkpoint_every, 1, MAX_CHECKPOINT_EVERY)
-        check_number("learning_rate", self.learning_rate, *LEARNING_RATE_RANGE)
-        check_number("class_dropout", self.class_dropout, 0.0, 0.9)
-        check_number("augmentation", self.augmentation, 0.0, 1.0)
-        check_whole("held_out", self.held_out, 0, MAX_HELD_OUT)
-        check_whole("ema_half_life_images", self.ema_half_life_images, 1, 10**9)
-        if self.micro_batch_size is not None:
-            check_whole("micro_batch_size", self.micro_batch_size, 1, MAX_BATCH_SIZE)
-        for name, value, known in (
-            ("objective", self.objective, get_args(Objective)),
-            ("loss_weighting", self.loss_weighting, LOSS_WEIGHTINGS),
-            ("lr_schedule", self.lr_schedule, LR_SCHEDULES),
-            ("precision", self.precision, PRECISIONS),
-        ):
-            if value not in known:
-                raise Invalid(name, value, f"it must be one of {known}")
+        check_fields(self)
         if self.steps is None and self.minutes is None:
             raise Invalid.because(
                 "steps and minutes are both missing; give at least one", field="steps"
             )
-        if self.steps is not None:
-            check_whole("steps", self.steps, 1, MAX_STEPS)
-        if self.minutes is not None:
-            check_number("minutes", self.minutes, *MINUTES_RANGE)
-        for side in self.image_size:
-            check_whole("image_size", side, MIN_SIDE, MAX_SIDE)
-        if self.channels not in (1, 3):
-            raise Invalid("channels", self.channels, "it must be 1 or 3")
-        self.model_config(self.sigma_data or 0.5)  # refuses parts that do not fit together
+        # Refuses parts that do not fit together; any sigma_data does for that.
+        self.model_config(0.5 if self.sigma_data is None else self.sigma_data)
 
     def model_config(self, sigma_data: float) -> ModelConfig:
+        """Return the config of the model that this run makes."""
         return ModelConfig(
             net=self.net,
             schedule=self.schedule,
@@ -135,12 +287,17 @@ class TrainConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
+        """Return the config that JSON holds, where tuples are lists."""
         known = dict(values)
         known["net"] = UNetConfig.from_dict(known["net"])
         known["schedule"] = ScheduleConfig(**known["schedule"])
         for name in ("image_size", "class_names"):
             known[name] = tuple(known[name])
         return cls(**known)
+
+
+# The fields that may change where a run goes on from a checkpoint.
+CHANGEABLE = {field.name for field in declared(TrainConfig).values() if field.mark(MayChange)}
 
 
 def resolve_config(
@@ -156,14 +313,14 @@ def resolve_config(
     minutes: float | None = None,
     **overrides: Any,
 ) -> TrainConfig:
-    """The preset's recipe for this data, time and device, with what the caller overrides (None
-    means: choose). `reasons` of the result says why what was chosen was.
+    """Return the preset's recipe for this data, budget and device, with the caller's overrides.
 
-    Raises Invalid that begins with the field's name, as `net.dropout`, and names its bound.
+    A value of None means that it is to be chosen. `reasons` of the result explains each choice.
+
+    Raises Invalid with the name of the field, as `net.dropout`, and its bound.
     """
     preset = preset or _default_preset(schedule, overrides.get("prediction_type"))
-    if preset not in PRESETS:
-        raise Invalid("preset", preset, f"it must be one of {PRESETS}")
+    check_field(TrainConfig, "preset", preset)
     if class_conditional and not facts.class_names:
         raise Invalid.because(
             "class_conditional is true, but the dataset has no classes (no folders in its archive)",
@@ -171,11 +328,10 @@ def resolve_config(
         )
     class_names = facts.class_names if class_conditional is not False else ()
     size = image_size or default_image_size(facts.image_size)
-    for side in size:
-        check_whole("image_size", side, MIN_SIDE, MAX_SIDE)
+    check_field(TrainConfig, "image_size", size)
     if steps is None and minutes is None:
         minutes = DEFAULT_MINUTES
-    choices = choose(Situation(facts, size, len(class_names), minutes, steps, device))
+    choices = choose(ChoiceInputs(facts, size, len(class_names), minutes, steps, device))
     given = {name: value for name, value in overrides.items() if value is not None}
     if net:
         given["net"] = _with_parts(choices["net"].value, net)
@@ -188,13 +344,11 @@ def resolve_config(
     return TrainConfig(
         preset=preset,
         image_size=size,
-        channels=facts.channels,
         class_names=class_names,
         steps=steps,
         minutes=minutes,
         **{
-            "seed": 0,
-            "checkpoint_every": 1000,
+            "channels": facts.channels,
             **{name: choice.value for name, choice in choices.items()},
             **family,
             **given,
@@ -204,7 +358,8 @@ def resolve_config(
 
 
 def _default_preset(schedule: Mapping[str, Any] | None, prediction_type: str | None) -> Preset:
-    """`edm`, which makes the better model in the same time, unless what is asked for is not its."""
+    """Return `edm`, which makes the better model in the same time, unless the schedule or the
+    prediction type that the caller asks for belongs to `ddpm`."""
     names = ((schedule or {}).get("name"), prediction_type)
     return "edm" if all(name in (None, "edm") for name in names) else "ddpm"
 
@@ -229,19 +384,18 @@ def _with_parts(chosen: UNetConfig, net: Mapping[str, Any]) -> UNetConfig:
 
 
 def _block_types(net: Mapping[str, Any]) -> dict[str, Any]:
-    """Attention at the lowest resolution, where the caller says only how many levels there are."""
+    """Return block types with attention at the lowest resolution, where the caller gives only the
+    channels of each level."""
     if "block_out_channels" not in net or "down_block_types" in net or "up_block_types" in net:
         return {}
-    plain = max(0, len(net["block_out_channels"]) - 1)
-    return {
-        "down_block_types": ("DownBlock2D",) * plain + ("AttnDownBlock2D",),
-        "up_block_types": ("AttnUpBlock2D",) + ("UpBlock2D",) * plain,
-    }
+    levels = len(net["block_out_channels"])
+    down, up = block_types([False] * (levels - 1) + [True])
+    return {"down_block_types": down, "up_block_types": up}
 
 
 @contextmanager
 def _part(name: str) -> Iterator[None]:
-    """A field that an error names is one of this part."""
+    """Prefix the fields of refusals raised inside with the part's name."""
     try:
         yield
     except Invalid as error:

@@ -1,7 +1,8 @@
-"""How the parts of a training run are chosen from the data, the time and the device, each with the
-reason that is shown beside it. docs/recipes.md has the measurements behind them.
+"""Default hyperparameters, chosen from the data, the time and the device.
 
-Knows nothing of what a caller insists on: models.training.config puts that on top.
+Each choice comes with the reason that is shown beside it. docs/recipes.md has the measurements
+behind them. The values that a caller gives are not known here: models.training.config puts them on
+top.
 """
 
 import math
@@ -16,13 +17,16 @@ DEVICES: tuple[Device, ...] = get_args(Device)
 DEFAULT_MAX_SIDE = 64  # larger images are scaled down unless image_size says otherwise
 MIN_SIDE = 8
 FEW_IMAGES = 5_000
-MANY_PASSES = 100  # over the images: from there on a small net learns them by heart
+MANY_PASSES = 100  # over the images; from here on a small net memorises them
 SHORT_MINUTES = 60.0  # on a CPU; a wider net needs longer to be worth it
-COMPILE_MINUTES = 5.0  # what compiling on a GPU wants to earn back
+COMPILE_MINUTES = 5.0  # shorter runs on a GPU do not earn the minute of compiling back
 
 
 @dataclass(frozen=True)
 class DatasetFacts:
+    """The properties of a dataset that choices depend on. `image_size` is (height, width), the most
+    common one; `class_names` is empty where there are no classes."""
+
     num_images: int
     channels: int
     image_size: tuple[int, int]
@@ -30,8 +34,9 @@ class DatasetFacts:
 
 
 @dataclass(frozen=True)
-class Situation:
-    """`image_size` is that of the run; `minutes` or `steps` is None where that is no bound."""
+class ChoiceInputs:
+    """Everything that the choices depend on. `image_size` is (height, width) of the run's images;
+    `minutes` or `steps` is None where it does not limit the run."""
 
     facts: DatasetFacts
     image_size: tuple[int, int]
@@ -41,7 +46,8 @@ class Situation:
     device: Device
 
     @property
-    def longest(self) -> int:
+    def longest_side(self) -> int:
+        """The longer side of the run's images, in pixels."""
         return max(self.image_size)
 
     @property
@@ -51,20 +57,25 @@ class Situation:
 
 @dataclass(frozen=True)
 class Choice:
+    """A chosen value and the reason for it."""
+
     value: Any
     reason: str
 
 
-def choose(situation: Situation) -> dict[str, Choice]:
-    """By the field of models.training.config.TrainConfig; of the net as a whole."""
-    net = _net(situation)
+def choose(inputs: ChoiceInputs) -> dict[str, Choice]:
+    """Return the choices by the name of their field in models.training.config.TrainConfig.
+
+    The net is one choice, as a whole.
+    """
+    net = _net(inputs)
     return {
         "net": net,
-        "batch_size": _batch_size(situation),
+        "batch_size": _batch_size(inputs),
         "learning_rate": learning_rate(net.value),
-        "augmentation": _augmentation(situation),
-        "precision": _precision(situation),
-        "compile": _compile(situation),
+        "augmentation": _augmentation(inputs),
+        "precision": _precision(inputs),
+        "compile": _compile(inputs),
         "lr_schedule": Choice("linear", "the budget ends with small steps, which average less"),
         "class_dropout": Choice(0.1, "one in ten is learned without its class, for guidance"),
         "ema_half_life_images": Choice(500_000, "the average forgets half in at most this many"),
@@ -72,8 +83,11 @@ def choose(situation: Situation) -> dict[str, Choice]:
 
 
 def default_image_size(size: tuple[int, int]) -> tuple[int, int]:
-    """The data's own size, scaled down to at most DEFAULT_MAX_SIDE, each side to a multiple of 4
-    (of 8 from 32 pixels up), so that the net can halve it."""
+    """Return the data's own size, scaled down to at most DEFAULT_MAX_SIDE.
+
+    Each side is rounded to a multiple of 4, or of 8 from 32 pixels up, so that the net can halve
+    it.
+    """
     scale = min(1.0, DEFAULT_MAX_SIDE / max(size))
     scaled = [side * scale for side in size]
     multiple = 8 if max(scaled) >= 32 else 4
@@ -82,7 +96,7 @@ def default_image_size(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def learning_rate(net: UNetConfig, *, distilled: bool = False) -> Choice:
-    """2e-3 for nets of 32 channels, less for wider ones as 1 / sqrt(width)."""
+    """Choose 2e-3 for nets of 32 channels, and less for wider ones, as 1 / sqrt(width)."""
     width = net.block_out_channels[0]
     rate = 2e-3 * math.sqrt(32 / max(32, width))
     reason = f"2e-3 at 32 channels, as 1 / sqrt(width) at {width}"
@@ -92,39 +106,41 @@ def learning_rate(net: UNetConfig, *, distilled: bool = False) -> Choice:
 
 
 def loss_weighting(image_size: tuple[int, int], *, edm: bool) -> Choice:
+    """Choose `learned` for the `edm` preset from 32 pixels up, else `uniform`."""
     if edm and max(image_size) >= 32:
         reason = "every noise level counts alike: better by a quarter on photographs of 32 pixels"
         return Choice("learned", reason)
     return Choice("uniform", "none of the others scored better")
 
 
-def _net(situation: Situation) -> Choice:
-    size, channels = situation.image_size, situation.facts.channels
-    num_classes = situation.num_classes
-    if situation.on_gpu:
+def _net(inputs: ChoiceInputs) -> Choice:
+    size, channels = inputs.image_size, inputs.facts.channels
+    num_classes = inputs.num_classes
+    if inputs.on_gpu:
         net = UNetConfig.large(size, channels, num_classes)
-        few = situation.facts.num_images < FEW_IMAGES
+        few = inputs.facts.num_images < FEW_IMAGES
         net = replace(net, dropout=0.25 if few else 0.1)
         return Choice(net, f"a GPU has time for {net.block_out_channels[0]} channels; {_few(few)}")
     net = UNetConfig.small(size, channels, num_classes)
-    long = situation.minutes is not None and situation.minutes >= SHORT_MINUTES
-    if situation.longest >= 32 and not long:
+    long = inputs.minutes is not None and inputs.minutes >= SHORT_MINUTES
+    if inputs.longest_side >= 32 and not long:
         halved = tuple(max(32, width // 2) for width in net.block_out_channels)
         net = replace(net, block_out_channels=halved)
-    passes = _passes_on_a_cpu(situation)
+    passes = _passes_on_a_cpu(inputs)
     net = replace(net, norm_num_groups=8, dropout=0.25 if passes >= MANY_PASSES else 0.0)
     width = f"{net.block_out_channels[0]} channels: what a CPU trains in the time"
     return Choice(net, f"{width}; {_dropout(net.dropout, passes)}")
 
 
-def _passes_on_a_cpu(situation: Situation) -> float:
-    """How often each image will be seen, roughly: two cores see 1,500 of 8 x 8 pixels a second."""
-    if situation.minutes is None:
-        images = (situation.steps or 0) * _batch_size(situation).value
+def _passes_on_a_cpu(inputs: ChoiceInputs) -> float:
+    """Estimate how often each image will be seen, at 1,500 images of 8 x 8 pixels a second, which
+    two cores reach."""
+    if inputs.minutes is None:
+        images = (inputs.steps or 0) * _batch_size(inputs).value
     else:
-        height, width = situation.image_size
-        images = 60.0 * situation.minutes * 1500.0 * 64.0 / (height * width)
-    return float(images / situation.facts.num_images)
+        height, width = inputs.image_size
+        images = 60.0 * inputs.minutes * 1500.0 * 64.0 / (height * width)
+    return float(images / inputs.facts.num_images)
 
 
 def _dropout(dropout: float, passes: float) -> str:
@@ -139,30 +155,30 @@ def _few(few: bool) -> str:
     return "dropout 0.1"
 
 
-def _batch_size(situation: Situation) -> Choice:
-    most = situation.facts.num_images
-    if situation.on_gpu:
+def _batch_size(inputs: ChoiceInputs) -> Choice:
+    most = inputs.facts.num_images
+    if inputs.on_gpu:
         return Choice(min(512, most), "wide enough to keep a GPU busy")
-    if situation.longest >= 32:
+    if inputs.longest_side >= 32:
         return Choice(min(32, most), "small, so that a CPU makes enough steps in the time")
     return Choice(min(128, most), "wider ones made no better use of a CPU")
 
 
-def _augmentation(situation: Situation) -> Choice:
-    if situation.on_gpu and situation.facts.num_images < FEW_IMAGES:
+def _augmentation(inputs: ChoiceInputs) -> Choice:
+    if inputs.on_gpu and inputs.facts.num_images < FEW_IMAGES:
         return Choice(0.12, f"fewer than {FEW_IMAGES} images, and time to learn them by heart")
     return Choice(0.0, "the time is too short to learn the images by heart")
 
 
-def _precision(situation: Situation) -> Choice:
-    if situation.on_gpu:
+def _precision(inputs: ChoiceInputs) -> Choice:
+    if inputs.on_gpu:
         return Choice("bfloat16", "tensor cores; weights and averages stay float32")
-    if situation.device == "cpu_bf16" and situation.longest >= 32:
+    if inputs.device == "cpu_bf16" and inputs.longest_side >= 32:
         return Choice("bfloat16", "this CPU multiplies it faster, from 32 pixels up")
     return Choice("float32", "bfloat16 is slower here")
 
 
-def _compile(situation: Situation) -> Choice:
-    if situation.on_gpu and (situation.minutes or COMPILE_MINUTES) >= COMPILE_MINUTES:
+def _compile(inputs: ChoiceInputs) -> Choice:
+    if inputs.on_gpu and (inputs.minutes or COMPILE_MINUTES) >= COMPILE_MINUTES:
         return Choice(True, "a minute of compiling is earned back")
     return Choice(False, "compiling takes longer than it saves")

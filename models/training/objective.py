@@ -15,7 +15,7 @@ batch draws from an interval of its own.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -29,7 +29,6 @@ from models.diffusion.noise import Stream, bits, uniform
 from models.training.consistency import draw_ratios, lower_ratios, pseudo_huber, ratio_range
 
 LossWeighting = Literal["uniform", "min_snr", "learned"]
-LOSS_WEIGHTINGS: tuple[LossWeighting, ...] = get_args(LossWeighting)
 
 EDM_LOG_SIGMA_MEAN, EDM_LOG_SIGMA_STD = -1.2, 1.2
 MIN_SNR_GAMMA = 5.0

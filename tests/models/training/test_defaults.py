@@ -3,7 +3,7 @@
 import pytest
 
 from models.training.config import resolve_config
-from models.training.defaults import DEVICES, DatasetFacts, Situation, choose, default_image_size
+from models.training.defaults import DEVICES, ChoiceInputs, DatasetFacts, choose, default_image_size
 
 DIGITS = DatasetFacts(1797, 1, (8, 8), tuple("0123456789"))
 PHOTOS = DatasetFacts(60_000, 3, (32, 32), ())
@@ -17,7 +17,7 @@ def test_every_choice_has_a_reason_and_makes_a_config(facts, minutes, device):
     budget = {"steps": 100} if minutes is None else {"minutes": minutes}
     config = resolve_config(facts, device=device, **budget)
     chosen = choose(
-        Situation(
+        ChoiceInputs(
             facts, config.image_size, len(facts.class_names), minutes, budget.get("steps"), device
         )
     )
