@@ -1,13 +1,16 @@
-"""From a request for training to what a job needs: its data set, its config, and what it begins
-with. Every open choice is made here, and what cannot be is refused with the field and its bound.
+"""POST /train-jobs, from the request to the job, in three steps.
 
-A run starts anew, or with the weights of a model (fine-tuning), or goes on from a checkpoint of an
-earlier job. One that goes on is the same run with a larger budget: whatever decides about its steps
-stays.
+    gather            look up all that the request names, in the database and in files
+    plan_training     make every open choice, or refuse with the field and its bound; reads nothing
+    create_job        write the job
+
+A run starts with random weights or with those of a model (fine-tuning, distilling), or it goes on
+from a checkpoint of an earlier job. A run that goes on is the same run with a larger budget: only
+the fields that models.training.config marks with MayChange may differ.
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,7 +29,7 @@ from store.jobs.checkpoints import Checkpoint, list_checkpoints
 from store.jobs.files import checkpoint_key
 from store.jobs.options import FirstWeights, Origin, TrainOptions
 from store.jobs.record import Job, Webhook
-from store.models import get_model
+from store.models import ModelRecord, get_model
 from store.nodes import devices
 from store.webhooks import check_secret, check_url, new_secret
 
@@ -34,95 +37,128 @@ HYPERPARAMETERS = set(Hyperparameters.model_fields)
 
 
 @dataclass(frozen=True)
+class FirstModel:
+    """The model that a run begins with, to fine-tune or to distill it."""
+
+    weights: FirstWeights
+    config: ModelConfig
+
+
+@dataclass(frozen=True)
+class EarlierJob:
+    """The job that a run goes on from, with its checkpoints, the oldest first."""
+
+    job: Job
+    checkpoints: Sequence[Checkpoint]
+
+
+@dataclass(frozen=True)
+class Found:
+    """All that a request names. `device` is the best that a live worker trains on."""
+
+    dataset: DatasetRecord
+    device: Device = "cpu"
+    model: FirstModel | None = None
+    earlier: EarlierJob | None = None
+
+
+@dataclass(frozen=True)
 class Training:
+    """A planned job. `device` is the one that the config was chosen for; `checkpoint` is that of
+    the earlier job, where the run goes on."""
+
     dataset: DatasetRecord
     config: TrainConfig
     options: TrainOptions
-    device: str | None  # that the config was chosen for
-    checkpoint: Checkpoint | None = None  # of an earlier job
+    device: str | None
+    checkpoint: Checkpoint | None = None
 
 
-def plan_training(services: Services, body: TrainRequest) -> Training:
-    """Raises NotFound, Conflict and InvalidInput."""
-    _check_beginnings(body)
+# Gather -------------------------------------------------------------------------------------------
+
+
+def gather(services: Services, body: TrainRequest) -> Found:
+    """Look up all that the request names.
+
+    Raises NotFound for unknown names, and InvalidInput for a request that names too much or too
+    little, or a model that cannot be trained on.
+    """
+    _check_beginning(body)
+    device = _device(services)
     if body.resume_from:
-        return _continued(services, body)
-    dataset = get_dataset(services.database, _dataset_name(services, body))
-    options = TrainOptions(body.keep, body.keep_checkpoints, dataset_digest=dataset.digest)
-    given = body.model_dump(exclude_none=True, include=HYPERPARAMETERS)
-    facts = _facts(dataset)
-    given["device"] = _device(services)
-    if name := body.fine_tune or body.distill:
-        first, model = _model(services, name, "/fine_tune" if body.fine_tune else "/distill")
-        options = replace(options, fine_tune=first)
-        facts = replace(facts, channels=model.net.in_channels)
-        given = _as_the_model(given, model)
-        given["objective"] = "consistency" if body.distill else "denoising"
-    with reported_in(TrainRequest):
-        return Training(dataset, resolve_config(facts, **given), options, given["device"])
+        job = requests.get_job(services.database, body.resume_from.job, "train")
+        assert job.dataset is not None
+        earlier = EarlierJob(job, list_checkpoints(services.database, job.id))
+        return Found(get_dataset(services.database, job.dataset), device, earlier=earlier)
+    name = body.fine_tune or body.distill
+    record = get_model(services.database, name) if name else None
+    dataset = get_dataset(services.database, _dataset_name(body, record))
+    if record is None:
+        return Found(dataset, device)
+    with reported_at("/fine_tune" if body.fine_tune else "/distill"):
+        return Found(dataset, device, model=_first_model(services, record))
 
 
-def _check_beginnings(body: TrainRequest) -> None:
-    """A run begins in one way."""
+def _check_beginning(body: TrainRequest) -> None:
+    """Refuse a request that begins in two ways, or that has nothing to learn from."""
     given = [name for name in ("resume_from", "fine_tune", "distill") if getattr(body, name)]
     if len(given) > 1:
         raise InvalidInput.pointer(f"/{given[1]}", f"{given[1]} does not go with {given[0]}")
+    if body.dataset is None and not (body.resume_from or body.distill):
+        raise _dataset_missing()
 
 
-def _dataset_name(services: Services, body: TrainRequest) -> str:
-    name = body.dataset
-    if name is None and body.distill:
-        name = get_model(services.database, body.distill).dataset
+def _dataset_name(body: TrainRequest, model: ModelRecord | None) -> str:
+    name = body.dataset or (model.dataset if model else None)
     if name is None:
-        raise InvalidInput.pointer(
-            "/dataset",
-            "dataset is missing; only resume_from and distill of a model trained here do without",
-        )
+        raise _dataset_missing()
     return name
 
 
-def webhook_of(body: TrainRequest) -> Webhook | None:
-    if body.webhook_url is None:
-        if body.webhook_secret is not None:
-            raise InvalidInput.pointer(
-                "/webhook_secret", "webhook_secret needs a webhook_url to go with"
-            )
-        return None
-    with reported_at("/webhook_url"):
-        url = check_url(body.webhook_url)
-    with reported_at("/webhook_secret"):
-        secret = check_secret(body.webhook_secret) if body.webhook_secret else new_secret()
-    return Webhook(url, secret)
-
-
-def copy_checkpoint(services: Services, checkpoint: Checkpoint) -> Checkpoint:
-    """The same as the first one of a new job, so that the earlier job may be deleted. Raises
-    CheckpointGone where it is removed meanwhile."""
-    job_id = requests.new_job_id()
-    key = checkpoint_key(job_id, 0, checkpoint.step)
-    with tempfile.TemporaryDirectory(dir=services.settings.locations.data_dir) as scratch:
-        folder = Path(scratch) / "checkpoint"
-        try:
-            services.artifacts.download_folder(checkpoint.key, folder)
-        except ArtifactNotFound:
-            raise CheckpointGone(checkpoint.job_id, checkpoint.step) from None
-        if sum(file.stat().st_size for file in folder.iterdir()) != checkpoint.num_bytes:
-            raise CheckpointGone(checkpoint.job_id, checkpoint.step)  # half of it
-        services.artifacts.upload_folder(folder, key)
-    return Checkpoint(
-        job_id=job_id,
-        step=checkpoint.step,
-        key=key,
-        num_bytes=checkpoint.num_bytes,
-        seconds=checkpoint.seconds,
-        score=checkpoint.score,
+def _dataset_missing() -> InvalidInput:
+    return InvalidInput.pointer(
+        "/dataset",
+        "dataset is missing; only resume_from and distill of a model trained here do without",
     )
 
 
 def _device(services: Services) -> Device:
-    """The best that a live worker trains on; a CPU where none has said."""
+    """Return the best device that a live worker trains on; a CPU where no worker has reported."""
     known = devices(services.database)
     return next((device for device in reversed(DEVICES) if device in known), "cpu")
+
+
+def _first_model(services: Services, record: ModelRecord) -> FirstModel:
+    """Read the model's config. Raises Invalid where it is not supported."""
+    with tempfile.TemporaryDirectory(dir=services.settings.locations.data_dir) as scratch:
+        folder = Path(scratch) / "model"
+        for key in services.artifacts.keys(record.artifact_prefix):
+            if key.endswith(".json"):  # the weights are for the worker
+                name_in_folder = PurePosixPath(key).relative_to(record.artifact_prefix)
+                services.artifacts.download(key, folder / name_in_folder)
+        config = read_config(folder)
+    return FirstModel(FirstWeights(record.name, record.digest, record.artifact_prefix), config)
+
+
+# Plan ---------------------------------------------------------------------------------------------
+
+
+def plan_training(found: Found, body: TrainRequest) -> Training:
+    """Make every open choice. Raises InvalidInput, and DatasetConflict where a run that goes on
+    would find other images."""
+    if found.earlier:
+        return _plan_continuation(found.dataset, found.earlier, body)
+    options = TrainOptions(body.keep, body.keep_checkpoints, dataset_digest=found.dataset.digest)
+    given = body.model_dump(exclude_none=True, include=HYPERPARAMETERS)
+    facts = _facts(found.dataset)
+    if model := found.model:
+        options = replace(options, fine_tune=model.weights)
+        facts = replace(facts, channels=model.config.net.in_channels)
+        given = _completed_by(model.config, given)
+        given["objective"] = "consistency" if body.distill else "denoising"
+    with reported_in(TrainRequest):
+        config = resolve_config(facts, device=found.device, **given)
+    return Training(found.dataset, config, options, found.device)
 
 
 def _facts(dataset: DatasetRecord) -> DatasetFacts:
@@ -135,30 +171,13 @@ def _facts(dataset: DatasetRecord) -> DatasetFacts:
     )
 
 
-# Fine-tuning --------------------------------------------------------------------------------------
-
-
-def _model(services: Services, name: str, pointer: str) -> tuple[FirstWeights, ModelConfig]:
-    record = get_model(services.database, name)
-    with tempfile.TemporaryDirectory(dir=services.settings.locations.data_dir) as scratch:
-        folder = Path(scratch) / "model"
-        for key in services.artifacts.keys(record.artifact_prefix):
-            if key.endswith(".json"):  # the weights are for the worker
-                name_in_folder = PurePosixPath(key).relative_to(record.artifact_prefix)
-                services.artifacts.download(key, folder / name_in_folder)
-        with reported_at(pointer):
-            config = read_config(folder)
-    return FirstWeights(name, record.digest, record.artifact_prefix), config
-
-
-def _as_the_model(given: dict[str, Any], model: ModelConfig) -> dict[str, Any]:
-    """What is given, completed by what the model decides."""
+def _completed_by(model: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the hyperparameters that the model decides; refuse others than it has."""
     net = {
         name: value
         for name, value in asdict(model.net).items()
         if name not in ("in_channels", "out_channels", "num_class_embeds")
     }
-    dropout = given.get("net", {}).pop("dropout", net["dropout"])
     decided = {
         "net": net,
         "schedule": asdict(model.schedule),
@@ -166,52 +185,48 @@ def _as_the_model(given: dict[str, Any], model: ModelConfig) -> dict[str, Any]:
         "image_size": model.image_size,
         "preset": "edm" if model.prediction_type == "edm" else "ddpm",
     }
+    asked = dict(given.get("net", {}))
+    net["dropout"] = asked.pop("dropout", net["dropout"])  # the one part that may differ
     kept = {name: given[name] for name in decided if name in given}
-    _must_equal(kept, decided, "the model that it begins with has")
-    net = {**net, "dropout": dropout}
-    return {**given, **decided, "net": net, "sigma_data": model.sigma_data}
+    _check_equal({**kept, "net": asked}, decided, "the model that it begins with has")
+    return {**given, **decided, "sigma_data": model.sigma_data}
 
 
-# Going on -----------------------------------------------------------------------------------------
-
-
-def _continued(services: Services, body: TrainRequest) -> Training:
-    assert body.resume_from is not None
-    earlier = requests.get_job(services.database, body.resume_from.job, "train")
-    assert earlier.dataset is not None
-    if body.dataset not in (None, earlier.dataset):
+def _plan_continuation(dataset: DatasetRecord, earlier: EarlierJob, body: TrainRequest) -> Training:
+    job = earlier.job
+    if body.dataset not in (None, job.dataset):
         raise InvalidInput.pointer(
-            "/dataset", f"dataset is {body.dataset!r}; the run that goes on has {earlier.dataset!r}"
+            "/dataset", f"dataset is {body.dataset!r}; the run that goes on has {job.dataset!r}"
         )
-    checkpoint = _checkpoint(services, earlier, body.resume_from.step)
-    config = _with_more_budget(earlier, checkpoint, body)
-    dataset = get_dataset(services.database, earlier.dataset)
-    digest = TrainOptions.from_dict(earlier.options).dataset_digest
+    checkpoint = _checkpoint(earlier, body.resume_from.step if body.resume_from else None)
+    config = _with_more_budget(job, checkpoint, body)
+    digest = TrainOptions.from_dict(job.options).dataset_digest
     if digest not in (None, dataset.digest):
         raise DatasetConflict(
-            f"dataset {dataset.name!r} has other images than job {earlier.id!r} learned from"
+            f"dataset {dataset.name!r} has other images than job {job.id!r} learned from"
         )
     options = TrainOptions(
         body.keep,
         body.keep_checkpoints,
-        resumed_from=Origin(earlier.id, checkpoint.step),
+        resumed_from=Origin(job.id, checkpoint.step),
         dataset_digest=dataset.digest,
     )
-    return Training(dataset, config, options, earlier.device, checkpoint)
+    return Training(dataset, config, options, job.device, checkpoint)
 
 
-def _checkpoint(services: Services, job: Job, step: int | None) -> Checkpoint:
-    there = list_checkpoints(services.database, job.id)
-    if not there:
-        raise InvalidInput.pointer("/resume_from/job", f"job {job.id!r} has no checkpoint")
+def _checkpoint(earlier: EarlierJob, step: int | None) -> Checkpoint:
+    """Return the checkpoint of this step, by default the last one."""
+    job_id, checkpoints = earlier.job.id, earlier.checkpoints
+    if not checkpoints:
+        raise InvalidInput.pointer("/resume_from/job", f"job {job_id!r} has no checkpoint")
     if step is None:
-        return there[-1]
-    for checkpoint in there:
+        return checkpoints[-1]
+    for checkpoint in checkpoints:
         if checkpoint.step == step:
             return checkpoint
-    steps = ", ".join(str(checkpoint.step) for checkpoint in there)
+    steps = ", ".join(str(checkpoint.step) for checkpoint in checkpoints)
     raise InvalidInput.pointer(
-        "/resume_from/step", f"resume_from.step is {step}; job {job.id!r} has those of {steps}"
+        "/resume_from/step", f"resume_from.step is {step}; job {job_id!r} has those of {steps}"
     )
 
 
@@ -220,7 +235,7 @@ def _with_more_budget(earlier: Job, checkpoint: Checkpoint, body: TrainRequest) 
         mode="json", exclude_unset=True, exclude_none=True, include=HYPERPARAMETERS - CHANGEABLE
     )
     known = {**earlier.config, "class_conditional": bool(earlier.config["class_names"])}
-    _must_equal(given, known, "the run that goes on has")
+    _check_equal(given, known, "the run that goes on has")
     changes = body.model_dump(exclude_none=True, include=CHANGEABLE)
     steps, minutes = (changes.pop(name, None) for name in ("steps", "minutes"))
     _check_budget(steps, minutes, checkpoint)
@@ -247,21 +262,90 @@ def _check_budget(steps: int | None, minutes: float | None, checkpoint: Checkpoi
         )
 
 
-def _must_equal(
-    given: Mapping[str, Any], known: Mapping[str, Any], whose: str, path: tuple[str, ...] = ()
+def _check_equal(
+    given: Mapping[str, Any], known: Mapping[str, Any], owner: str, path: tuple[str, ...] = ()
 ) -> None:
+    """Refuse the first given value, at any depth, that differs from the known one."""
     for name, value in given.items():
         place, there = (*path, name), known.get(name)
         if isinstance(value, Mapping) and isinstance(there, Mapping):
-            _must_equal(value, there, whose, place)
-        elif _plain(value) != _plain(there):
+            _check_equal(value, there, owner, place)
+        elif _as_json(value) != _as_json(there):
             raise InvalidInput.pointer(
                 "/" + "/".join(place),
-                f"{'.'.join(place)} is {_plain(value)!r}; {whose} {_plain(there)!r}, "
+                f"{'.'.join(place)} is {_as_json(value)!r}; {owner} {_as_json(there)!r}, "
                 "which cannot change",
             )
 
 
-def _plain(value: object) -> object:
-    """As JSON has it."""
+def _as_json(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
+
+
+# Create -------------------------------------------------------------------------------------------
+
+
+def webhook_of(body: TrainRequest) -> Webhook | None:
+    """Return the webhook that the request asks for, with a new secret where it gives none."""
+    if body.webhook_url is None:
+        if body.webhook_secret is not None:
+            raise InvalidInput.pointer(
+                "/webhook_secret", "webhook_secret needs a webhook_url to go with"
+            )
+        return None
+    with reported_at("/webhook_url"):
+        url = check_url(body.webhook_url)
+    with reported_at("/webhook_secret"):
+        secret = check_secret(body.webhook_secret) if body.webhook_secret else new_secret()
+    return Webhook(url, secret)
+
+
+def create_job(
+    services: Services, body: TrainRequest, training: Training, webhook: Webhook | None
+) -> Job:
+    """Write the job. Raises Conflict where the name of its model is taken, or where its checkpoint
+    was removed meanwhile."""
+    checkpoint = _copy_checkpoint(services, training.checkpoint) if training.checkpoint else None
+    try:
+        return requests.create_job(
+            services.database,
+            "train",
+            dataset=training.dataset.name,
+            model_name=body.model_name,
+            config=training.config.to_dict(),
+            options=training.options.to_dict(),
+            device=training.device,
+            priority=body.priority,
+            webhook=webhook,
+            checkpoint=checkpoint,
+        )
+    except Exception:
+        if checkpoint:
+            services.artifacts.delete_prefix(f"jobs/{checkpoint.job_id}")
+        raise
+
+
+def _copy_checkpoint(services: Services, checkpoint: Checkpoint) -> Checkpoint:
+    """Copy a checkpoint into a new job, as its first, so that the earlier job can be deleted.
+
+    Raises CheckpointGone where it is removed meanwhile.
+    """
+    job_id = requests.new_job_id()
+    key = checkpoint_key(job_id, 0, checkpoint.step)
+    with tempfile.TemporaryDirectory(dir=services.settings.locations.data_dir) as scratch:
+        folder = Path(scratch) / "checkpoint"
+        try:
+            services.artifacts.download_folder(checkpoint.key, folder)
+        except ArtifactNotFound:
+            raise CheckpointGone(checkpoint.job_id, checkpoint.step) from None
+        if sum(file.stat().st_size for file in folder.iterdir()) != checkpoint.num_bytes:
+            raise CheckpointGone(checkpoint.job_id, checkpoint.step)  # half of it
+        services.artifacts.upload_folder(folder, key)
+    return Checkpoint(
+        job_id=job_id,
+        step=checkpoint.step,
+        key=key,
+        num_bytes=checkpoint.num_bytes,
+        seconds=checkpoint.seconds,
+        score=checkpoint.score,
+    )

@@ -10,7 +10,7 @@ from app.http import problems
 from app.http.conditional import conditional
 from app.jobs.route import JobRoutes, JobTexts
 from app.services import Services, ServicesDep
-from app.training.request import copy_checkpoint, plan_training, webhook_of
+from app.training.request import create_job, gather, plan_training, webhook_of
 from app.training.request_schema import TrainRequest
 from app.training.schema import SampleList, checkpoint_list, job_answer
 from client.answers import CheckpointList, JobAnswer, JobMetrics, MetricLine, TrainPlan
@@ -39,25 +39,9 @@ router = APIRouter(prefix=f"/{KIND.collection}", tags=["training"])
 def create_train_job(body: TrainRequest, response: Response, services: ServicesDep) -> JobAnswer:
     """Accepted as soon as the record is written, even while the queue cannot be reached; the job
     then starts when it is back. Poll `Location`; `?wait=30` answers at the next change."""
-    training, webhook = plan_training(services, body), webhook_of(body)
-    checkpoint = copy_checkpoint(services, training.checkpoint) if training.checkpoint else None
-    try:
-        job = requests.create_job(
-            services.database,
-            KIND.name,
-            dataset=training.dataset.name,
-            model_name=body.model_name,
-            config=training.config.to_dict(),
-            options=training.options.to_dict(),
-            device=training.device,
-            priority=body.priority,
-            webhook=webhook,
-            checkpoint=checkpoint,
-        )
-    except Exception:
-        if checkpoint:
-            services.artifacts.delete_prefix(f"jobs/{checkpoint.job_id}")
-        raise
+    found = gather(services, body)
+    training, webhook = plan_training(found, body), webhook_of(body)
+    job = create_job(services, body, training, webhook)
     submit(services.queue, job.id, KIND.name)  # if it fails, the reaper announces the job
     response.headers["Location"] = KIND.address(job.id)
     return job_answer(job, secret=webhook.secret if webhook else None)
@@ -74,7 +58,7 @@ def plan_train_job(body: TrainRequest, services: ServicesDep) -> TrainPlan:
     """Takes what POST /train-jobs takes, and refuses what it refuses: every choice with its
     reason."""
     webhook_of(body)
-    training = plan_training(services, body)
+    training = plan_training(gather(services, body), body)
     dataset = training.dataset.name
     return TrainPlan(
         dataset=dataset,

@@ -1,0 +1,170 @@
+"""Planning a training from what was found: no database, no files."""
+
+from typing import Any
+
+import pytest
+
+from app.http.errors import InvalidInput
+from app.training.request import EarlierJob, FirstModel, Found, Training, plan_training
+from app.training.request_schema import TrainRequest
+from models.diffusion.model import ModelConfig
+from models.diffusion.schedule import ScheduleConfig
+from models.nets.unet import UNetConfig
+from models.training.config import resolve_config
+from models.training.defaults import DatasetFacts
+from store.datasets import DatasetRecord
+from store.errors import DatasetConflict
+from store.jobs.checkpoints import Checkpoint
+from store.jobs.options import FirstWeights, TrainOptions
+from store.jobs.record import Job
+
+DIGITS = DatasetRecord(
+    name="digits",
+    digest="abc",
+    num_images=40,
+    channels=1,
+    classes={"0": 20, "1": 20},
+    sizes=[{"height": 8, "width": 8, "count": 40}],
+)
+CONFIG = resolve_config(
+    DatasetFacts(40, 1, (8, 8), ("0", "1")), preset="ddpm", steps=40, batch_size=16
+)
+CHECKPOINTS = [
+    Checkpoint(job_id="job_1", step=step, key="k", num_bytes=1, seconds=60.0 * step)
+    for step in (20, 40)
+]
+MODEL = FirstModel(
+    FirstWeights("little", "def", "models/little"),
+    ModelConfig(
+        UNetConfig(1, 1, (8, 8), norm_num_groups=4, attention_head_dim=4, dropout=0.1),
+        ScheduleConfig("cosine"),
+        "v",
+        0.25,
+        (8, 8),
+    ),
+)
+
+
+NEW = Found(DIGITS)
+
+
+def planned(found: Found = NEW, **body: Any) -> Training:
+    return plan_training(found, TrainRequest.model_validate(body))
+
+
+def going_on(digest: str = "abc", checkpoints: list[Checkpoint] = CHECKPOINTS) -> Found:
+    options = TrainOptions(dataset_digest=digest).to_dict()
+    job = Job(id="job_1", dataset="digits", config=CONFIG.to_dict(), options=options, device="cuda")
+    return Found(DIGITS, earlier=EarlierJob(job, checkpoints))
+
+
+def refused(found: Found, **body: Any) -> tuple[str | None, str]:
+    with pytest.raises(InvalidInput) as refusal:
+        planned(found, **body)
+    (error,) = refusal.value.errors
+    return error.pointer, error.detail
+
+
+# A new run ----------------------------------------------------------------------------------------
+
+
+def test_a_new_run_is_chosen_for_its_images_and_the_device_that_was_found():
+    training = planned(Found(DIGITS, "cuda"), dataset="digits", minutes=3, warmup_steps=7)
+    assert training.device == "cuda"
+    assert training.config.class_names == ("0", "1")
+    assert training.config.image_size == (8, 8)
+    assert training.config.precision == "bfloat16"
+    assert (training.config.minutes, training.config.warmup_steps) == (3, 7)
+    assert training.options == TrainOptions(dataset_digest="abc")
+    assert training.checkpoint is None
+
+
+def test_parts_of_the_net_and_the_schedule_reach_the_config():
+    config = planned(
+        net={"block_out_channels": [16, 32], "norm_num_groups": 8, "attention_head_dim": 8},
+        schedule={"name": "cosine", "num_train_timesteps": 50},
+        class_conditional=False,
+        image_size=16,
+    ).config
+    assert config.net.block_out_channels == (16, 32)
+    assert (config.schedule, config.preset) == (ScheduleConfig("cosine", 50), "ddpm")
+    assert (config.class_names, config.image_size) == ((), (16, 16))
+
+
+def test_parts_that_do_not_fit_together_are_refused_at_their_field():
+    pointer, detail = refused(Found(DIGITS), image_size=9, net={"block_out_channels": [32, 32]})
+    assert (pointer, "multiple of" in detail) == ("/image_size", True)
+    pointer, detail = refused(Found(DIGITS), net={"block_out_channels": [12]})
+    assert (pointer, "norm_num_groups, 8" in detail) == ("/net/block_out_channels", True)
+
+
+# From a model -------------------------------------------------------------------------------------
+
+
+def test_a_model_decides_the_net_and_the_process_of_its_fine_tuning():
+    training = planned(Found(DIGITS, model=MODEL), fine_tune="little", minutes=1)
+    assert training.options.fine_tune == MODEL.weights
+    config = training.config
+    assert config.objective == "denoising"
+    assert (config.prediction_type, config.schedule) == ("v", MODEL.config.schedule)
+    assert config.sigma_data == 0.25
+    assert config.net.block_out_channels == (8, 8)
+    assert config.net.num_class_embeds == 3  # of these images, not of the model
+
+
+def test_dropout_is_the_one_part_of_a_model_that_may_differ():
+    request = {"distill": "little", "minutes": 1}
+    found = Found(DIGITS, model=MODEL)
+    config = planned(found, **request, net={"dropout": 0.3}).config
+    assert (config.net.dropout, config.objective) == (0.3, "consistency")
+    assert planned(found, **request).config.net.dropout == 0.1
+    pointer, detail = refused(found, **request, net={"norm_num_groups": 8})
+    assert pointer == "/net/norm_num_groups"
+    assert detail == (
+        "net.norm_num_groups is 8; the model that it begins with has 4, which cannot change"
+    )
+
+
+# Going on -----------------------------------------------------------------------------------------
+
+
+def test_a_run_goes_on_from_its_last_checkpoint_or_the_one_that_is_named():
+    training = planned(going_on(), resume_from={"job": "job_1"}, steps=60, learning_rate=0.5)
+    assert training.checkpoint is CHECKPOINTS[1]
+    assert (training.config.steps, training.config.learning_rate) == (60, 0.5)
+    assert training.config.batch_size == 16
+    assert training.device == "cuda"  # as it was, whatever is there now
+    first = {"job": "job_1", "step": 20}
+    assert planned(going_on(), resume_from=first, steps=30).checkpoint is CHECKPOINTS[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "pointer", "words"),
+    [
+        ({}, "/steps", "new total"),
+        ({"steps": 40}, "/steps", "must exceed the 40"),
+        ({"minutes": 40}, "/minutes", "must exceed the 40.00"),
+        ({"steps": 60, "batch_size": 8}, "/batch_size", "16, which cannot change"),
+        ({"steps": 60, "warmup_steps": 8}, "/warmup_steps", "100, which cannot change"),
+        ({"steps": 60, "seed": 3}, "/seed", "0, which cannot change"),
+        ({"steps": 60, "net": {"dropout": 0.5}}, "/net/dropout", "cannot change"),
+        ({"steps": 60, "class_conditional": False}, "/class_conditional", "True, which"),
+        ({"steps": 60, "dataset": "other"}, "/dataset", "'digits'"),
+    ],
+)
+def test_a_run_that_goes_on_is_the_same_run(given, pointer, words):
+    place, detail = refused(going_on(), resume_from={"job": "job_1"}, **given)
+    assert place == pointer
+    assert words in detail
+
+
+def test_a_run_does_not_go_on_without_its_checkpoint_or_on_other_images():
+    request = {"resume_from": {"job": "job_1"}, "steps": 60}
+    assert refused(going_on(checkpoints=[]), **request)[0] == "/resume_from/job"
+    missing = {**request, "resume_from": {"job": "job_1", "step": 7}}
+    assert refused(going_on(), **missing) == (
+        "/resume_from/step",
+        "resume_from.step is 7; job 'job_1' has those of 20, 40",
+    )
+    with pytest.raises(DatasetConflict, match="other images"):
+        planned(going_on(digest="xyz"), **request)
