@@ -191,13 +191,13 @@ class TrainConfig:
         float,
         Interval(ge=0.0, le=0.9),
         Doc("how often the class is withheld in training, for guidance"),
-        Label("Share of images without their class"),
+        Label("Share without its class"),
     ] = 0.1
     ema_half_life_images: Annotated[
         int,
         Interval(ge=1, le=10**9),
         Doc("after how many images the average of the weights has forgotten half"),
-        Label("Half-life of the average, in images"),
+        Label("Averaging half-life, in images"),
     ] = 500_000
     ema_warmup: Annotated[
         float,
@@ -206,7 +206,7 @@ class TrainConfig:
             "the half-life of the average never exceeds this share of the images seen; 0.05 where "
             "left out"
         ),
-        Label("Half-life of the average, as a share"),
+        Label("Averaging half-life, as a share"),
     ] = 0.05
     precision: Annotated[
         Precision,

@@ -114,7 +114,7 @@ def _upload(page: Page) -> None:
 def _train(page: Page) -> None:
     page.get_by_text("Everything else, and why").click()
     expect(page.get_by_text(re.compile("what a CPU trains in the time")).first).to_be_visible()
-    page.get_by_label("At most so many steps").fill("240")
+    page.get_by_label("Steps, at most").fill("240")
     page.get_by_label("Steps between checkpoints").fill("60")
     page.get_by_label("Name of the model").fill("seen-model")
     page.get_by_label("Channels of the net").fill("8, 8")

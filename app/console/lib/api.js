@@ -8,10 +8,11 @@ export class Problem extends Error {
     this.errors = body.errors ?? [];
   }
 
-  /** What is said of a field, as `minutes` or `net/dropout`; undefined where nothing is. */
+  /** The error of a field, as `minutes` or `net/dropout`, or of an item in it; else undefined. */
   of(field) {
-    const found = this.errors.find((e) => e.pointer === `/${field}` || e.parameter === field);
-    return found?.detail;
+    const isAt = ({ pointer, parameter }) =>
+      parameter === field || `${pointer}/`.startsWith(`/${field}/`);
+    return this.errors.find(isAt)?.detail;
   }
 }
 

@@ -1,8 +1,9 @@
-// A training as it goes: how far, how good, what it makes by now.
+// One training: its progress, its error, its samples, its set-up and its history.
 
 import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { at, post, remove } from "../lib/api.js";
 import { Chart } from "../lib/chart.js";
+import { fieldsOf, shown, valueIn } from "../lib/form.js";
 import { go, useAction, useAnswer, useConnection } from "../lib/hooks.js";
 import {
   Bar,
@@ -33,7 +34,7 @@ const EVENTS = [
   ["cancelled", "is cancelled"],
 ];
 const CURVE_EVERY = 1500;
-const SETTLED = 100; // milliseconds: events that are told at once are looked after once
+const SETTLED = 100; // milliseconds; events that arrive together cause one refresh
 
 export function Job({ id }) {
   const job = useAnswer(at`train-jobs/${id}`);
@@ -41,22 +42,22 @@ export function Job({ id }) {
   const samples = useAnswer(at`train-jobs/${id}/samples`);
   const checkpoints = useAnswer(at`train-jobs/${id}/checkpoints`);
   const [progress, setProgress] = useState();
-  const [told, setTold] = useState([]);
+  const [events, setEvents] = useState([]);
   useEvents(id, {
     progress: (now) => {
       setProgress(now);
       metrics.refresh();
     },
     event: (event) =>
-      setTold((before) => [...before.filter((e) => e.number !== event.number), event]),
+      setEvents((before) => [...before.filter((e) => e.number !== event.number), event]),
   });
   useEffect(() => {
-    if (!told.length) return undefined;
+    if (!events.length) return undefined;
     const timer = setTimeout(() => {
       for (const answer of [job, metrics, samples, checkpoints]) answer.refresh();
     }, SETTLED);
     return () => clearTimeout(timer);
-  }, [told.length]);
+  }, [events.length]);
   if (!job.data) return html`<${Page} title="Training"><${Said} problem=${job.problem} /><//>`;
   const now = { ...job.data.progress, ...(job.data.done ? {} : progress) };
   return html`
@@ -87,7 +88,7 @@ export function Job({ id }) {
         </section>
         <section class="card wide" aria-label="History">
           <h2>What happened</h2>
-          <${History} job=${job.data} told=${told} checkpoints=${checkpoints.data?.items ?? []} />
+          <${History} job=${job.data} events=${events} checkpoints=${checkpoints.data?.items ?? []} />
         </section>
       </div>
     <//>
@@ -100,7 +101,7 @@ function Origin({ job }) {
   return html`${kind} on ${dataset}${job.begins_with && `, begun with ${job.begins_with}`}`;
 }
 
-/** The job's server-sent events. They replay what has been told, and come back by themselves. */
+/** Follows the job's server-sent events, from the first; the browser reconnects by itself. */
 function useEvents(id, { progress, event }) {
   const { epoch } = useConnection();
   const react = useRef({}).current;
@@ -220,13 +221,13 @@ function Loss({ steps }) {
   `;
 }
 
-/** The error over noise levels, of the first look, one halfway and the last. */
+/** The error over noise levels, at the first evaluation, one halfway and the last. */
 function Levels({ evaluations }) {
-  const looks = evaluations.filter((look) => look.levels?.length);
-  if (!looks.length)
+  const measured = evaluations.filter((evaluation) => evaluation.levels?.length);
+  if (!measured.length)
     return html`<p class="empty">Measured at each checkpoint, on images that are held out.</p>`;
-  const places = new Set([0, Math.floor((looks.length - 1) / 2), looks.length - 1]);
-  const chosen = [...places].map((i) => looks[i]);
+  const places = new Set([0, Math.floor((measured.length - 1) / 2), measured.length - 1]);
+  const chosen = [...places].map((i) => measured[i]);
   const last = chosen.at(-1);
   const order = last.levels
     .map((_, i) => i)
@@ -234,9 +235,9 @@ function Levels({ evaluations }) {
   return html`
     <${Chart}
       x=${order.map((i) => noise(last.levels[i]))}
-      lines=${chosen.map((look) => ({
-        label: `step ${look.step.toLocaleString("en")}`,
-        y: order.map((i) => look.levels[i].mse),
+      lines=${chosen.map((evaluation) => ({
+        label: `step ${evaluation.step.toLocaleString("en")}`,
+        y: order.map((i) => evaluation.levels[i].mse),
         points: true,
       }))}
       xLabel="noise: sigma / alpha"
@@ -275,31 +276,32 @@ function Samples({ id, steps }) {
   `;
 }
 
-const SHOWN = [
-  "preset",
-  "image_size",
-  "batch_size",
-  "learning_rate",
-  "prediction_type",
-  "augmentation",
-  "precision",
-  "seed",
-];
+const described = fieldsOf("TrainRequest");
 
+/** The hyperparameters under their labels, first the ones that were chosen, with the reason. */
 function Setup({ config }) {
-  const chosen = Object.keys(config.reasons);
-  const names = [...new Set([...chosen, ...SHOWN])].filter((name) => config[name] !== undefined);
+  const { data: fields, problem } = useAnswer(described);
+  const rows = (fields ?? []).filter((field) => valueIn(config, field.path) !== undefined);
+  const isChosen = (field) => field.path in config.reasons;
+  rows.sort((a, b) => isChosen(b) - isChosen(a)); // stable: else as the service has them
   return html`
+    <${Said} problem=${problem} />
     <div class="scroll" tabindex="0" role="region" aria-label="Choices and reasons">
       <table class="stack">
         <thead><tr><th scope="col">what</th><th scope="col">value</th><th scope="col">why</th></tr></thead>
         <tbody>
-          ${names.map(
-            (name) => html`
-              <tr>
-                <th scope="row">${name}</th>
-                <td>${name === "net" ? net(config.net) : text(config[name])}</td>
-                <td>${config.reasons[name] ?? ""}</td>
+          ${rows.map(
+            (field) => html`
+              <tr key=${field.path}>
+                <th scope="row" title=${field.path}>${field.label}</th>
+                <td>
+                  ${
+                    field.parts
+                      ? field.parts.map((part) => html`<div>${part.label}: ${text(config, part)}</div>`)
+                      : text(config, field)
+                  }
+                </td>
+                <td>${config.reasons[field.path] ?? ""}</td>
               </tr>
             `,
           )}
@@ -309,15 +311,14 @@ function Setup({ config }) {
   `;
 }
 
-const net = (of) => `${of.block_out_channels.join(", ")} channels, dropout ${of.dropout}`;
-const text = (value) => (Array.isArray(value) ? value.join(" × ") : `${value}`);
+const text = (config, field) => shown(valueIn(config, field.path));
 
-function History({ job, told, checkpoints }) {
-  const events = [...told].sort((a, b) => a.number - b.number).slice(-200);
+function History({ job, events, checkpoints }) {
+  const newest = [...events].sort((a, b) => a.number - b.number).slice(-200);
   return html`
     <div class="columns plain">
       <ol class="history" tabindex="0" aria-label="Events">
-        ${events.map(
+        ${newest.map(
           (event) => html`
             <li key=${event.number}>
               <time datetime=${event.at}>${new Date(event.at).toLocaleTimeString("en-GB")}</time>

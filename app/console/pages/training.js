@@ -1,40 +1,18 @@
-// Start a training, and those of before.
+// The form that starts a training, and the list of trainings.
 
 import { html, useEffect, useState } from "../vendor/htm-preact.js";
 import { all, at, pagesOf, post } from "../lib/api.js";
+import { fieldsOf, leaves, shown, valueIn, valueOf } from "../lib/form.js";
 import { go, keyed, useAction, useAnswer } from "../lib/hooks.js";
 import { Bar, Input, Page, Said, Select, Status, duration, given, when } from "../lib/parts.js";
 
-const AUTO = ["", "chosen from the data"];
-const YES_NO = [AUTO, ["true", "yes"], ["false", "no"]];
-
-/** [field of POST /train-jobs, label, options of a select or an input's type, hint] */
-const FIELDS = [
-  ["model_name", "Name of the model", "text"],
-  ["steps", "At most so many steps", "number"],
-  ["preset", "Preset", [AUTO, "edm", "ddpm"]],
-  ["image_size", "Side of the images", "number"],
-  ["class_conditional", "Learn the classes", YES_NO],
-  ["net/block_out_channels", "Channels of the net", "text"],
-  ["net/dropout", "Dropout", "number"],
-  ["batch_size", "Batch size", "number"],
-  ["learning_rate", "Learning rate", "number"],
-  ["augmentation", "Augmented share of the images", "number"],
-  ["horizontal_flip", "Learn from mirror images too", YES_NO],
-  ["prediction_type", "What the net predicts", [AUTO, "epsilon", "x0", "v", "flow", "edm"]],
-  ["loss_weighting", "Weighting of the noise levels", [AUTO, "uniform", "min_snr", "learned"]],
-  ["checkpoint_every", "Steps between checkpoints", "number"],
-  ["seed", "Seed", "number"],
-  [
-    "keep",
-    "Weights that become the model",
-    [
-      ["", "the last"],
-      ["best", "the best on held-out images"],
-    ],
-  ],
-  ["priority", "Priority, where jobs wait", "number", "0 to 9; 5 where left out"],
+const described = fieldsOf("TrainRequest");
+const AUTO = "chosen from the data";
+const YES_NO = [
+  ["true", "yes"],
+  ["false", "no"],
 ];
+const AT_THE_TOP = ["minutes"]; // above the other fields, beside the button
 
 export function Training({ query }) {
   return html`
@@ -51,7 +29,7 @@ export function Training({ query }) {
   `;
 }
 
-/** The newest, and older ones when asked for. */
+/** The newest jobs; a button shows older ones. */
 function Jobs() {
   const [pages, setPages] = useState(1);
   const jobs = useAnswer(
@@ -94,18 +72,20 @@ const everything = keyed("datasets and models", async (signal) => ({
 
 function Begin({ query }) {
   const { data: known, problem: unknown } = useAnswer(everything);
+  const { data: fields, problem: undescribed } = useAnswer(described);
   const [dataset, setDataset] = useState(query.dataset);
   const [minutes, setMinutes] = useState("2");
   const [begins, setBegins] = useState(beginning(query));
-  const [fields, setFields] = useState({});
+  const [texts, setTexts] = useState({});
   const chosen = dataset ?? known?.datasets[0];
-  const isOpen = Object.values(fields).some(Boolean);
+  const isOpen = Object.values(texts).some(Boolean);
 
   const request = requestOf({
     dataset: begins.startsWith("resume_from") ? undefined : chosen,
     minutes,
     begins,
-    fields,
+    fields: leaves(fields ?? []),
+    texts,
   });
   const settled = useSettled(JSON.stringify(request), 300);
   const plan = useAnswer(
@@ -118,11 +98,22 @@ function Begin({ query }) {
   });
   const problem = start.problem ?? plan.problem;
   const of = (field) => problem?.of?.(field);
-  if (!known) return html`<${Said} problem=${unknown} />`;
+  if (!known || !fields) return html`<${Said} problem=${unknown || undescribed} />`;
   if (!known.datasets.length && !begins)
     return html`<p class="card">There is nothing to learn from yet. <a href="#/datasets">Upload images</a> first.</p>`;
-  const named = ["dataset", "minutes", ...FIELDS.map(([field]) => field)];
-  const isNamed = named.some(of);
+  const isNamed = ["dataset", ...leaves(fields).map((field) => field.path)].some(of);
+  const minutesField = fields.find((field) => field.path === "minutes");
+  const reasons = plan.data?.config.reasons ?? {};
+  const choice = (field) => html`
+    <${Choice}
+      key=${field.path}
+      field=${field}
+      plan=${plan.data}
+      value=${texts[field.path] ?? ""}
+      error=${of(field.path)}
+      onChange=${(text) => setTexts({ ...texts, [field.path]: text })}
+    />
+  `;
 
   return html`
     <form
@@ -146,9 +137,10 @@ function Begin({ query }) {
             />`
         }
         <${Input}
-          label="Minutes"
+          label=${minutesField.label}
           type="number"
-          min="0.05"
+          min=${minutesField.min}
+          max=${minutesField.max}
           step="any"
           value=${minutes}
           error=${of("minutes")}
@@ -169,52 +161,45 @@ function Begin({ query }) {
           />`
         }
         <div class="fields">
-          ${FIELDS.map(
-            ([field, label, kind, hint]) => html`
-              <${Choice}
-                key=${field}
-                field=${field}
-                label=${label}
-                kind=${kind}
-                hint=${hint}
-                plan=${plan.data}
-                value=${fields[field] ?? ""}
-                error=${of(field)}
-                onChange=${(value) => setFields({ ...fields, [field]: value })}
-              />
+          ${fields.filter((field) => !field.parts && !AT_THE_TOP.includes(field.path)).map(choice)}
+        </div>
+        ${fields
+          .filter((field) => field.parts)
+          .map(
+            (group) => html`
+              <fieldset class="group" key=${group.path}>
+                <legend>${group.label}</legend>
+                ${reasons[group.path] && html`<p class="note">${reasons[group.path]}</p>`}
+                <div class="fields">${group.parts.map(choice)}</div>
+              </fieldset>
             `,
           )}
-        </div>
       </details>
     </form>
   `;
 }
 
-/** A field with what is chosen where it is left alone, and the reason. */
-function Choice({ field, label, kind, hint, plan, value, error, onChange }) {
-  const reason = plan?.config.reasons[field.split("/")[0]];
-  const chosen =
-    plan && shown(field === "model_name" ? plan.model_name : valueIn(plan.config, field));
-  const parts = { label, hint: [hint, reason].filter(Boolean).join("; "), error, value, onChange };
-  if (Array.isArray(kind)) {
-    const options = kind.map((option) =>
-      option === AUTO && chosen ? ["", `${chosen} (chosen)`] : option,
-    );
-    return html`<${Select} ...${parts} options=${options} />`;
+/** A field with the value that is chosen where it is left empty, and the reason. */
+function Choice({ field, plan, value, error, onChange }) {
+  const { path, label, about, type, min, max, fallback } = field;
+  const planned = plan && (path === "model_name" ? plan.model_name : valueIn(plan.config, path));
+  const chosen = shown(planned ?? fallback);
+  const hint = plan?.config.reasons[path];
+  const common = { label, hint, error, value, onChange, title: about };
+  const options = type === "boolean" ? YES_NO : field.options;
+  if (options) {
+    const open = chosen ? `${chosen} (${planned === undefined ? "default" : "chosen"})` : AUTO;
+    return html`<${Select} ...${common} options=${[["", open], ...options]} />`;
   }
-  return html`<${Input} ...${parts} type=${kind} step="any" placeholder=${chosen} />`;
-}
-
-function valueIn(config, field) {
-  if (field === "class_conditional") return config.class_names.length > 0;
-  if (field === "image_size") return config.image_size.join(" × ");
-  return field.split("/").reduce((part, name) => part?.[name], config);
-}
-
-function shown(value) {
-  if (typeof value === "boolean") return value ? "yes" : "no";
-  if (Array.isArray(value)) return value.join(", ");
-  return value === null || value === undefined ? "" : `${value}`;
+  const isNumber = type === "integer" || type === "number";
+  return html`<${Input}
+    ...${common}
+    type=${isNumber ? "number" : "text"}
+    min=${min}
+    max=${max}
+    step=${type === "integer" ? 1 : "any"}
+    placeholder=${chosen}
+  />`;
 }
 
 // From the fields to a request ---------------------------------------------------------------------
@@ -231,13 +216,13 @@ const beginnings = (models) => [
   ...models.map((name) => [`distill ${name}`, `${name}, to sample in 1 to 4 steps (distilling)`]),
 ];
 
-function requestOf({ dataset, minutes, begins, fields }) {
+function requestOf({ dataset, minutes, begins, fields, texts }) {
   const request = { dataset, minutes: given(minutes) };
   const [how, whose] = begins.split(" ");
   if (how) request[how] = how === "resume_from" ? { job: whose } : whose;
-  for (const [field, text] of Object.entries(fields)) {
-    const [name, part] = field.split("/");
-    const value = valueOf(field, text);
+  for (const field of fields) {
+    const [name, part] = field.path.split("/");
+    const value = valueOf(field, texts[field.path]);
     if (value === undefined) continue;
     if (part) request[name] = { ...request[name], [part]: value };
     else request[name] = value;
@@ -247,15 +232,7 @@ function requestOf({ dataset, minutes, begins, fields }) {
 
 const isWhole = (request) => request.dataset || request.distill || request.resume_from;
 
-function valueOf(field, text) {
-  if (text === "true" || text === "false") return text === "true";
-  if (field === "model_name") return text || undefined;
-  if (field === "net/block_out_channels" && text)
-    return text.split(/[ ,]+/).filter(Boolean).map(given);
-  return given(text);
-}
-
-/** The value once it has stopped to change. */
+/** The value, once it has not changed for so many milliseconds. */
 function useSettled(value, milliseconds) {
   const [settled, setSettled] = useState(value);
   useEffect(() => {
