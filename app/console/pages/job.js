@@ -281,7 +281,7 @@ const described = fieldsOf("TrainRequest");
 /** The hyperparameters under their labels, first the ones that were chosen, with the reason. */
 function Setup({ config }) {
   const { data: fields, problem } = useAnswer(described);
-  const rows = (fields ?? []).filter((field) => valueIn(config, field.path) !== undefined);
+  const rows = (fields ?? []).filter((field) => shown(valueIn(config, field.path)) !== "");
   const isChosen = (field) => field.path in config.reasons;
   rows.sort((a, b) => isChosen(b) - isChosen(a)); // stable: else as the service has them
   return html`
