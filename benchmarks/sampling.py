@@ -32,7 +32,8 @@ from models.diffusion.model import DiffusionModel, ModelConfig
 from models.diffusion.noise import normal
 from models.diffusion.schedule import ScheduleConfig
 from models.nets.unet import UNet, UNetConfig
-from models.pipeline.folder import load_model, save_model, write_model_archive
+from models.pipeline.archive import write_model_archive
+from models.pipeline.folder import load_model, save_model
 from models.sampling.generate import sample_images
 
 CONFIGS = {

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from host.loading import loading
@@ -21,6 +21,7 @@ with loading():
     import structlog
 
     from models.images.dataset import Dataset
+    from models.pipeline.card import ModelCard
     from models.pipeline.folder import save_model, weights_digest
     from models.training.config import TrainConfig
     from models.training.distributed import ProcessGroup
@@ -187,7 +188,7 @@ class TrainJob(JobProcess):
             self._look_and_save(state, dataset)
         job, kept = self.job, self._kept(state)
         model, folder = kept.ema_model(), self.scratch / "model"
-        details = _details(kept)
+        details = _card(kept).to_dict()
         save_model(model, folder, {**details, "dataset": job.dataset, "job": self.job_id})
         prefix = f"models/{job.model_name}/{self.job_id}"
         self.artifacts.upload_folder(folder, prefix)
@@ -227,21 +228,14 @@ def progress_of(step: TrainStep, eta_seconds: float | None) -> TrainProgress:
     )
 
 
-def _details(state: TrainState) -> dict[str, Any]:
-    config = state.config
-    return {
-        "image_size": list(config.image_size),
-        "channels": config.channels,
-        "class_names": list(config.class_names),
-        "schedule": asdict(config.schedule),
-        "prediction_type": config.prediction_type,
-        "consistency": config.objective == "consistency",
-        "preset": config.preset,
-        "num_parameters": sum(p.numel() for p in state.ema.parameters()),
-        "steps": state.step,
-        "images_seen": state.images_seen,
-        "seconds": round(state.elapsed(), 1),
-    }
+def _card(state: TrainState) -> ModelCard:
+    return replace(
+        ModelCard.of(state.ema_model()),
+        preset=state.config.preset,
+        steps=state.step,
+        images_seen=state.images_seen,
+        seconds=round(state.elapsed(), 1),
+    )
 
 
 def _say(step: TrainStep, eta_seconds: float | None) -> None:

@@ -12,6 +12,7 @@ from app.jobs.route import JobRoutes, JobTexts
 from app.sample.request import walk
 from app.services import Services, ServicesDep
 from models.evaluation.evaluate import EvaluationConfig
+from models.pipeline.card import ModelCard
 from store.datasets import get_dataset
 from store.errors import ArtifactNotFound, NotFound
 from store.jobs import requests
@@ -102,8 +103,8 @@ def _dataset(body: EvaluationRequest, model: ModelRecord) -> str:
 
 
 def _config(body: EvaluationRequest, model: ModelRecord, services: Services) -> EvaluationConfig:
-    details = model.details
-    sampler, steps = walk(body.sampler, body.num_inference_steps, bool(details.get("consistency")))
+    card = ModelCard.from_dict(model.details)
+    sampler, steps = walk(body.sampler, body.num_inference_steps, card.consistency)
     features: str = body.features
     if features == "vision_transformer":
         folder = services.settings.features_folder
@@ -113,7 +114,7 @@ def _config(body: EvaluationRequest, model: ModelRecord, services: Services) -> 
                 "features is 'vision_transformer', which needs DIFFUSION_FEATURES_FOLDER to be set",
             )
         features = str(folder)
-    many = MANY_IMAGES if max(details["image_size"]) < LARGE_SIDE else FEW_IMAGES
+    many = MANY_IMAGES if max(card.image_size) < LARGE_SIDE else FEW_IMAGES
     with reported_in(EvaluationRequest):
         return EvaluationConfig(
             num_images=body.num_images or many,

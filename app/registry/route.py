@@ -1,9 +1,7 @@
 """/models: the registry of what was trained here or uploaded."""
 
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from fastapi import APIRouter
@@ -21,12 +19,9 @@ from app.services import Services, ServicesDep
 from client.answers import ModelAnswer
 from models.diffusion.model import DiffusionModel
 from models.fields import Invalid
-from models.pipeline.folder import (
-    extract_model_archive,
-    load_model,
-    weights_digest,
-    write_model_archive,
-)
+from models.pipeline.archive import extract_model_archive, write_model_archive
+from models.pipeline.card import ModelCard
+from models.pipeline.folder import load_model, weights_digest
 from store import models
 from store.errors import ModelConflict, ModelNotFound
 from store.jobs.requests import model_names
@@ -132,7 +127,7 @@ def _keep(services: Services, name: str, archive: Path) -> tuple[models.ModelRec
             extract_model_archive(archive, folder, max_bytes=services.settings.max_model_bytes)
             model = load_model(folder)
             _try(model)
-        details = _details(model)
+        card = ModelCard.of(model)
         digest = weights_digest(folder)
         try:
             known = models.get_model(services.database, name)
@@ -141,9 +136,9 @@ def _keep(services: Services, name: str, archive: Path) -> tuple[models.ModelRec
         else:
             if known.digest != digest:
                 raise ModelConflict(f"there is a model {name!r} with other weights")
-            if differing := [key for key in details if known.details.get(key) != details[key]]:
+            if differing := ModelCard.from_dict(known.details).first_difference(card):
                 raise ModelConflict(
-                    f"there is a model {name!r} with these weights, but another {differing[0]}"
+                    f"there is a model {name!r} with these weights, but another {differing}"
                 )
             return known, False
         if name in model_names(services.database):
@@ -153,24 +148,11 @@ def _keep(services: Services, name: str, archive: Path) -> tuple[models.ModelRec
         record = models.ModelRecord(
             name=name,
             digest=digest,
-            details=details,
+            details=card.to_dict(),
             artifact_prefix=prefix,
             num_bytes=sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
         )
         return models.create_model(services.database, record), True
-
-
-def _details(model: DiffusionModel) -> dict[str, Any]:
-    config = model.config
-    return {
-        "image_size": list(config.image_size),
-        "channels": config.net.in_channels,
-        "class_names": list(config.class_names),
-        "schedule": asdict(config.schedule),
-        "prediction_type": config.prediction_type,
-        "consistency": config.consistency,
-        "num_parameters": sum(p.numel() for p in model.net.parameters()),
-    }
 
 
 def _try(model: DiffusionModel) -> None:

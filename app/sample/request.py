@@ -2,6 +2,7 @@
 
 import base64
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -10,10 +11,10 @@ from app.http.errors import InvalidInput, reported_at, reported_in
 from app.sample.schema import SampleBody, SampleUsed
 from app.settings import Settings
 from models.arrays import UInt8
-from models.diffusion.prediction import Prediction
 from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from models.images.files import decode_image, resize_image, with_channels
 from models.nets.precision import Precision
+from models.pipeline.card import ModelCard
 from models.sampling.plan import (
     DEFAULT_CONSISTENCY_STEPS,
     DEFAULT_STEPS,
@@ -53,23 +54,23 @@ def resolve(
     """InvalidInput names what does not fit the model or exceeds a bound. `watched`: every step is
     to be seen."""
     _at_most("num_images", body.num_images, max_images)
-    details = record.details
-    consistency = bool(details.get("consistency"))
+    card = ModelCard.from_dict(record.details)
+    consistency = card.consistency
     sampler = body.sampler or (INVERTIBLE[0] if body.invert and not consistency else None)
     sampler, steps = walk(sampler, body.num_inference_steps, consistency)
     if body.invert and consistency:
         raise InvalidInput.pointer("/invert", "a distilled model cannot be inverted")
     _at_most("num_inference_steps", steps, settings.max_inference_steps)
-    height, width = details["image_size"]
-    schedule = _schedule(ScheduleConfig(**details["schedule"]))
+    height, width = card.image_size
+    schedule = _schedule(card.schedule)
     request = replace(
-        _request(body, details["class_names"], (height, width), details["channels"], settings),
+        _request(body, card, settings),
         sampler=sampler,
         num_inference_steps=steps,
     )
     with reported_in(SampleBody):
-        check_labels(request, len(details["class_names"]))
-        plan = make_plan(schedule, Prediction(details["prediction_type"]), request)
+        check_labels(request, len(card.class_names))
+        plan = make_plan(schedule, card.prediction, request)
     order = ImageOrder(
         model=record.name,
         prefix=record.artifact_prefix,
@@ -108,12 +109,11 @@ def walk(
     return DISTILLED_SAMPLER, steps
 
 
-def _request(
-    body: SampleBody, classes: list[str], size: tuple[int, int], channels: int, settings: Settings
-) -> SampleRequest:
+def _request(body: SampleBody, card: ModelCard, settings: Settings) -> SampleRequest:
     init_image = mask = None
+    size = card.image_size
     if body.init_image is not None:
-        init_image = _picture("init_image", body.init_image, size, channels, settings)
+        init_image = _picture("init_image", body.init_image, size, card.channels, settings)
     if body.mask is not None:
         mask = _picture("mask", body.mask, size, 1, settings)[:, :, 0]
     strength = body.strength
@@ -125,7 +125,7 @@ def _request(
         num_images=body.num_images,
         spacing=body.spacing,
         eta=body.eta,
-        labels=_labels(body, classes),
+        labels=_labels(body, card.class_names),
         guidance_scale=body.guidance_scale,
         guidance_interval=body.guidance_interval,
         strength=strength,
@@ -174,7 +174,7 @@ def _picture(
     return resize_image(with_channels(image, channels), size)
 
 
-def _labels(body: SampleBody, class_names: list[str]) -> tuple[int, ...] | None:
+def _labels(body: SampleBody, class_names: Sequence[str]) -> tuple[int, ...] | None:
     given = body.class_label
     if given is None:
         return None
@@ -182,7 +182,7 @@ def _labels(body: SampleBody, class_names: list[str]) -> tuple[int, ...] | None:
     return tuple(_label(label, class_names) for label in several)
 
 
-def _label(label: int | str, class_names: list[str]) -> int:
+def _label(label: int | str, class_names: Sequence[str]) -> int:
     if isinstance(label, int):
         return label
     if label in class_names:

@@ -21,7 +21,8 @@ from app.settings import Settings
 from models.diffusion.model import DiffusionModel, ModelConfig
 from models.diffusion.schedule import ScheduleConfig
 from models.nets.unet import UNet, UNetConfig
-from models.pipeline.folder import save_model, write_model_archive
+from models.pipeline.archive import write_model_archive
+from models.pipeline.folder import save_model
 from store.locations import Locations
 
 ROOT = Path(__file__).parents[2]

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import stat
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -30,12 +28,10 @@ from models.fields import Invalid
 from models.nets.unet import MAX_CLASSES, UNet, UNetConfig
 from models.pipeline.folder import (
     WEIGHTS,
-    extract_model_archive,
     load_model,
     read_metadata,
     save_model,
     weights_digest,
-    write_model_archive,
 )
 
 NET = UNetConfig(
@@ -86,6 +82,14 @@ def foreign(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     UNet2DModel(**PEER).save_pretrained(tmp_path / "foreign")
     return tmp_path / "foreign"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def edit_json(path: Path, **changes: object) -> None:
@@ -439,156 +443,8 @@ def test_damaged_files_are_named(saved: Path) -> None:
         load_model(saved)
 
 
-# Archives -----------------------------------------------------------------------------------------
-
-
-def a_zip(path: Path, files: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
-    with zipfile.ZipFile(path, "w", compression) as file:
-        for name, data in files.items():
-            file.writestr(name, data)
-    return path
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
-
-
-def test_a_model_survives_its_archive(tmp_path: Path, saved: Path) -> None:
-    write_model_archive(saved, tmp_path / "model.zip")
-    extract_model_archive(tmp_path / "model.zip", tmp_path / "copy")
-    assert contents(tmp_path / "copy") == contents(saved)
-    assert load_model(tmp_path / "copy").config == load_model(saved).config
-
-
-def test_one_folder_around_everything_is_dropped(tmp_path: Path, saved: Path) -> None:
-    files = {f"my model/{name}": data for name, data in contents(saved).items()}
-    extract_model_archive(a_zip(tmp_path / "model.zip", files), tmp_path / "copy")
-    assert contents(tmp_path / "copy") == contents(saved)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("../config.json", "leaves the archive"),
-        ("unet/../../config.json", "leaves the archive"),
-        ("..\\config.json", "leaves the archive"),
-        ("/etc/config.json", "leaves the archive"),
-        ("unet/model.bin", "'unet/model.bin' is no part of a model; .* safetensors only"),
-        ("model.pt", "no part of a model"),
-        ("model.ckpt", "no part of a model"),
-        ("model.pkl", "no part of a model"),
-        ("inner.zip", "no part of a model"),
-        ("config.json.tar", "no part of a model"),
-        ("Makefile", "no part of a model"),
-        ("a" * 300 + ".json", "longer than 200 characters"),
-    ],
-)
-def test_a_file_that_has_no_place_in_a_model_is_refused(
-    tmp_path: Path, name: str, message: str
-) -> None:
-    archive = a_zip(tmp_path / "model.zip", {"config.json": b"{}", name: b"x"})
-    (tmp_path / "inside").mkdir()
-    with pytest.raises(Invalid, match=message):
-        extract_model_archive(archive, tmp_path / "inside" / "copy")
-    assert contents(tmp_path / "inside") == {}
-    assert not (tmp_path / "config.json").exists()
-
-
-def test_a_file_without_a_name_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "nameless.zip"
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr("a.json", "{}")
-    path.write_bytes(path.read_bytes().replace(b"a.json", b"\0.json"))
-    with pytest.raises(Invalid, match="is no part of a model"):
-        extract_model_archive(path, tmp_path / "model")
-
-
-def test_an_archive_that_lost_its_beginning_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "headless.zip"
-    with zipfile.ZipFile(path, "w") as file:
-        file.writestr("config.json", "{}" * 200)
-    path.write_bytes(path.read_bytes()[100:])
-    with pytest.raises(Invalid, match="not a zip archive, or it is damaged"):
-        extract_model_archive(path, tmp_path / "model")
-
-
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"in_channels": ' + "9" * 5000 + "}"])
 def test_json_that_python_cannot_hold_is_refused(foreign: Path, text: str) -> None:
     (foreign / "config.json").write_text(text)
     with pytest.raises(Invalid, match=r"config\.json is not valid JSON"):
         load_model(foreign)
-
-
-def test_a_symbolic_link_is_refused(tmp_path: Path) -> None:
-    link = zipfile.ZipInfo("config.json")
-    link.external_attr = (stat.S_IFLNK | 0o777) << 16
-    with zipfile.ZipFile(tmp_path / "model.zip", "w") as file:
-        file.writestr(link, "/etc/passwd")
-    with pytest.raises(Invalid, match=r"'config\.json' is a symbolic link"):
-        extract_model_archive(tmp_path / "model.zip", tmp_path / "copy")
-
-
-def test_too_many_files_are_refused(tmp_path: Path) -> None:
-    archive = a_zip(tmp_path / "model.zip", {f"{i}.txt": b"" for i in range(65)})
-    with pytest.raises(Invalid, match="65 files; at most 64"):
-        extract_model_archive(archive, tmp_path / "copy")
-
-
-def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
-    files = {"a.txt": bytes(600), "b.txt": bytes(600)}
-    archive = a_zip(tmp_path / "model.zip", files, zipfile.ZIP_DEFLATED)
-    extract_model_archive(archive, tmp_path / "fits", max_bytes=1200)
-    with pytest.raises(Invalid, match="more than 1199 bytes"):
-        extract_model_archive(archive, tmp_path / "copy", max_bytes=1199)
-
-
-def test_an_archive_that_understates_its_size_is_refused(tmp_path: Path) -> None:
-    archive = a_zip(tmp_path / "model.zip", {"a.txt": bytes(100_000)}, zipfile.ZIP_DEFLATED)
-    true, false = (100_000).to_bytes(4, "little"), (10).to_bytes(4, "little")
-    assert true in archive.read_bytes()
-    archive.write_bytes(archive.read_bytes().replace(true, false))
-    with pytest.raises(Invalid, match=r"damaged|more than"):
-        extract_model_archive(archive, tmp_path / "copy", max_bytes=1000)
-    assert sum(len(data) for data in contents(tmp_path / "copy").values()) <= 1000
-
-
-@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")  # zipfile's, on writing the case
-def test_a_name_given_twice_is_refused(tmp_path: Path) -> None:
-    with zipfile.ZipFile(tmp_path / "model.zip", "w") as file:
-        file.writestr("config.json", "{}")
-        file.writestr("config.json", "[]")
-    with pytest.raises(Invalid, match="damaged"):
-        extract_model_archive(tmp_path / "model.zip", tmp_path / "copy")
-
-
-def test_a_file_that_is_also_a_folder_is_refused(tmp_path: Path) -> None:
-    archive = a_zip(tmp_path / "model.zip", {"unet.json": b"{}", "unet.json/config.json": b"{}"})
-    with pytest.raises(Invalid, match="damaged"):
-        extract_model_archive(archive, tmp_path / "copy")
-
-
-@pytest.mark.parametrize("data", [b"", b"\x80\x04pickle", b"PK\x03\x04 and then nothing"])
-def test_what_is_not_a_zip_is_refused(tmp_path: Path, data: bytes) -> None:
-    (tmp_path / "model.zip").write_bytes(data)
-    with pytest.raises(Invalid, match="not a zip archive"):
-        extract_model_archive(tmp_path / "model.zip", tmp_path / "copy")
-
-
-@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_a_damaged_zip_is_refused(tmp_path: Path, compression: int) -> None:
-    text = b"".join(b"%d " % i for i in range(2000))
-    archive = a_zip(tmp_path / "model.zip", {"a.txt": text}, compression)
-    data = bytearray(archive.read_bytes())
-    data[100:200] = b"\xff" * 100
-    archive.write_bytes(data)
-    with pytest.raises(Invalid, match="damaged"):
-        extract_model_archive(archive, tmp_path / "copy")
-
-
-def test_an_empty_archive_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Invalid, match="empty"):
-        extract_model_archive(a_zip(tmp_path / "model.zip", {}), tmp_path / "copy")

@@ -1,0 +1,82 @@
+"""The card of a model: the facts that the registry keeps beside its weights.
+
+It is JSON in the record of a model (`details`) and in the model's folder. Records of earlier
+versions lack `sigma_data`; uploaded models lack the facts of their training.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from models.diffusion.model import DiffusionModel
+from models.diffusion.prediction import Prediction, PredictionType
+from models.diffusion.schedule import ScheduleConfig
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """`image_size` is (height, width); `class_names` is empty for an unconditional model.
+    `consistency` is True if the model was tuned to jump to the clean image from any noise level.
+
+    None means unknown. `preset`, `steps`, `images_seen` and `seconds` describe the training that
+    made the model here.
+    """
+
+    image_size: tuple[int, int]
+    channels: int
+    class_names: tuple[str, ...]
+    schedule: ScheduleConfig
+    prediction_type: PredictionType
+    num_parameters: int | None = None
+    consistency: bool = False
+    sigma_data: float | None = None
+    preset: str | None = None
+    steps: int | None = None
+    images_seen: int | None = None
+    seconds: float | None = None
+
+    @classmethod
+    def of(cls, model: DiffusionModel) -> "ModelCard":
+        """Return the card of a model of unknown origin."""
+        config = model.config
+        return cls(
+            image_size=config.image_size,
+            channels=config.net.in_channels,
+            class_names=config.class_names,
+            schedule=config.schedule,
+            prediction_type=config.prediction_type,
+            num_parameters=sum(p.numel() for p in model.net.parameters()),
+            consistency=config.consistency,
+            sigma_data=config.sigma_data,
+        )
+
+    @property
+    def prediction(self) -> Prediction:
+        if self.sigma_data is None:
+            return Prediction(self.prediction_type)
+        return Prediction(self.prediction_type, self.sigma_data)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the card for JSON; unknown facts are left out."""
+        values = asdict(self)
+        values["image_size"] = list(self.image_size)
+        values["class_names"] = list(self.class_names)
+        return {name: value for name, value in values.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelCard":
+        """Return the card of a record; keys of other writers, such as `scores`, are ignored."""
+        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        height, width = known["image_size"]
+        known["image_size"] = (height, width)
+        known["class_names"] = tuple(known["class_names"])
+        known["schedule"] = ScheduleConfig(**known["schedule"])
+        return cls(**known)
+
+    def first_difference(self, other: "ModelCard") -> str | None:
+        """Return the first field that both know and that differs, or None."""
+        for field in fields(self):
+            ours, theirs = getattr(self, field.name), getattr(other, field.name)
+            if None not in (ours, theirs) and ours != theirs:
+                return field.name
+        return None
