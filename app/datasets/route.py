@@ -18,8 +18,9 @@ from app.http.paging import After, Limit, Page
 from app.http.uploads import uploaded_file
 from app.services import Services, ServicesDep
 from client.answers import DatasetAnswer
-from models.images.dataset import ArchiveLimits, contact_sheet, inspect_archive
+from models.images.dataset import contact_sheet, inspect_archive
 from models.images.files import encode_image
+from models.images.readers import READERS, ArchiveLimits
 from store import datasets
 from store.names import check_name
 
@@ -35,7 +36,7 @@ _BODY = {
 
 @router.put(
     "/{name}",
-    summary="Upload a zip or tar of images",
+    summary=f"Upload a {' or '.join(reader.name for reader in READERS)} of images",
     status_code=201,
     responses={
         200: {"description": "The same content is there already.", "model": DatasetAnswer},

@@ -17,6 +17,8 @@ from app.noise.schema import NoiseAnswer, NoisedImage, NoiseForm
 from app.settings import Settings
 from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from models.images.files import (
+    FORMATS,
+    MEDIA_TYPES,
     ImageFormat,
     decode_image,
     encode_animation,
@@ -25,10 +27,8 @@ from models.images.files import (
     resize_image,
 )
 
-FORMATS: dict[str, ImageFormat] = {"image/png": "png", "image/webp": "webp", "image/jpeg": "jpeg"}
 ANIMATION = "image/apng"
-OFFERED = (*FORMATS, ANIMATION, "application/zip", "application/json")
-MAX_SIDE = {"image/png": 2**31 - 1, "image/webp": 16_383, "image/jpeg": 65_500}
+OFFERED = (*MEDIA_TYPES, ANIMATION, "application/zip", "application/json")
 
 
 def answer(form: NoiseForm, media_type: str, settings: Settings) -> Response:
@@ -53,7 +53,7 @@ def answer(form: NoiseForm, media_type: str, settings: Settings) -> Response:
     strip = pictures[0].image
     if len(pictures) > 1:
         strip = image_grid(np.stack([picture.image for picture in pictures]), len(pictures))
-    content = _encode(strip, max(form.t), FORMATS[media_type])
+    content = _encode(strip, max(form.t), MEDIA_TYPES[media_type])
     return Response(content, headers=headers, media_type=media_type)
 
 
@@ -77,11 +77,12 @@ def _check_work(
             "image_size" if form.image_size else "t",
             f"{len(form.t)} images of {size} pixels; an answer has at most {settings.max_pixels}",
         )
-    if len(form.t) * width > MAX_SIDE.get(media_type, width * len(form.t)):
+    max_side = FORMATS[MEDIA_TYPES[media_type]].max_side if media_type in MEDIA_TYPES else None
+    if max_side is not None and len(form.t) * width > max_side:
         raise InvalidInput.parameter(
             "t",
             f"a strip of {len(form.t)} images is {len(form.t) * width} pixels wide; "
-            f"{media_type} holds at most {MAX_SIDE[media_type]}",
+            f"{media_type} holds at most {max_side}",
         )
     steps = max(form.t)
     if form.method == "step_by_step" and steps * height * width > settings.max_step_pixels:

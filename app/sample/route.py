@@ -13,7 +13,7 @@ from starlette.responses import Response, StreamingResponse
 from app.http import problems
 from app.http.accept import choose
 from app.http.streams import EVENT_STREAM
-from app.sample.answer import FORMATS, Harvest, represent
+from app.sample.answer import Harvest, represent
 from app.sample.events import event_stream
 from app.sample.jobs_route import create_sample_job
 from app.sample.jobs_schema import SampleJobAnswer
@@ -21,11 +21,12 @@ from app.sample.request import Sampling, resolve
 from app.sample.schema import SampleAnswer, SampleBody, SampleUsed
 from app.services import Services, ServicesDep
 from app.settings import Settings
+from models.images.files import MEDIA_TYPES
 from store.models import get_model
 
 router = APIRouter(tags=["sample"])
 
-OFFERED = (*FORMATS, "application/zip", "application/json", EVENT_STREAM)
+OFFERED = (*MEDIA_TYPES, "application/zip", "application/json", EVENT_STREAM)
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody reads the answer
 
 Result = TypeVar("Result")

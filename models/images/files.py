@@ -1,21 +1,22 @@
 """Image files and uint8 arrays of shape (H, W, C), C being 1 for greyscale and 3 for RGB.
 
-Whatever a file holds becomes one of the two: palettes are looked up, alpha is laid on white, CMYK
-is converted, 16-bit grey is scaled to 8, and the camera's orientation is applied. Animations are
-refused, since nobody could say which frame was meant.
+Every file becomes one of the two: palettes are looked up, alpha is laid on white, CMYK is
+converted, 16-bit grey is scaled to 8, and the camera's orientation is applied. Animations are
+refused, since it is unknown which frame was meant.
 """
 
 import io
 import math
 import struct
 import warnings
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from models.arrays import UInt8
 from models.fields import Invalid
 
 ImageFormat = Literal["png", "webp", "jpeg"]
@@ -25,7 +26,7 @@ FRAME_MILLISECONDS, LAST_FRAME_MILLISECONDS = 80, 1500
 
 _GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "F")
 _ORIENTATION = 0x0112  # the Exif tag
-# What Pillow's readers raise where a file breaks off or contradicts itself.
+# Errors of Pillow's readers for a file that breaks off or contradicts itself.
 _DAMAGE = (
     OSError,
     ValueError,
@@ -39,13 +40,35 @@ _DAMAGE = (
 )
 _DAMAGED = "the image is truncated or damaged"
 
+Image.MAX_IMAGE_PIXELS = 2**30  # above our own bound, whose message names it
 
-Image.MAX_IMAGE_PIXELS = 2**30  # Pillow's own guard stands aside: ours names the bound
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A format that images are written in. `max_side` is its own bound, in pixels; `options` and
+    `animation` are Pillow's for a picture and for exact frames, None for a format without them."""
+
+    media_type: str
+    max_side: int
+    options: Mapping[str, int]
+    animation: Mapping[str, int] | None = None
 
 
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
-    """The file's image. Raises Invalid saying why it cannot be had; a header that announces more
-    than `max_pixels` is refused before anything is decoded."""
+# Noise does not compress: higher levels of PNG take several times longer to save a few percent.
+FORMATS: dict[ImageFormat, FileFormat] = {
+    "png": FileFormat("image/png", 2**31 - 1, {"compress_level": 1}, {"compress_level": 1}),
+    "webp": FileFormat("image/webp", 16_383, {"quality": 95, "method": 2}, {"lossless": True}),
+    "jpeg": FileFormat("image/jpeg", 65_500, {"quality": 95}),
+}
+MEDIA_TYPES: dict[str, ImageFormat] = {kind.media_type: name for name, kind in FORMATS.items()}
+
+
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> UInt8:
+    """Return the file's image.
+
+    Raises Invalid with the reason if it cannot be read. A header that announces more than
+    `max_pixels` is refused before anything is decoded.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -67,27 +90,17 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.uin
         return _to_array(picture)
 
 
-def encode_image(image: NDArray[np.uint8], file_format: ImageFormat) -> bytes:
-    """A file of an image (H, W, C) uint8. PNG is exact, WebP and JPEG of quality 95 are not."""
-    picture = _as_pillow(image)
+def encode_image(image: UInt8, file_format: ImageFormat) -> bytes:
+    """Return a file of an image (H, W, C). PNG is exact, WebP and JPEG of quality 95 are not."""
     buffer = io.BytesIO()
-    if file_format == "png":
-        # Noise does not compress: higher levels take several times longer to save a few percent.
-        picture.save(buffer, "PNG", compress_level=1)
-    elif file_format == "webp":
-        picture.save(buffer, "WEBP", quality=95, method=2)
-    else:
-        picture.save(buffer, "JPEG", quality=95)
+    _as_pillow(image).save(buffer, file_format, **FORMATS[file_format].options)
     return buffer.getvalue()
 
 
-def encode_animation(
-    images: Sequence[NDArray[np.uint8]], file_format: Literal["png", "webp"]
-) -> bytes:
-    """A file that shows images (H, W, C) uint8 one after the other, exactly, over and over."""
+def encode_animation(images: Sequence[UInt8], file_format: Literal["png", "webp"]) -> bytes:
+    """Return a file that shows images (H, W, C) one after the other, exactly, in a loop."""
     first, *others = (_as_pillow(image) for image in images)
     durations = [FRAME_MILLISECONDS] * len(others) + [LAST_FRAME_MILLISECONDS]
-    options: dict[str, Any] = {"compress_level": 1} if file_format == "png" else {"lossless": True}
     buffer = io.BytesIO()
     first.save(
         buffer,
@@ -96,13 +109,13 @@ def encode_animation(
         append_images=others,
         duration=durations,
         loop=0,
-        **options,
+        **(FORMATS[file_format].animation or {}),
     )
     return buffer.getvalue()
 
 
-def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Cut to the aspect ratio of `size` (height, width) around the centre, then scale."""
+def resize_image(image: UInt8, size: tuple[int, int]) -> UInt8:
+    """Crop to the aspect ratio of `size` (height, width) around the centre, then scale."""
     height, width = size
     if image.shape[:2] == (height, width):
         return image
@@ -111,8 +124,8 @@ def resize_image(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.
     return np.asarray(fitted).reshape(height, width, image.shape[2])
 
 
-def with_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
-    """Grey to RGB by repetition, RGB to grey by luma; (H, W, channels)."""
+def with_channels(image: UInt8, channels: int) -> UInt8:
+    """Convert grey to RGB by repetition, RGB to grey by luma; (H, W, channels)."""
     if image.shape[2] == channels:
         return image
     if channels == 3:
@@ -120,10 +133,11 @@ def with_channels(image: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(image).convert("L"))[:, :, None]
 
 
-def image_grid(
-    images: NDArray[np.uint8], columns: int | None = None, padding: int = 0
-) -> NDArray[np.uint8]:
-    """(N, H, W, C) in rows of `columns` (by default about a square) on white: (H', W', C)."""
+def image_grid(images: UInt8, columns: int | None = None, padding: int = 0) -> UInt8:
+    """Arrange (N, H, W, C) on white in rows of `columns`, by default about a square.
+
+    The result is (H', W', C); `padding` pixels lie between the images.
+    """
     count, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -138,11 +152,11 @@ def image_grid(
 def _num_frames(picture: Image.Image) -> int:
     try:
         return int(getattr(picture, "n_frames", 1))
-    except _DAMAGE:  # counting walks through the file
+    except _DAMAGE:  # counting reads through the file
         raise Invalid.because(_DAMAGED) from None
 
 
-def _to_array(picture: Image.Image) -> NDArray[np.uint8]:
+def _to_array(picture: Image.Image) -> UInt8:
     try:
         oriented: Image.Image = picture
         if picture.mode == "F":
@@ -153,7 +167,7 @@ def _to_array(picture: Image.Image) -> NDArray[np.uint8]:
             oriented = ImageOps.exif_transpose(picture)
         flat = _without_alpha(oriented)
         array = _grey(flat) if flat.mode in _GREY_MODES else np.asarray(flat.convert("RGB"))
-    except Invalid:  # nothing is wrong with the file, but its pixels are not of a kind that is read
+    except Invalid:  # the file is sound, but its kind of pixels is not supported
         raise
     except _DAMAGE:
         raise Invalid.because(_DAMAGED) from None
@@ -170,7 +184,7 @@ def _without_alpha(picture: Image.Image) -> Image.Image:
     return canvas.convert("L" if grey else "RGB")
 
 
-def _grey(picture: Image.Image) -> NDArray[np.uint8]:
+def _grey(picture: Image.Image) -> UInt8:
     if picture.mode.startswith("I"):  # 16 bits, which Pillow also calls I
         wide = np.asarray(picture).astype(np.int64)
         if wide.min(initial=0) < 0 or wide.max(initial=0) > 65535:
@@ -179,5 +193,5 @@ def _grey(picture: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(picture.convert("L"))
 
 
-def _as_pillow(image: NDArray[np.uint8]) -> Image.Image:
+def _as_pillow(image: UInt8) -> Image.Image:
     return Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)

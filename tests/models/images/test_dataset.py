@@ -19,12 +19,12 @@ from PIL import Image
 from models.fields import Invalid
 from models.images.dataset import (
     UNSORTED,
-    ArchiveLimits,
     contact_sheet,
     inspect_archive,
     open_dataset,
     prepare,
 )
+from models.images.readers import ArchiveLimits
 
 ROOT = Path(__file__).parents[3]
 DIGITS = ROOT / "examples" / "digits" / "digits.zip"
