@@ -1,4 +1,4 @@
-"""How well does a model denoise, and at which noise level?"""
+"""How well a model denoises, by noise level."""
 
 from dataclasses import dataclass
 
@@ -27,9 +27,10 @@ class LevelError:
 def denoising_error(
     model: DiffusionModel, images: Tensor, labels: Tensor | None, seed: int
 ) -> list[LevelError]:
-    """The error at NUM_LEVELS levels from hardly any noise to almost all, on images (B, C, H, W).
+    """Return the error on images (B, C, H, W) at NUM_LEVELS levels, from hardly any noise to almost
+    all.
 
-    The same seed noises in the same way, so that two states of a model can be compared.
+    The noise is a function of the seed, so that two states of a model can be compared.
     """
     T = model.schedule.num_train_timesteps
     count = min(NUM_LEVELS, T)

@@ -1,4 +1,4 @@
-"""How close two sets of images are, and which image of one is closest to one of the other.
+"""Distances between two sets of images, and the nearest images of one to those of the other.
 
 Distances between sets of features, float64 (N, D), one row per image (models.evaluation.features):
 
@@ -8,9 +8,9 @@ Distances between sets of features, float64 (N, D), one row per image (models.ev
     precision and recall    by balls to the k-th neighbour (Kynkaanniemi et al. 2019)
     nearest                 Euclidean
 
-Everything is exact and a function of its arguments, but for the kernel distance of large sets,
-which is a mean over fixed subsets. The Frechet distance of N images is too large by about 1 / N:
-compare it at equal counts only. Knows nothing of images or networks.
+Everything is exact and a function of its arguments; only the kernel distance of large sets is a
+mean over fixed subsets. The Frechet distance of N images is too large by about 1 / N: compare it at
+equal counts only. Knows nothing of images or networks.
 """
 
 import math
@@ -24,14 +24,14 @@ from models.fields import Invalid
 
 KERNEL_SUBSET = 1000  # the papers' size of a subset
 CHUNK_BYTES = 2**26  # of a block of distances
-# A key that no caller's seed is: subsets share no bits with any training or sampling.
+# A key that differs from every caller's seed: subsets share no bits with training or sampling.
 _SUBSET_KEY = 0x5EED_5E75
 
 
 def frechet_distance(real: Float64, made: Float64) -> float:
-    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)); covariances may be singular.
+    """Return |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)); covariances may be singular.
 
-    Raises Invalid where a set has fewer than 2 rows.
+    Raises Invalid if a set has fewer than 2 rows.
     """
     _check(real, made, 2)
     mean = real.mean(axis=0) - made.mean(axis=0)
@@ -41,24 +41,25 @@ def frechet_distance(real: Float64, made: Float64) -> float:
 
 
 def kernel_distance(real: Float64, made: Float64, subset_size: int = KERNEL_SUBSET) -> float:
-    """Unbiased: 0 on average, so sometimes negative, where both sets are of one distribution.
+    """Return the unbiased MMD^2: 0 on average, and so sometimes negative, for two sets from one
+    distribution.
 
     Sets of more than `subset_size` rows are shuffled and cut into subsets of that size; the result
-    is the mean over pairs of them. Raises Invalid where a set has fewer than 2 rows.
+    is the mean over pairs of them. Raises Invalid if a set has fewer than 2 rows.
     """
     _check(real, made, 2)
-    if subset_size < 3:  # then none has fewer than 2 rows
+    if subset_size < 3:  # so that every subset has at least 2 rows
         raise Invalid.because(f"subset_size is {subset_size}; it must be at least 3")
     xs, ys = _subsets(real, subset_size, 0), _subsets(made, subset_size, 1)
-    pairs = max(len(xs), len(ys))  # the shorter list begins again
+    pairs = max(len(xs), len(ys))  # the shorter list is repeated
     return float(np.mean([_unbiased_mmd2(xs[i % len(xs)], ys[i % len(ys)]) for i in range(pairs)]))
 
 
 def precision_recall(real: Float64, made: Float64, k: int = 3) -> tuple[float, float]:
-    """The share of made images inside the real ones' balls, and of real ones inside the made
-    ones'. A ball reaches from an image to the k-th nearest other one of its set.
+    """Return the share of made images inside the balls of real ones, and of real images inside the
+    balls of made ones. A ball reaches from an image to the k-th nearest other one of its set.
 
-    Raises Invalid where a set has no more than k rows.
+    Raises Invalid if a set has no more than k rows.
     """
     if k < 1:
         raise Invalid.because(f"k is {k}; it must be at least 1")
@@ -67,17 +68,17 @@ def precision_recall(real: Float64, made: Float64, k: int = 3) -> tuple[float, f
 
 
 def nearest(real: Float64, made: Float64, k: int = 1) -> tuple[Int64, Float64]:
-    """For each row of `made` its k nearest rows of `real`, nearest first: indices int64 (M, k) and
-    distances (M, k)."""
+    """Return the k nearest rows of `real` for each row of `made`, nearest first: indices int64
+    (M, k) and distances (M, k)."""
     return nearest_of_blocks([real], made, k)
 
 
 def nearest_of_blocks(
     blocks: Iterable[Float64], made: Float64, k: int = 1
 ) -> tuple[Int64, Float64]:
-    """`nearest` where the real rows come in blocks, so that they need not all be in memory.
+    """Return the same as `nearest` for real rows in blocks, so that they need not all be in memory.
 
-    Raises Invalid where they are fewer than k.
+    Raises Invalid if they are fewer than k.
     """
     index = np.zeros((len(made), 0), np.int64)
     squared = np.zeros((len(made), 0))
@@ -99,15 +100,15 @@ def nearest_of_blocks(
 
 
 def _centred(features: Float64) -> Float64:
-    """X with X^T X the covariance."""
+    """Return X with X^T X the covariance."""
     return np.asarray((features - features.mean(axis=0)) / math.sqrt(len(features) - 1))
 
 
 def _trace_of_root(x: Float64, y: Float64) -> float:
-    """tr (S1 S2)^(1/2) for S1 = x^T x, S2 = y^T y: the sum of the singular values of x y^T.
+    """Return tr (S1 S2)^(1/2) for S1 = x^T x, S2 = y^T y: the sum of the singular values of x y^T.
 
     Their squares are the eigenvalues of S1^(1/2) S2 S1^(1/2), (D, D), and of x S2 x^T, which is
-    the smaller matrix where there are fewer images than features.
+    the smaller matrix if there are fewer images than features.
     """
     if len(x) > len(y):
         x, y = y, x
@@ -140,7 +141,8 @@ def _cubic(x: Float64, y: Float64) -> Float64:
 
 
 def _subsets(features: Float64, size: int, which: int) -> list[Float64]:
-    """Disjoint, of equal size but for one; shuffled first, since images come sorted by class."""
+    """Return disjoint subsets whose sizes differ by at most one. The rows are shuffled first, since
+    images come sorted by class."""
     count = math.ceil(len(features) / size)
     if count == 1:
         return [features]
@@ -152,7 +154,7 @@ def _subsets(features: Float64, size: int, which: int) -> list[Float64]:
 
 
 def _share_inside(points: Float64, centres: Float64, k: int) -> float:
-    """How many points lie in at least one centre's ball."""
+    """Return the share of points that lie in at least one centre's ball."""
     radius2 = _squared_radii(centres, k)
     inside = 0
     for piece in _pieces(points, len(centres)):
@@ -169,7 +171,7 @@ def _squared_radii(centres: Float64, k: int) -> Float64:
 
 
 def _least(index: Int64, squared: Float64, k: int) -> tuple[Int64, Float64]:
-    """The k least of each row in order; of equals the one that came first."""
+    """Return the k least of each row in order; among equals the first one wins."""
     if squared.shape[1] > 4 * k:
         part = np.argpartition(squared, k - 1, axis=1)[:, :k]
         part.sort(axis=1)
@@ -180,7 +182,7 @@ def _least(index: Int64, squared: Float64, k: int) -> tuple[Int64, Float64]:
 
 
 def _squared_distances(x: Float64, y: Float64) -> Float64:
-    """(len(x), len(y)); rounding may make one of equal rows a little more than 0, never less."""
+    """Return (len(x), len(y)). Rounding may give equal rows a little more than 0, never less."""
     squared = np.square(x).sum(axis=1)[:, None] + np.square(y).sum(axis=1) - 2.0 * (x @ y.T)
     return np.asarray(np.maximum(squared, 0.0))
 

@@ -1,11 +1,11 @@
 """How good a model is: its images beside real ones, and the bits that it needs for unseen ones.
 
-Every distance of the model stands beside the same one of real images, between the same two numbers
-of images and to the same reference: the real images are parted in two, and what the model makes
-takes the place of one part. At 1 the model is as close as the data is to itself.
+The real images are split in two: a reference, and images set apart from it. Every distance from
+the model's images to the reference stands beside that from as many of the images set apart. At a
+ratio of 1 the model is as close as the data is to itself.
 
-Memorisation is read off the distance to the nearest training image, in `pixels`
-(models.evaluation.features): of what the model makes, and of real images that it has not seen.
+Memorisation is measured by the distance to the nearest training image, in `pixels`
+(models.evaluation.features): from the model's images, and from real images that it has not seen.
 """
 
 import math
@@ -37,17 +37,17 @@ from models.sampling.samplers import DEFAULT_SAMPLER, SAMPLER_NAMES, SamplerName
 MIN_IMAGES, MAX_IMAGES = 8, 50_000
 NEIGHBOURS = 3
 MAX_PICTURED = 16
-BLOCK = 2048  # images whose pixels are in memory at once, where all training images are looked at
-CLOSE_PERCENTILE = 1.0  # of the unseen: what is nearer than this to a training image is suspect
-# A key that no caller's seed is: no training or sampling sees the same bits.
+BLOCK = 2048  # training images whose pixels are in memory at once
+CLOSE_PERCENTILE = 1.0  # of the unseen: nearer than this to a training image is suspect
+# A key that differs from every caller's seed: training and sampling never see the same bits.
 _KEY = 0x5EED_E7A1
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """`features` is a name of models.evaluation.features or a path to DINOv2's folder.
-    `num_reference` bounds the real images that distances are taken to; `likelihood_images` of 0
-    leaves the bits out."""
+    """The settings of an evaluation. `features` is a name of models.evaluation.features or a path
+    to DINOv2's folder. `num_reference` bounds the real images of the reference; with
+    `likelihood_images` of 0 the bits are left out."""
 
     num_images: int = 1000
     sampler: SamplerName = DEFAULT_SAMPLER
@@ -84,9 +84,9 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class Distances:
-    """Of `num_images` to `num_reference` real images. `frechet`, `kernel`, `precision` and
-    `recall` are in the feature net's space, `pixel_frechet` is in that of the pixels. `kernel` is
-    below 0 for two parts of one set, which are more alike than two draws."""
+    """Distances of `num_images` images to `num_reference` real ones. `frechet`, `kernel`,
+    `precision` and `recall` are in the feature net's space, `pixel_frechet` is in that of the
+    pixels. `kernel` is below 0 for two parts of one set, which are more alike than two draws."""
 
     frechet: float
     kernel: float
@@ -99,8 +99,9 @@ class Distances:
 
 @dataclass(frozen=True)
 class Memorisation:
-    """Medians of the distance to the nearest training image; `share_close` is the share of made
-    images nearer than 99% of the unseen real ones are. None where none are known to be unseen."""
+    """Medians of the distance to the nearest training image. `share_close` is the share of made
+    images that are nearer than 99% of the unseen real ones. `unseen` and `share_close` are None if
+    no images are known to be unseen."""
 
     made: float
     unseen: float | None
@@ -109,7 +110,7 @@ class Memorisation:
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Means over held-out images, with the standard error."""
+    """The mean over held-out images, with its standard error."""
 
     bits_per_dimension: float
     standard_error: float
@@ -118,10 +119,12 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`real` is the yardstick for `made`. `feature_accuracy` is the classifier's on the real images
-    that are set apart, from which it did not learn, `class_agreement` how often it sees the class
-    that the model was asked for; None where the features are no classifier, or the model has no
-    classes."""
+    """The result of an evaluation. `real` is the standard of comparison for `made`.
+
+    `feature_accuracy` is the classifier's on the real images set apart, from which it did not
+    learn; `class_agreement` is the share of made images in which it sees the class that the model
+    was asked for. They are None without a classifier, or without classes.
+    """
 
     features: str
     feature_accuracy: float | None
@@ -139,9 +142,9 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class EvaluationStep:
-    """Before the last step `result` and `neighbours_picture` are None. `progress`, in 0..1, is of
-    the stage alone. The picture (H, W, C) has in each row two of the made images that are nearest
-    to a training image, each followed by its three nearest."""
+    """A step of an evaluation. `progress`, in 0..1, is that of the stage alone. `result` and
+    `neighbours_picture` are None before the last step. The picture (H, W, C) has in each row two of
+    the made images that are nearest to a training image, each followed by its three nearest."""
 
     stage: str
     progress: float
@@ -156,20 +159,20 @@ def evaluate(
     config: EvaluationConfig,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[EvaluationStep]:
-    """Walks through the stages `features`, `sampling`, `comparing`, `neighbours`, `likelihood` and
-    `done`, whose step has the result. `held_out` are positions that the model was not trained on,
-    None where they are not known.
+    """Yield the steps of the stages `features`, `sampling`, `comparing`, `neighbours`, `likelihood`
+    and `done`; the last has the result.
 
-    Raises Invalid where the data does not fit the model, and Stopped once `stopped` says so.
+    `held_out` are positions that the model was not trained on, or None if they are unknown.
+    Raises Invalid if the data does not fit the model, and Stopped once `stopped` returns True.
     """
     started = time.monotonic()
     labels = _model_labels(model, dataset)
     unseen = np.zeros(0, np.int64) if held_out is None else np.asarray(held_out, np.int64)
-    parts = Parts.of(dataset.labels, unseen, config)
+    split = RealSplit.of(dataset.labels, unseen, config)
 
     yield EvaluationStep("features", 0.0)
-    # Not from what is set apart: what the model makes has not been seen by a classifier either.
-    net = choose_features(dataset, config.features, parts.apart, str(model.device), stopped)
+    # The classifier must not learn from the images set apart: it has not seen the made ones either.
+    net = choose_features(dataset, config.features, split.apart, str(model.device), stopped)
     asked = None if labels is None else _asked_labels(labels, config)
     yield EvaluationStep("sampling", 0.0)
     made = np.zeros((0, *dataset.images.shape[1:]), np.uint8)
@@ -178,13 +181,11 @@ def evaluate(
         yield EvaluationStep("sampling", len(made) / config.num_images)
 
     yield EvaluationStep("comparing", 0.0)
-    yardstick = Yardstick.of(net, dataset, parts, stopped)
+    real = RealFeatures.of(net, dataset, split, stopped)
     made_features = net(made, None, stopped)
-    made_distances = yardstick.distances(
-        made_features[: parts.count], Pixels()(made[: parts.count])
-    )
+    made_distances = real.distances(made_features[: split.count], Pixels()(made[: split.count]))
     yield EvaluationStep("comparing", 0.5)
-    real_distances = yardstick.distances(yardstick.real_features, yardstick.real_pixels)
+    real_distances = real.distances(real.apart, real.apart_pixels)
 
     yield EvaluationStep("neighbours", 0.0)
     training = np.setdiff1d(np.arange(len(dataset.images)), unseen)
@@ -212,9 +213,9 @@ def evaluate(
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Disjoint positions of real images: `apart`, of which as many are compared as are made, or
-    half of all, and the `reference` that both are compared with."""
+class RealSplit:
+    """Disjoint positions of real images: `apart`, as many as are made, or half of all if those are
+    fewer, and the `reference` that both are compared with."""
 
     apart: Int64
     reference: Int64
@@ -224,9 +225,9 @@ class Parts:
         return len(self.apart)
 
     @classmethod
-    def of(cls, labels: Int64, unseen: Int64, config: EvaluationConfig) -> "Parts":
-        """The unseen ones are set apart first. Each class has its share on both sides, as in what
-        the model is asked for."""
+    def of(cls, labels: Int64, unseen: Int64, config: EvaluationConfig) -> "RealSplit":
+        """Set the unseen images apart first. Each class has its share on both sides, as among the
+        labels that the model is asked for."""
         count = len(labels)
         if count < MIN_IMAGES:
             raise Invalid.because(f"the data has {count} images; at least {MIN_IMAGES} are needed")
@@ -249,14 +250,14 @@ def _shuffled(count: int) -> Int64:
 
 
 def _spread(positions: Int64, most: int) -> Int64:
-    """At most so many, evenly over all."""
+    """Return at most so many positions, evenly over all."""
     if len(positions) <= most:
         return positions
     return positions[np.arange(most) * len(positions) // most]
 
 
 def _model_labels(model: DiffusionModel, dataset: Dataset) -> Int64 | None:
-    """Each image's class as the model counts them; None for a model without classes."""
+    """Return each image's class by the model's index; None for a model without classes."""
     size, channels = model.config.image_size, model.config.net.out_channels
     if dataset.images.shape[1:] != (*size, channels):
         raise Invalid.because(
@@ -276,7 +277,7 @@ def _model_labels(model: DiffusionModel, dataset: Dataset) -> Int64 | None:
 
 
 def _asked_labels(labels: Int64, config: EvaluationConfig) -> Int64:
-    """As often each as in the data, in no order."""
+    """Return labels for the made images, each as often as in the data, shuffled."""
     places = (np.arange(config.num_images) * 2 + 1) * len(labels) // (2 * config.num_images)
     return np.sort(labels)[places][_shuffled(config.num_images)]
 
@@ -305,44 +306,45 @@ def _made_images(
         yield to_uint8(x)
 
 
-# What is said of them -----------------------------------------------------------------------------
+# Comparisons --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Yardstick:
-    """The reference, and the real images that are set apart from it, in both spaces."""
+class RealFeatures:
+    """Features of the reference and of the real images set apart from it, (N, D), in the feature
+    net's space and in that of the pixels."""
 
-    real_features: Float64
-    reference_features: Float64
+    apart: Float64
+    reference: Float64
     reference_pixels: Float64
-    real_pixels: Float64
+    apart_pixels: Float64
 
     @classmethod
     def of(
-        cls, net: FeatureNet, dataset: Dataset, parts: Parts, stopped: Callable[[], bool]
-    ) -> "Yardstick":
+        cls, net: FeatureNet, dataset: Dataset, split: RealSplit, stopped: Callable[[], bool]
+    ) -> "RealFeatures":
         images = dataset.images
         return cls(
-            net(images, parts.apart, stopped),
-            net(images, parts.reference, stopped),
-            Pixels()(images, parts.reference, stopped),
-            Pixels()(images, parts.apart, stopped),
+            net(images, split.apart, stopped),
+            net(images, split.reference, stopped),
+            Pixels()(images, split.reference, stopped),
+            Pixels()(images, split.apart, stopped),
         )
 
     def distances(self, features: Float64, pixels: Float64) -> Distances:
-        # Precision and recall are fair only between as many images.
-        equal = np.arange(len(self.reference_features))
+        # Precision and recall are comparable only between equal numbers of images.
+        equal = np.arange(len(self.reference))
         precision, recall = precision_recall(
-            self.reference_features[_spread(equal, len(features))], features
+            self.reference[_spread(equal, len(features))], features
         )
         return Distances(
-            frechet=frechet_distance(self.reference_features, features),
-            kernel=kernel_distance(self.reference_features, features),
+            frechet=frechet_distance(self.reference, features),
+            kernel=kernel_distance(self.reference, features),
             precision=precision,
             recall=recall,
             pixel_frechet=frechet_distance(self.reference_pixels, pixels),
             num_images=len(features),
-            num_reference=len(self.reference_features),
+            num_reference=len(self.reference),
         )
 
 
@@ -353,7 +355,7 @@ def _memorisation(
     made: UInt8,
     stopped: Callable[[], bool],
 ) -> tuple[Memorisation, UInt8]:
-    """The numbers, and the picture of the nearest."""
+    """Return the numbers, and the picture of the nearest neighbours."""
     pixels = Pixels()
     queries = [pixels(made, None, stopped)]
     if len(unseen):
@@ -374,8 +376,8 @@ def _memorisation(
 
 
 def _picture(made: UInt8, neighbours: UInt8) -> UInt8:
-    """made (N, H, W, C) and neighbours (N, 3, H, W, C), two of each in a row, enlarged where they
-    are small."""
+    """Arrange made (N, H, W, C) and neighbours (N, 3, H, W, C), two of each in a row. Small images
+    are enlarged."""
     rows = np.concatenate([made[:, None], neighbours], axis=1)  # (N, 4, H, W, C)
     times = max(1, 48 // max(made.shape[1:3]))
     rows = rows.repeat(times, axis=2).repeat(times, axis=3)

@@ -1,13 +1,13 @@
-"""What images are compared by: nets that turn an image into numbers, of which none is downloaded.
+"""Feature nets: they turn an image into numbers that images are compared by. None is downloaded.
 
     pixels              the pixels themselves, in [-1, 1]
     classifier          the last layer but one of a small net that learned the data's own classes
     random              a convolutional net with fixed random weights, for data without classes
     vision_transformer  DINOv2 from a local folder (models.nets.vision_transformer)
 
-Distances between features mean nothing across two nets, or two data sets: a classifier knows only
-what tells its classes apart, and random weights see textures and brightness rather than things.
-They are read beside the distance between two sets of real images.
+Distances between features mean nothing across two nets, or two datasets: a classifier knows only
+the differences between its classes, and random weights see textures and brightness rather than
+objects. They are read beside the distance between two sets of real images.
 
 The scale of `pixels` is that of the nets' own images. In it two random halves of the digits
 (scikit-learn's, 8 x 8) have a Frechet distance of 0.26 to 0.32, and a digit's nearest other one
@@ -38,13 +38,13 @@ FEATURE_NAMES: tuple[FeatureName, ...] = get_args(FeatureName)
 
 MAX_SIDE = 32  # pixels; larger images are scaled down for all but the vision transformer
 BATCH_SIZE = 256
-MAX_HELD_OUT = 2000  # images that a classifier is tested on where nobody says which
-# A key that no caller's seed is: no training or sampling sees the same bits.
+MAX_HELD_OUT = 2000  # default size of the classifier's test split
+# A key that differs from every caller's seed: training and sampling never see the same bits.
 _KEY = 0x5EED_FEA7
 
 
 class FeatureNet(ABC):
-    """Called with uint8 images (N, H, W, C) it gives their float64 features (N, D)."""
+    """A function of uint8 images (N, H, W, C) to their float64 features (N, D)."""
 
     name: str
     device: torch.device = torch.device("cpu")
@@ -55,8 +55,11 @@ class FeatureNet(ABC):
         positions: Int64 | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Float64:
-        """Of all images, or of those at `positions`, which are read as they are needed. Raises
-        Stopped between batches once `stopped` says so."""
+        """Return the features of all images, or of those at `positions`, which are read as they are
+        needed.
+
+        Raises Stopped between batches once `stopped` returns True.
+        """
         if positions is None:
             positions = np.arange(len(images))
         batches = []
@@ -68,7 +71,7 @@ class FeatureNet(ABC):
 
     @abstractmethod
     def embed(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) in [-1, 1] to (B, D)."""
+        """Return the features (B, D) of x (B, C, H, W) in [-1, 1]."""
 
     @torch.inference_mode()
     def _features(self, images: UInt8) -> Float64:
@@ -82,11 +85,13 @@ def choose_features(
     device: str = "cpu",
     stopped: Callable[[], bool] = lambda: False,
 ) -> FeatureNet:
-    """The net of that name, or the vision transformer in the folder of that path. `auto` is a
-    classifier where the data has classes to tell apart, else `random`. A classifier does not
-    learn from the images at `held_out`.
+    """Return the net of that name, or the vision transformer in the folder of that path.
 
-    Raises Invalid where the data has no classes or the folder no model.
+    `auto` is a classifier if the data has at least two classes, else `random`. A classifier does
+    not learn from the images at `held_out`.
+
+    Raises Invalid if a classifier is asked for and the data has no classes, or if the folder holds
+    no model.
     """
     if features == "auto":
         features = "classifier" if len(dataset.class_names) > 1 else "random"
@@ -102,7 +107,7 @@ def choose_features(
 
 
 def shrunk(x: Tensor) -> Tensor:
-    """(B, C, H, W) with its longer side at most MAX_SIDE."""
+    """Scale (B, C, H, W) down to a longer side of at most MAX_SIDE."""
     scale = MAX_SIDE / max(x.shape[2:])
     if scale >= 1.0:
         return x
@@ -114,6 +119,8 @@ def shrunk(x: Tensor) -> Tensor:
 
 
 class Pixels(FeatureNet):
+    """The pixels themselves, of images scaled down to MAX_SIDE."""
+
     name = "pixels"
 
     def embed(self, x: Tensor) -> Tensor:
@@ -121,7 +128,8 @@ class Pixels(FeatureNet):
 
 
 class RandomNet(FeatureNet):
-    """Three scales of filters of random weights; of each channel its mean and its maximum."""
+    """Three scales of filters with random weights; the features are each channel's mean and
+    maximum."""
 
     name = "random"
     WIDTHS = (32, 64, 64)
@@ -147,6 +155,8 @@ class RandomNet(FeatureNet):
 
 
 class VisionTransformerFeatures(FeatureNet):
+    """The class tokens of DINOv2."""
+
     name = "vision_transformer"
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
@@ -154,14 +164,14 @@ class VisionTransformerFeatures(FeatureNet):
         self.net = load_vision_transformer(folder, device)
 
     def embed(self, x: Tensor) -> Tensor:
-        # 224 pixels a side are many: a batch of them in parts.
+        # In parts: at 224 pixels a side, activations of a whole batch take much memory.
         parts = (x[i : i + 16] for i in range(0, len(x), 16))
         return torch.cat([self.net(normalised(part)) for part in parts])
 
 
 def _fill(net: nn.Module) -> None:
-    """Weights that keep the size of what passes (He et al. 2015), the same on every machine, and no
-    biases."""
+    """Set weights that keep the size of activations (He et al. 2015), the same on every machine,
+    and biases of 0."""
     layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     for i, layer in enumerate(layers):
         weights = normal(_KEY, torch.tensor([i]), 0, layer.weight.shape, Stream.IMAGE)[0]
@@ -174,7 +184,8 @@ def _fill(net: nn.Module) -> None:
 
 
 class Classifier(FeatureNet):
-    """`accuracy` on images that it did not learn from, None where there were none."""
+    """A classifier of the data's classes; its features are the last layer but one. `accuracy` is
+    that on images that it did not learn from, None without any."""
 
     name = "classifier"
 
@@ -186,7 +197,7 @@ class Classifier(FeatureNet):
 
     @torch.inference_mode()
     def classify(self, features: Float64) -> Int64:
-        """The likeliest class of each image, (N,), by its features."""
+        """Return the likeliest class of each image, (N,), by its features."""
         logits = self.net.head(torch.from_numpy(features).float().to(self.device))
         return np.asarray(logits.argmax(dim=1).cpu().numpy())
 
@@ -230,11 +241,13 @@ def train_classifier(
     device: str = "cpu",
     stopped: Callable[[], bool] = lambda: False,
 ) -> Classifier:
-    """A function of the data on a CPU. `held_out` are positions that it is tested on and does not
-    learn from; None takes a tenth. `images_seen` of None is some seconds of training for small
-    images on two cores, a minute for those of MAX_SIDE.
+    """Train a classifier on the data; on a CPU it is a function of the data.
 
-    Raises Invalid where there are no two classes, and Stopped once `stopped` says so.
+    `held_out` are positions that it is tested on and does not learn from; None takes a tenth.
+    `images_seen` of None is some seconds of training for small images on two cores, a minute for
+    those of MAX_SIDE.
+
+    Raises Invalid if there are fewer than two classes, and Stopped once `stopped` returns True.
     """
     if len(dataset.class_names) < 2:
         raise Invalid.because(
@@ -270,7 +283,7 @@ def train_classifier(
 
 
 def _enough_images(count: int) -> int:
-    """15 times each, within what a minute allows."""
+    """Return 15 times the number of images, within the bounds of a minute."""
     return min(60_000, max(20_000, 15 * count))
 
 
@@ -281,7 +294,7 @@ def _a_tenth(count: int) -> Int64:
 
 
 def _shrunk_images(images: UInt8, positions: Int64) -> Tensor:
-    """Those at `positions` as the net sees them, (N, C, h, w) float32."""
+    """Return the images at `positions` as the net sees them, (N, C, h, w) float32."""
     parts = [
         shrunk(to_float(np.array(images[positions[start : start + BATCH_SIZE]])))
         for start in range(0, len(positions), BATCH_SIZE)
@@ -290,7 +303,7 @@ def _shrunk_images(images: UInt8, positions: Int64) -> Tensor:
 
 
 def _batch(images: Tensor, labels: Tensor, step: int, size: int) -> tuple[Tensor, Tensor]:
-    """Drawn with replacement, and moved by up to an eighth of a side."""
+    """Draw images with replacement, and shift them by up to an eighth of a side."""
     slot = torch.arange(size)
     position = (uniform(_KEY, slot, step, Stream.ORDER)[:, 0] * len(images)).long()
     u = uniform(_KEY, slot, step, Stream.FLIP, 2)

@@ -8,13 +8,13 @@ sigma_data: where the data is N(0, s^2), z stands still. With d dimensions
     dz / d ln r = (x - D) / rho - (r / rho)^2 z
     d ln p(z) / d ln r = tr(dD / dx) - d (s / rho)^2
 
-by steps of Runge and Kutta's fourth order, even in ln r. At the last level with signal z is taken
-as N(0, I): that neglects the data's mean beside the noise.
+by Runge-Kutta steps of fourth order, even in ln r. At the last level with signal, z is taken as
+N(0, I): that neglects the data's mean beside the noise.
 
-An image's 8 bits are made continuous by uniform noise as wide as one of the 256 values, and r0 is
-the level whose noise is as strong as that, or the model's first where that is higher: below it the
-ODE would resolve the gaps between the values. The result bounds the bits of the 8-bit image
-from above, as far as the steps are fine enough, and differs from image to image by the noise.
+An image's 8 bits are made continuous by uniform noise as wide as one of the 256 values. r0 is the
+level whose noise is as strong as that, or the model's first level if that is higher: below it the
+ODE would resolve the gaps between the values. The result bounds the bits of the 8-bit image from
+above, if the steps are fine enough, and it varies with the noise.
 """
 
 import math
@@ -55,10 +55,11 @@ def bits_per_dimension(
     probes: int = 1,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Float64:
-    """Of each image (N, H, W, C): float64 (N,). `labels` are the model's classes, None leaves them
-    open. Image i's noise is a function of (seed, i).
+    """Return the bits per dimension of each image (N, H, W, C): float64 (N,).
 
-    Raises ValueError for numbers out of bounds, and Stopped between batches once `stopped` says so.
+    `labels` are indices of the model's classes; None means any class. Image i's noise is a function
+    of (seed, i). Raises Invalid for numbers out of bounds, and Stopped between batches once
+    `stopped` returns True.
     """
     check_whole("seed", seed, 0, MAX_SEED)
     check_whole("num_steps", num_steps, 1, MAX_STEPS)
@@ -81,8 +82,8 @@ def bits_per_dimension(
 def flow_log_density(
     denoiser: Denoiser, x: Tensor, ratios: Float64, sigma_data: float, trace: Trace
 ) -> Tensor:
-    """ln p of x (B, ...) at the level ratios[0], in nats, (B,) in x's own precision; `ratios`
-    ascend."""
+    """Return ln p of x (B, ...) at the level ratios[0], in nats, (B,) in x's own precision.
+    `ratios` ascend."""
     dimensions = x[0].numel()
 
     def slope(z: Tensor, log_r: float, step: int) -> tuple[Tensor, Tensor]:
@@ -96,7 +97,7 @@ def flow_log_density(
 
     z = x / math.hypot(float(ratios[0]), sigma_data)
     gained = torch.zeros(len(x), dtype=x.dtype, device=x.device)
-    # All slopes of a step see one probe, so that they belong to one smooth ODE.
+    # All slopes of a step use one probe, so that they belong to one smooth ODE.
     for step, (low, high) in enumerate(pairwise(np.log(ratios).tolist())):
         h, middle = high - low, (low + high) / 2.0
         k1, g1 = slope(z, low, step)
@@ -110,7 +111,7 @@ def flow_log_density(
 
 
 def flow_ratios(schedule: NoiseSchedule, num_steps: int) -> Float64:
-    """sigma / alpha of the num_steps + 1 levels, even in the logarithm, rising."""
+    """Return sigma / alpha of the num_steps + 1 levels, evenly spaced in the logarithm, rising."""
     rows = np.flatnonzero(schedule.alpha[1:] > 0.0) + 1
     first, last = (float(schedule.sigma[t] / schedule.alpha[t]) for t in (rows[0], rows[-1]))
     first = min(max(first, ROUNDING_STD), last)
@@ -118,14 +119,15 @@ def flow_ratios(schedule: NoiseSchedule, num_steps: int) -> Float64:
 
 
 def dequantised(images: UInt8, seed: int, index: Tensor) -> Tensor:
-    """uint8 (B, H, W, C) to float64 (B, C, H, W): each value somewhere in its own 256th."""
+    """Return uint8 (B, H, W, C) as float64 (B, C, H, W), each value at random in its own 256th."""
     values = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).double()
     u = uniform(seed, index, _FRACTION, Stream.HELD_OUT, values[0].numel())
     return (values + u.reshape(values.shape) - 0.5) * VALUE_WIDTH - 1.0
 
 
 def bits_of(log_p: Float64, dimensions: int) -> Float64:
-    """Bits per dimension of 8-bit images whose continuous density in [-1, 1] is exp(log_p)."""
+    """Return the bits per dimension of 8-bit images whose continuous density in [-1, 1] is
+    exp(log_p)."""
     return np.asarray((-log_p / dimensions - math.log(VALUE_WIDTH)) / math.log(2.0))
 
 
@@ -133,7 +135,8 @@ def bits_of(log_p: Float64, dimensions: int) -> Float64:
 
 
 def hutchinson_trace(seed: int, index: Tensor, probes: int = 1) -> Trace:
-    """The mean of e^T J e over probes e of +-1, which are functions of (seed, index, step)."""
+    """Return an estimator of the trace: the mean of e^T J e over probes e of +-1, functions of
+    (seed, index, step)."""
 
     def trace(x0_hat: Tensor, x: Tensor, step: int) -> Tensor:
         total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
@@ -148,7 +151,7 @@ def hutchinson_trace(seed: int, index: Tensor, probes: int = 1) -> Trace:
 
 
 def exact_trace(x0_hat: Tensor, x: Tensor, step: int) -> Tensor:
-    """One derivative for each dimension: for few of them."""
+    """Return the trace by one derivative per dimension, which suits few dimensions only."""
     total = torch.zeros(len(x), dtype=x.dtype, device=x.device)
     for i in range(x[0].numel()):
         (row,) = torch.autograd.grad(x0_hat.flatten(1)[:, i].sum(), x, retain_graph=True)
@@ -162,10 +165,10 @@ def exact_trace(x0_hat: Tensor, x: Tensor, step: int) -> Tensor:
 def _denoiser_of(model: DiffusionModel, label: Tensor | None) -> Denoiser:
     def denoiser(x: Tensor, r: float) -> Tensor:
         levels = NoiseLevels.of_ratio(model, np.full(len(x), r))
-        told = label
-        if told is None and model.config.class_names:
-            told = torch.full((len(x),), model.null_label)
-        told = None if told is None else told.to(x.device)
-        return denoise(model, (x * float(levels.alpha[0])).float(), levels, told).to(x.dtype)
+        classes = label
+        if classes is None and model.config.class_names:
+            classes = torch.full((len(x),), model.null_label)
+        classes = None if classes is None else classes.to(x.device)
+        return denoise(model, (x * float(levels.alpha[0])).float(), levels, classes).to(x.dtype)
 
     return denoiser

@@ -6,12 +6,12 @@ from torch.nn.functional import dropout
 
 
 class Dropout(nn.Module):
-    """Sets each value to 0 with the chance `p` while training and divides the others by 1 - p.
+    """Dropout: in training each value becomes 0 with probability `p`, the others are divided by
+    1 - p.
 
-    On a CPU torch.nn.Dropout asks the generator once for each value, which takes longer than the
+    On a CPU torch.nn.Dropout calls the generator once for each value, which takes longer than the
     convolution before it. Here one draw of 64 bits serves eight values, each by a byte, and `p` is
-    rounded to the nearest of 256 parts. On other devices it is torch's. Both follow
-    torch.manual_seed.
+    rounded to a multiple of 1 / 256. On other devices it is torch's. Both follow torch.manual_seed.
     """
 
     def __init__(self, p: float) -> None:
@@ -19,7 +19,7 @@ class Dropout(nn.Module):
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:
-        """Of any shape and layout; float."""
+        """Drop values of x, float of any shape and layout."""
         if not self.training or self.p == 0:
             return x
         if x.device.type != "cpu":
@@ -33,7 +33,7 @@ class Dropout(nn.Module):
 
 
 def _random_bytes(x: Tensor) -> Tensor:
-    """uint8 of x's shape, in the order that x has in memory."""
+    """Return uint8 of x's shape, in x's memory layout."""
     words = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(-(2**63), None)
     layout = torch.empty_like(x, dtype=torch.uint8, device="meta")
     return words.view(torch.uint8)[: x.numel()].as_strided(x.shape, layout.stride())

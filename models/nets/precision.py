@@ -1,4 +1,4 @@
-"""The number format that the network computes in; its weights are kept in float32."""
+"""The precision that a network computes in; its weights are kept in float32."""
 
 from typing import Literal
 

@@ -1,7 +1,7 @@
 """The U-Net that denoises: ResNet blocks at several resolutions, attention at some of them.
 
-Ho et al. 2020, appendix B. Parameter names and block types are diffusers' UNet2DModel's, so that
-weights travel both ways; no part of it is needed here.
+Ho et al. 2020, appendix B. Parameter names and block types are those of diffusers' UNet2DModel, so
+that weights can be exchanged both ways; diffusers itself is not needed here.
 
     x --conv_in--> down blocks --> mid block --> up blocks --conv_out--> y
                        \\________ skip connections ________/
@@ -244,7 +244,8 @@ def block_types(
 
 
 class UNet(nn.Module):
-    """y (B, C_out, H, W) of x (B, C_in, H, W), c_noise (B,) float and label (B,) int64 or None.
+    """The network: y (B, C_out, H, W) of x (B, C_in, H, W), c_noise (B,) float and label (B,) int64
+    or None.
 
     `augmentation` (B, 4 block_out_channels[0]) or None is added to the embeddings of both. It is
     used in training only (models.training.augment).
@@ -277,7 +278,7 @@ class UNet(nn.Module):
             channels = width
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], config.norm_eps)
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)  # start from the estimate "nothing to add"
+        nn.init.zeros_(self.conv_out.weight)  # the first output is 0 everywhere
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
     def forward(
@@ -307,7 +308,7 @@ class UNet(nn.Module):
 
 
 def sinusoids(c_noise: Tensor, width: int, config: UNetConfig) -> Tensor:
-    """(B, width): sines and cosines of c_noise at frequencies from 1 to 1 / MAX_PERIOD."""
+    """Return (B, width): sines and cosines of c_noise at frequencies from 1 to 1 / MAX_PERIOD."""
     half = width // 2
     exponent = torch.arange(half, dtype=torch.float32, device=c_noise.device)
     frequencies = MAX_PERIOD ** (-exponent / (half - config.freq_shift))
@@ -317,6 +318,8 @@ def sinusoids(c_noise: Tensor, width: int, config: UNetConfig) -> Tensor:
 
 
 class TimeEmbedding(nn.Module):
+    """Two layers from the sinusoids of c_noise (B, waves) to the embedding (B, width)."""
+
     def __init__(self, waves: int, width: int) -> None:
         super().__init__()
         self.linear_1 = nn.Linear(waves, width)
@@ -328,6 +331,9 @@ class TimeEmbedding(nn.Module):
 
 
 class ResnetBlock(nn.Module):
+    """Two convolutions with a shortcut. Between them the embedding shifts the values, or scales
+    and shifts them."""
+
     def __init__(self, config: UNetConfig, channels_in: int, channels_out: int) -> None:
         super().__init__()
         self.scale_shift = config.resnet_time_scale_shift == "scale_shift"
@@ -357,7 +363,7 @@ class ResnetBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every pixel looks at every other."""
+    """Self-attention among all pixels, with a shortcut."""
 
     def __init__(self, config: UNetConfig, channels: int, normalised: bool = True) -> None:
         super().__init__()
@@ -383,6 +389,8 @@ class Attention(nn.Module):
 
 
 class Downsample(nn.Module):
+    """Half the height and width, by a convolution of stride 2."""
+
     def __init__(self, channels: int, padding: int) -> None:
         super().__init__()
         self.pads_right_and_bottom = padding == 0
@@ -396,6 +404,8 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
+    """Twice the height and width, by repetition and a convolution."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
@@ -406,6 +416,8 @@ class Upsample(nn.Module):
 
 
 class DownBlock(nn.Module):
+    """A level on the way down. It appends its outputs to `skips`, for the way up."""
+
     def __init__(
         self, config: UNetConfig, channels_in: int, width: int, attention: bool, halve: bool
     ) -> None:
@@ -432,11 +444,13 @@ class DownBlock(nn.Module):
 
 
 class MidBlock(nn.Module):
+    """Two ResNet blocks at the lowest resolution, with attention between them."""
+
     def __init__(self, config: UNetConfig, width: int) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(ResnetBlock(config, width, width) for _ in range(2))
         if config.add_attention:
-            normalised = config.resnet_time_scale_shift == "default"  # as diffusers has it
+            normalised = config.resnet_time_scale_shift == "default"  # as in diffusers
             self.attentions = nn.ModuleList([Attention(config, width, normalised)])
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -448,7 +462,8 @@ class MidBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """`skips` are the channels that its ResNet blocks take over from the way down, in order."""
+    """A level on the way up. `skips` lists the channels that its ResNet blocks receive from the way
+    down, in order."""
 
     def __init__(
         self,

@@ -1,9 +1,9 @@
 """DINOv2's vision transformer: an image as the vector of its class token.
 
 Oquab et al. 2023, on the blocks of Dosovitskiy et al. 2021, with the layer scale of Touvron et al.
-2021 and, in some weights, the registers of Darcet et al. 2024. Loads a local folder in the layout
-of Hugging Face, config.json and model.safetensors, whose parameter names are used here so that the
-file is the state dict. A pickle is never opened, and nothing is downloaded.
+2021 and, in some weights, the registers of Darcet et al. 2024. The weights come from a local folder
+in the layout of Hugging Face, config.json and model.safetensors; its parameter names are used here,
+so that the file is the state dict. A pickle is never opened, and nothing is downloaded.
 
     patches --projection--> + positions --blocks--> layernorm --> class token
 """
@@ -29,7 +29,7 @@ INPUT_SIZE = 224  # pixels a side; the positions are interpolated to it
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# What a config may say and this net takes for granted.
+# Fields of a config, with the only values that this net implements.
 _FIXED = {
     "hidden_act": ("gelu",),
     "num_channels": (3,),
@@ -39,8 +39,8 @@ _FIXED = {
 
 @dataclass(frozen=True)
 class VisionTransformerConfig:
-    """Named as in the config.json. `image_size` is that of the training, whose positions the
-    weights hold."""
+    """A vision transformer without its weights, named as in the config.json. `image_size` is that
+    of the training, whose positions the weights hold."""
 
     hidden_size: Annotated[int, Interval(ge=1, le=8192)] = 768
     num_hidden_layers: Annotated[int, Interval(ge=1, le=128)] = 12
@@ -65,9 +65,9 @@ class VisionTransformerConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "VisionTransformerConfig":
-        """Of a config.json; what does not change the result is left aside.
+        """Return the config of a config.json; fields without influence on the result are ignored.
 
-        Raises Invalid for another kind of model, or one that is not supported.
+        Raises Invalid for another kind of model, or a value that is not supported.
         """
         kind = values.get("model_type")
         if kind not in MODEL_TYPES:
@@ -89,7 +89,8 @@ class VisionTransformerConfig:
 
 
 class VisionTransformer(nn.Module):
-    """forward: (B, 3, H, W), normalised by `normalised`, to the class tokens (B, hidden_size)."""
+    """The network: x (B, 3, H, W), prepared by `normalised`, to the class tokens
+    (B, hidden_size)."""
 
     def __init__(self, config: VisionTransformerConfig) -> None:
         super().__init__()
@@ -106,8 +107,8 @@ class VisionTransformer(nn.Module):
 
 
 def normalised(x: Tensor, size: int = INPUT_SIZE) -> Tensor:
-    """(B, 1 or 3, H, W) in [-1, 1] as the net was shown images: RGB, scaled to `size` a side, by
-    ImageNet's mean and standard deviation."""
+    """Prepare x (B, 1 or 3, H, W) in [-1, 1] like the training images: RGB, scaled to `size` a
+    side, normalised by ImageNet's mean and standard deviation."""
     x = (x.expand(-1, 3, -1, -1) + 1.0) / 2.0
     if x.shape[2:] != (size, size):
         x = interpolate(x, (size, size), mode="bicubic", antialias=True).clamp(0.0, 1.0)
@@ -119,7 +120,10 @@ def normalised(x: Tensor, size: int = INPUT_SIZE) -> Tensor:
 
 
 def load_vision_transformer(folder: Path, device: str = "cpu") -> VisionTransformer:
-    """Ready to be asked. Raises Invalid naming what the folder lacks or is not supported."""
+    """Return the model of a folder, for inference.
+
+    Raises Invalid naming the file that is missing or the value that is not supported.
+    """
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise Invalid.because(
@@ -147,7 +151,7 @@ class Embeddings(nn.Module):
     def __init__(self, config: VisionTransformerConfig) -> None:
         super().__init__()
         self.grid = config.image_size // config.patch_size
-        # Weights with registers were made with a filter here, those without were not.
+        # Weights with registers were trained with an anti-aliasing filter here, others without.
         self.antialias = config.num_register_tokens > 0
         size = config.hidden_size
         self.cls_token = nn.Parameter(torch.zeros(1, 1, size))
@@ -166,7 +170,7 @@ class Embeddings(nn.Module):
         first = self.cls_token + self.position_embeddings[:, :1]
         tokens = [first, patches]
         if self.register_tokens is not None:
-            tokens.insert(1, self.register_tokens)  # they have no position
+            tokens.insert(1, self.register_tokens)  # registers have no position
         return torch.cat([t.expand(len(x), -1, -1) for t in tokens], dim=1)
 
     def _patch_positions(self, rows: int, columns: int) -> Tensor:
@@ -179,6 +183,8 @@ class Embeddings(nn.Module):
 
 
 class PatchEmbeddings(nn.Module):
+    """A linear map of each patch."""
+
     def __init__(self, config: VisionTransformerConfig) -> None:
         super().__init__()
         side = config.patch_size
@@ -186,6 +192,8 @@ class PatchEmbeddings(nn.Module):
 
 
 class Encoder(nn.Module):
+    """The blocks, under the weights' name for them."""
+
     def __init__(self, config: VisionTransformerConfig) -> None:
         super().__init__()
         self.layer = nn.ModuleList(Block(config) for _ in range(config.num_hidden_layers))
@@ -210,13 +218,16 @@ class Block(nn.Module):
 
 
 class LayerScale(nn.Module):
+    """The learned scale of a branch, one number per channel."""
+
     def __init__(self, size: int) -> None:
         super().__init__()
         self.lambda1 = nn.Parameter(torch.ones(size))
 
 
 class Attention(nn.Module):
-    """The nesting is that of the weights' names: attention.query, output.dense."""
+    """Self-attention among all tokens. The nesting is that of the weights' names: attention.query,
+    output.dense."""
 
     def __init__(self, config: VisionTransformerConfig) -> None:
         super().__init__()
@@ -238,6 +249,8 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
+    """Two layers with a GELU between them."""
+
     def __init__(self, config: VisionTransformerConfig) -> None:
         super().__init__()
         self.fc1 = nn.Linear(config.hidden_size, config.mlp_size)
@@ -249,7 +262,7 @@ class MLP(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """The largest model's (Shazeer 2020): one half of weights_in opens the other."""
+    """The largest model's MLP (Shazeer 2020): one half of weights_in gates the other."""
 
     def __init__(self, config: VisionTransformerConfig) -> None:
         super().__init__()
@@ -267,7 +280,7 @@ def _load_weights(net: VisionTransformer, path: Path) -> None:
         tensors = load_file(path)
     except SafetensorError as error:
         raise Invalid.because(f"{path.name} is not a safetensors file: {error}") from None
-    # Under a classifier's head the same net has a prefix.
+    # In the weights of a model with a classifier's head, the same net has a prefix.
     tensors = {name.removeprefix("dinov2."): tensor for name, tensor in tensors.items()}
     expected = net.state_dict()
     if missing := [name for name in expected if name not in tensors]:

@@ -1,4 +1,4 @@
-"""What a training step minimises: at which noise levels, against which target, with which weight.
+"""The objective of a training step: its noise levels, its target and the weight of each error.
 
 `denoising` trains a model from nothing; `consistency` tunes a trained one
 (models.training.consistency). The denoising loss of an image is the mean squared error on the

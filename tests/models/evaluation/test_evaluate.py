@@ -11,7 +11,7 @@ from torch import nn
 from models.arrays import to_float
 from models.diffusion.model import DiffusionModel, ModelConfig
 from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
-from models.evaluation.evaluate import EvaluationConfig, Parts, evaluate
+from models.evaluation.evaluate import EvaluationConfig, RealSplit, evaluate
 from models.fields import Invalid
 from models.images.dataset import Dataset
 from models.nets.unet import UNetConfig
@@ -237,13 +237,13 @@ def test_unseen_images_are_set_apart_first_and_nothing_is_on_both_sides(case):
     unseen = np.random.default_rng(0).permutation(case.count)[: case.unseen]
     config = EvaluationConfig(num_images=case.num_images, num_reference=case.num_reference)
     labels = np.arange(case.count) % 4
-    parts = Parts.of(labels, unseen, config)
-    assert (len(parts.apart), len(parts.reference)) == (case.apart, case.reference)
-    assert len(np.unique(np.concatenate([parts.apart, parts.reference]))) == (
+    split = RealSplit.of(labels, unseen, config)
+    assert (len(split.apart), len(split.reference)) == (case.apart, case.reference)
+    assert len(np.unique(np.concatenate([split.apart, split.reference]))) == (
         case.apart + case.reference
     )
-    assert np.isin(parts.apart, unseen).sum() == min(case.unseen, case.apart)
-    assert np.bincount(labels[parts.reference]).min() >= case.reference / 4 - 5
+    assert np.isin(split.apart, unseen).sum() == min(case.unseen, case.apart)
+    assert np.bincount(labels[split.reference]).min() >= case.reference / 4 - 5
 
 
 @pytest.mark.parametrize(
