@@ -79,7 +79,7 @@ class Services:
             walks=_noise_processes(noise_server, settings, 1, settings.max_waiting_walks),
             checks={
                 "database": Check(lambda: asyncio.to_thread(_ask_database, database), True),
-                "artifacts": Check(lambda: asyncio.to_thread(artifacts.ask)),
+                "artifacts": Check(lambda: asyncio.to_thread(artifacts.state)),
                 "redis": Check(lambda: _ask_redis(client)),
                 "engine": Check(engine.state),
                 "workers": Check(lambda: asyncio.to_thread(_ask_workers, database)),

@@ -17,15 +17,16 @@ def staged_folder(folder: Path) -> Iterator[Path]:
     try:
         yield part
         for path in [*part.rglob("*"), part]:
-            _fsync(path)
+            fsync(path)
         part.rename(folder)
-        _fsync(folder.parent)
+        fsync(folder.parent)
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Wait until a file, or the entries of a folder, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Artefacts: images, checkpoints, model folders, by key; on local disk or S3-compatible storage."""
+"""Artifacts: images, checkpoints, model folders, by key; on local disk or S3-compatible storage."""
 
 import contextlib
 import os
@@ -11,9 +11,12 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import obstore
-from obstore.exceptions import BaseError as StorageError  # a bucket that is out of reach, say
+from obstore.exceptions import (
+    BaseError as StorageError,  # for example a bucket that is out of reach
+)
 from obstore.store import LocalStore, ObjectStore, from_url
 
+from host.folders import fsync
 from store.errors import ArtifactNotFound
 
 if TYPE_CHECKING:
@@ -23,25 +26,27 @@ __all__ = ["ArtifactStore", "StorageError"]
 
 PARTS = ".parts"
 ABANDONED_SECONDS = 86_400
-PIECE = 8 << 20  # bytes per request of what is streamed from another host
+PIECE = 8 << 20  # bytes per request when an artifact is streamed from another host
 
 
 class ArtifactStore:
     def __init__(self, url: str, patience_seconds: float = 30.0) -> None:
-        """`url` is a local directory, file://... or s3://...; a call to the latter that does not
-        get through is tried again for as long as `patience_seconds`, at most 300 (by then its
-        signature has expired)."""
+        """Open the store at `url`: a local directory, file://... or s3://...
+
+        A call to S3 that fails for want of a connection is repeated for `patience_seconds`, at
+        most 300 (by then its signature has expired).
+        """
         self._root: Path | None = None
         if "://" not in url or url.startswith("file://"):
             self._root = Path(url.removeprefix("file://")).resolve()
             self._root.mkdir(parents=True, exist_ok=True)
             self._store: ObjectStore = LocalStore(self._root)
-            _sweep(self._root / PARTS)
+            _remove_abandoned(self._root / PARTS)
         else:
             self._store = from_url(url, retry_config=_retry_for(patience_seconds))
 
     def put_bytes(self, key: str, data: bytes) -> None:
-        """Whole or not at all, and on disk when it returns."""
+        """Write an artifact whole or not at all; it is on disk when this returns."""
         _check(key)
         if self._root is None:
             obstore.put(self._store, key, data)
@@ -59,7 +64,7 @@ class ArtifactStore:
                 part.write(chunk)
 
     def get_bytes(self, key: str) -> bytes:
-        """Raises ArtifactNotFound."""
+        """Read an artifact. Raises ArtifactNotFound."""
         _check(key)
         try:
             return bytes(obstore.get(self._store, key).bytes())
@@ -67,7 +72,7 @@ class ArtifactStore:
             raise ArtifactNotFound(key) from None
 
     def download(self, key: str, path: Path) -> None:
-        """To a file that appears whole or not at all."""
+        """Copy an artifact to a file that appears whole or not at all. Raises ArtifactNotFound."""
         _check(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.part-{os.getpid()}")
@@ -80,7 +85,10 @@ class ArtifactStore:
             part.unlink(missing_ok=True)
 
     def stream(self, key: str) -> Iterator[bytes]:
-        """All of it, however slowly it is read; never parts of two versions of it."""
+        """Yield all of an artifact, however slowly it is read, and never parts of two versions.
+
+        Raises ArtifactNotFound.
+        """
         _check(key)
         try:
             result = obstore.get(self._store, key)
@@ -93,7 +101,7 @@ class ArtifactStore:
             yield bytes(chunk)
 
     def _pieces(self, key: str, size: int, e_tag: str | None) -> Iterator[bytes]:
-        """A request for each: one for all has its time, and nobody knows how fast it is read."""
+        """Make a request for each piece: a single one would time out on slow readers."""
         for start in range(0, size, PIECE):
             piece = (start, min(start + PIECE, size))
             yield bytes(
@@ -106,7 +114,7 @@ class ArtifactStore:
                 self.put_file(f"{prefix}/{path.relative_to(folder).as_posix()}", path)
 
     def download_folder(self, prefix: str, folder: Path) -> None:
-        """Raises ArtifactNotFound where there is nothing under the prefix."""
+        """Copy all artifacts under the prefix. Raises ArtifactNotFound where there are none."""
         keys = self.keys(prefix)
         if not keys:
             raise ArtifactNotFound(prefix)
@@ -114,7 +122,8 @@ class ArtifactStore:
             self.download(key, folder / PurePosixPath(key).relative_to(prefix))
 
     def keys(self, prefix: str, before: datetime | None = None) -> list[str]:
-        """All below `prefix`, sorted; with `before`, those last written before that time."""
+        """Return the keys below `prefix`, sorted; with `before`, only of artifacts that were last
+        written before that time."""
         _check(prefix)
         metas = (meta for batch in obstore.list(self._store, prefix) for meta in batch)
         return sorted(m["path"] for m in metas if before is None or m["last_modified"] < before)
@@ -140,24 +149,25 @@ class ArtifactStore:
             return
         for key in keys:
             self.delete(key)
-        shutil.rmtree(self._root / prefix, ignore_errors=True)  # what is left are empty folders
+        shutil.rmtree(self._root / prefix, ignore_errors=True)  # empty folders are left
 
-    def ask(self) -> str:
-        """A line on where they lie. Raises OSError or StorageError where that is out of reach."""
+    def state(self) -> str:
+        """Return a line on where the artifacts lie. Raises OSError or StorageError where that place
+        is out of reach."""
         if self._root is not None:
             return f"a folder, {shutil.disk_usage(self._root).free / 2**30:.1f} GiB free"
-        with contextlib.suppress(FileNotFoundError):  # an answer too
+        with contextlib.suppress(FileNotFoundError):  # also an answer of the bucket
             obstore.head(self._store, "nothing")
         return "the bucket answers"
 
-    def _staged(self, key: str) -> "_Staged":
+    def _staged(self, key: str) -> "_StagedFile":
         assert self._root is not None
-        return _Staged(self._root / key, self._root / PARTS)
+        return _StagedFile(self._root / key, self._root / PARTS)
 
 
-class _Staged:
-    """A file that takes its place only when it is complete and on disk. Until then it lies apart,
-    so that a process killed in the middle leaves nothing under any prefix."""
+class _StagedFile:
+    """A file that takes its place only when it is complete and on disk. Until then it lies in a
+    folder of its own: a process killed in the middle leaves nothing under any prefix."""
 
     def __init__(self, target: Path, folder: Path) -> None:
         self._target = target
@@ -169,7 +179,7 @@ class _Staged:
     def write(self, data: bytes) -> None:
         self._file.write(data)
 
-    def __enter__(self) -> "_Staged":
+    def __enter__(self) -> "_StagedFile":
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
@@ -180,7 +190,7 @@ class _Staged:
                     os.fsync(self._file.fileno())
             if error is None:
                 self._part.replace(self._target)
-                _fsync_folder(self._target.parent)
+                fsync(self._target.parent)
         finally:
             self._part.unlink(missing_ok=True)
 
@@ -193,18 +203,10 @@ def _retry_for(seconds: float) -> "RetryConfig":
     }
 
 
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sweep(parts: Path) -> None:
-    """Away with what writers left that were killed: nobody has written to it for a day."""
+def _remove_abandoned(parts: Path) -> None:
+    """Delete temporary files of killed writers: those that were not written to for a day."""
     for part in parts.glob("*"):
-        with contextlib.suppress(FileNotFoundError):  # it took its place meanwhile
+        with contextlib.suppress(FileNotFoundError):  # its writer has just finished
             if part.stat().st_mtime < time.time() - ABANDONED_SECONDS:
                 part.unlink()
 
@@ -212,4 +214,4 @@ def _sweep(parts: Path) -> None:
 def _check(key: str) -> None:
     parts = PurePosixPath(key).parts
     if not parts or key.startswith("/") or ".." in parts or "\\" in key or "\0" in key:
-        raise ValueError(f"{key!r} is no key of an artefact")
+        raise ValueError(f"{key!r} is not the key of an artifact")

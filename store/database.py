@@ -38,7 +38,8 @@ class UtcTime(sa.TypeDecorator[datetime]):
 
 class _Session(Session):
     def get(self, entity: Any, ident: Any, **options: Any) -> Any:
-        """PostgreSQL refuses to look for a text with a NUL in it; nothing has such a key."""
+        """Find nothing for a key with a NUL in it, which no record has: PostgreSQL would refuse to
+        look for it."""
         if isinstance(ident, str) and "\0" in ident:
             return None
         return super().get(entity, ident, **options)
@@ -50,10 +51,11 @@ class Database:
 
     @contextmanager
     def session(self, *, names: bool = False) -> Iterator[Session]:
-        """Commits at the end, rolls back on an exception; records stay readable afterwards.
+        """Open a session that commits at the end and rolls back on an exception; records stay
+        readable afterwards.
 
-        Sessions for `names`, which look whether a name is free and then take it, come one after
-        the other. (On SQLite all do.)
+        Sessions with `names`, which look whether a name is free and then take it, run one after the
+        other. (On SQLite all sessions do.)
         """
         with _Session(self.engine, expire_on_commit=False) as session, session.begin():
             if names and self.engine.dialect.name == "postgresql":
@@ -66,7 +68,7 @@ class Database:
 
 def open_database(url: str) -> Database:
     """Connect and bring the schema to the newest revision; several processes may do so at once."""
-    # Not needed by those who only connect, or only know the names of records; slow to load.
+    # Slow to load, and not needed by processes that only connect.
     from alembic import command
     from alembic.config import Config
 

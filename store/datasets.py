@@ -1,4 +1,4 @@
-"""Data sets: what was uploaded, and what inspection found in it."""
+"""Datasets: the records of uploaded archives, with the findings of their inspection."""
 
 from typing import Any
 
@@ -25,16 +25,18 @@ class DatasetRecord(Named, Record):
 
 
 def known_dataset(database: Database, name: str, digest: str) -> DatasetRecord | None:
-    """The record of this content under this name, None where the name is free. Raises InvalidName,
-    or DatasetConflict where other content has it."""
+    """Return the record of this content under this name, None where the name is free.
+
+    Raises InvalidName, or DatasetConflict where other content has the name.
+    """
     check_name("dataset", name)
     with database.session() as session:
         return _known(session, name, digest)
 
 
 def create_dataset(database: Database, record: DatasetRecord) -> tuple[DatasetRecord, bool]:
-    """The record, and whether it is new: the same content under the same name is the one that is
-    there. Raises as known_dataset."""
+    """Add a dataset; return its record and whether it is new. The same content under the same name
+    is the record that exists already. Raises as known_dataset."""
     check_name("dataset", record.name)
     with database.session(names=True) as session:
         if known := _known(session, record.name, record.digest):
@@ -54,14 +56,17 @@ def get_dataset(database: Database, name: str) -> DatasetRecord:
 def list_datasets(
     database: Database, *, limit: int, after: str | None = None
 ) -> tuple[list[DatasetRecord], bool]:
-    """Newest first, those that follow `after` in that order; and whether there are more."""
+    """Return datasets, newest first, that follow `after` in that order, and whether there are
+    more."""
     last = None if after is None else get_dataset(database, after)
     return newest_first(database, DatasetRecord, limit, last)
 
 
 def delete_dataset(database: Database, name: str) -> DatasetRecord:
-    """Forget it; the artefact is the caller's to remove. Raises DatasetConflict while a job that is
-    not done learns from it."""
+    """Forget a dataset; the caller removes its artifact.
+
+    Raises DatasetConflict while a job that is not done uses it.
+    """
     with database.session(names=True) as session:
         record = session.get(DatasetRecord, name)
         if record is None:

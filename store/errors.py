@@ -1,7 +1,7 @@
-"""What can go wrong with what lasts.
+"""The errors of the store.
 
 StoreError
-├── InvalidName         a name that is no name
+├── InvalidName         a name that breaks the rule for names
 ├── InvalidWebhook      a URL or a secret that cannot be used (a ValueError, too)
 ├── NotFound
 │   ├── JobNotFound
@@ -10,7 +10,7 @@ StoreError
 │   └── ArtifactNotFound
 ├── Conflict
 │   ├── IllegalTransition   the job's status does not allow it
-│   ├── CheckpointGone      it was there a moment ago
+│   ├── CheckpointGone      it was removed a moment ago
 │   ├── DatasetConflict
 │   └── ModelConflict
 ├── LostLease           another worker holds the job by now
@@ -19,7 +19,7 @@ StoreError
 
 
 class StoreError(Exception):
-    """Its text is meant for the caller."""
+    """The base of all; its text is meant for the caller."""
 
 
 class InvalidName(StoreError):
@@ -53,7 +53,7 @@ class ModelNotFound(NotFound):
 
 class ArtifactNotFound(NotFound):
     def __init__(self, key: str) -> None:
-        super().__init__(f"there is no artefact {key!r}")
+        super().__init__(f"there is no artifact {key!r}")
 
 
 class Conflict(StoreError):
@@ -88,5 +88,5 @@ class SecondHost(StoreError):
 
 
 def _shown(name: str) -> str:
-    """What a caller asked for may have any length."""
+    """Return the name in quotes, cut where it is long: callers may ask for any length."""
     return repr(name if len(name) <= 80 else f"{name[:80]}…")

@@ -1,4 +1,4 @@
-"""Models: trained here or uploaded, a folder of artefacts each."""
+"""Models: the records of trained and uploaded ones, with a folder of artifacts each."""
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
@@ -20,7 +20,7 @@ class ModelRecord(Named, Record):
 
 
 def create_model(database: Database, record: ModelRecord) -> ModelRecord:
-    """Raises InvalidName, or ModelConflict where the name is taken."""
+    """Add a model. Raises InvalidName, or ModelConflict where the name is taken."""
     check_name("model", record.name)
     with database.session(names=True) as session:
         if session.get(ModelRecord, record.name) is not None:
@@ -40,13 +40,14 @@ def get_model(database: Database, name: str) -> ModelRecord:
 def list_models(
     database: Database, *, limit: int, after: str | None = None
 ) -> tuple[list[ModelRecord], bool]:
-    """Newest first, those that follow `after` in that order; and whether there are more."""
+    """Return models, newest first, that follow `after` in that order, and whether there are
+    more."""
     last = None if after is None else get_model(database, after)
     return newest_first(database, ModelRecord, limit, last)
 
 
 def delete_model(database: Database, name: str) -> ModelRecord:
-    """Forget it; the artefacts are the caller's to remove."""
+    """Forget a model; the caller removes its artifacts."""
     with database.session() as session:
         record = session.get(ModelRecord, name)
         if record is None:

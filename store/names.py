@@ -1,6 +1,6 @@
-"""What users name, datasets and models: the rule for names, and lists of such records.
+"""Records with a name that users give, datasets and models: the rule for names, and lists of them.
 
-Names stand in addresses and in keys of artefacts.
+Names are parts of addresses and of artifacts' keys.
 """
 
 import re
@@ -22,7 +22,7 @@ NAME_RULE = (
 
 
 def check_name(field: str, name: str) -> str:
-    """The name itself. Raises InvalidName."""
+    """Return the name itself. Raises InvalidName."""
     if not is_name(name):
         shown = name if len(name) <= 80 else f"{name[:80]}… ({len(name)} characters)"
         raise InvalidName(field, f"{field} is {shown!r}; {NAME_RULE}")
@@ -34,7 +34,7 @@ def is_name(text: str) -> bool:
 
 
 class Named:
-    """A mixin of records."""
+    """A mixin for records that have a name."""
 
     name: Mapped[str] = mapped_column(primary_key=True)
     created_at: Mapped[datetime] = mapped_column(UtcTime, default=now)
@@ -46,7 +46,7 @@ R = TypeVar("R", bound=Named)
 def newest_first(
     database: Database, kind: type[R], limit: int, last: R | None
 ) -> tuple[list[R], bool]:
-    """Up to `limit` records that follow `last`, and whether there are more."""
+    """Return up to `limit` records that follow `last`, and whether there are more."""
     query = sa.select(kind).order_by(kind.created_at.desc(), kind.name.desc())
     if last is not None:
         query = query.where(

@@ -1,4 +1,4 @@
-"""Which processes of the service are alive."""
+"""The processes of the service that are alive."""
 
 import os
 import socket
@@ -21,7 +21,7 @@ class Node(Record):
     id: Mapped[str] = mapped_column(primary_key=True)
     host: Mapped[str]
     role: Mapped[str]
-    device: Mapped[str | None]  # of a worker: what it trains on
+    device: Mapped[str | None]  # that a worker trains on
     started_at: Mapped[datetime] = mapped_column(UtcTime)
     last_seen: Mapped[datetime] = mapped_column(UtcTime)
 
@@ -31,8 +31,11 @@ def node_id(role: str) -> str:
 
 
 def heartbeat(database: Database, role: str, device: str | None = None) -> None:
-    """Say that this process lives, and on what it computes. Raises SecondHost where the database is
-    SQLite, which serves one host only, and another host's process is alive."""
+    """Record that this process is alive, and the device on which it computes.
+
+    Raises SecondHost where the database is SQLite, which serves one host only, and another host's
+    process is alive.
+    """
     at, host = now(), socket.gethostname()
     with database.session() as session:
         if database.engine.dialect.name == "sqlite":
@@ -59,12 +62,12 @@ def live_nodes(database: Database, role: str) -> list[Node]:
 
 
 def devices(database: Database) -> set[str]:
-    """What live workers train on; empty where none has said so."""
+    """Return the devices that live workers train on; empty where no worker has reported one."""
     return {node.device for node in live_nodes(database, "worker") if node.device}
 
 
 def has_worker(device: str) -> sa.ColumnElement[bool]:
-    """Whether a live worker computes on it."""
+    """Select whether a live worker computes on the device."""
     return sa.exists().where(_alive(), Node.role == "worker", Node.device == device)
 
 

@@ -1,10 +1,10 @@
-"""`python -m store.orphans [--delete]`: what no record knows of.
+"""`python -m store.orphans [--delete]`: list artifacts and prepared datasets without a record.
 
-A process that is killed between an artefact and the record of it leaves the artefact; so does one
-that is killed while it deletes. And what a host has prepared of a data set for training stays in
-its cache when the set is deleted. Only what is older than a day counts: younger things may be work
-under way. Reads the environment as the service does; a bucket's folder must not be shared with a
-service that has another database.
+A process that is killed between writing an artifact and writing its record leaves the artifact; so
+does a process that is killed while it deletes. And a dataset that a host has prepared for training
+stays in its cache when the dataset is deleted. Only files older than a day count: younger ones may
+belong to work in progress. Reads the environment as the service does; a bucket's folder must not be
+shared with a service that has another database.
 """
 
 import argparse
@@ -26,8 +26,8 @@ HOURS = 24.0
 
 
 def orphaned_artifacts(database: Database, artifacts: ArtifactStore, before: datetime) -> list[str]:
-    """Keys, sorted, of artefacts last written before that time."""
-    # First the artefacts, then the records: a record is written after what it tells of.
+    """Return the keys, sorted, of artifacts without a record, last written before that time."""
+    # Artifacts are read before the records: a record is written after its artifacts.
     keys = [key for top in ("datasets", "jobs", "models") for key in artifacts.keys(top, before)]
     with database.session() as session:
         datasets = set(session.scalars(sa.select(DatasetRecord.artifact_key)))
@@ -43,7 +43,8 @@ def orphaned_artifacts(database: Database, artifacts: ArtifactStore, before: dat
 
 
 def orphaned_caches(database: Database, data_dir: Path, before: datetime) -> list[Path]:
-    """Folders of this host with data sets prepared for training (worker.dataset_cache)."""
+    """Return the folders of this host with prepared datasets (worker.dataset_cache) that have no
+    record, last written before that time."""
     folders = sorted(lock.parent for lock in (data_dir / "cache").glob("*/lock"))
     with database.session() as session:
         digests = set(session.scalars(sa.select(DatasetRecord.digest)))
@@ -56,7 +57,7 @@ def orphaned_caches(database: Database, data_dir: Path, before: datetime) -> lis
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m store.orphans", description=__doc__)
-    parser.add_argument("--delete", action="store_true", help="not only list them")
+    parser.add_argument("--delete", action="store_true", help="delete them, too")
     parser.add_argument("--hours", type=float, default=HOURS, help="how old they must be")
     options = parser.parse_args()
     locations = read_settings(Locations)
@@ -73,7 +74,7 @@ def main() -> None:
         for folder in folders:
             shutil.rmtree(folder)
     done = "deleted" if options.delete else "found; --delete removes them"
-    print(f"{len(keys)} artefacts and {len(folders)} prepared data sets {done}")
+    print(f"{len(keys)} artifacts and {len(folders)} prepared datasets {done}")
 
 
 if __name__ == "__main__":

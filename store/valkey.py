@@ -14,8 +14,11 @@ START_SECONDS = 20.0
 
 
 def start_valkey(data_dir: Path, unix_socket: Path) -> subprocess.Popen[bytes]:
-    """A server on a unix socket, its append-only file in `data_dir`/valkey; on Linux it dies with
-    the process that started it. Raises RuntimeError if there is no binary or it does not start."""
+    """Start a server on a unix socket, with its append-only file in `data_dir`/valkey.
+
+    On Linux it dies with the process that started it. Raises RuntimeError if there is no binary or
+    it does not start.
+    """
     folder = data_dir / "valkey"
     folder.mkdir(parents=True, exist_ok=True)
     arguments = {
@@ -73,7 +76,7 @@ def answers(unix_socket: Path) -> bool:
 
 
 def die_with_parent() -> None:
-    """For Popen's preexec_fn: the kernel kills this process when its parent's thread ends."""
+    """Have the kernel kill this process when its parent's thread ends; for Popen's preexec_fn."""
     if sys.platform == "linux":
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -1,11 +1,11 @@
-"""Webhooks still to be sent, and what became of those that were: an outbox.
+"""The outbox of webhooks: deliveries that are due, and the outcome of earlier ones.
 
 A delivery is written in the transaction that makes its event true, so that neither exists without
-the other. Senders, on as many hosts as there are, take one at a time under a lease; it is sent
-until a receiver accepts it, or given up. It may arrive twice; its id says that it is the same one.
+the other. Senders, on as many hosts as there are, take one at a time under a lease. A delivery is
+sent until its receiver accepts it, or given up. It may arrive twice, with the same id.
 
 Secrets and the times of retries are those of Standard Webhooks 1.0
-(https://www.standardwebhooks.com). How to send is not known here.
+(https://www.standardwebhooks.com). The sending itself is in worker.webhooks.
 """
 
 import base64
@@ -25,17 +25,17 @@ from store.database import Database, JsonObject, Record, UtcTime, now
 from store.errors import InvalidWebhook
 from store.jobs.record import Job
 
-# Seconds from an attempt that failed to the next: 10 attempts in a bit more than three days.
+# Seconds from a failed attempt to the next: 10 attempts in a bit more than three days.
 RETRY_SECONDS = (5, 300, 1800, 7200, 18_000, 36_000, 50_400, 72_000, 86_400)
 MAX_ATTEMPTS = len(RETRY_SECONDS) + 1
-JITTER = 0.2  # of a delay, up or down: what failed together shall not come back together
-MAX_RETRY_AFTER = 86_400.0  # a receiver may ask for later, but not for never
-KEEP_DAYS = 30  # of what is over
+JITTER = 0.2  # of a delay, up or down: deliveries that failed together should spread out
+MAX_RETRY_AFTER = 86_400.0  # seconds; a receiver may delay a retry, but not without end
+KEEP_DAYS = 30  # of deliveries that are over
 
 SECRET_PREFIX = "whsec_"
 SECRET_BYTES = (24, 64)
 MAX_URL = 2048  # characters
-MAX_HOST = 253  # DNS has no longer ones
+MAX_HOST = 253  # characters, as in DNS
 _NOT_IN_URLS = re.compile(r"[^A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]")  # RFC 3986, 2
 
 
@@ -49,7 +49,7 @@ class Delivery(Record):
     secret: Mapped[str]
     event: Mapped[str]
     payload: Mapped[JsonObject]
-    attempts: Mapped[int]  # begun; also the fence of whoever holds it
+    attempts: Mapped[int]  # begun; also the fence of the sender that holds it
     due_at: Mapped[datetime | None] = mapped_column(UtcTime)  # None: delivered or given up
     owner: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None] = mapped_column(UtcTime)
@@ -62,8 +62,11 @@ class Delivery(Record):
 def enqueue(
     session: Session, *, job_id: str, url: str, secret: str, event: str, payload: JsonObject
 ) -> Delivery:
-    """To be sent as soon as the caller's transaction is committed. `url` and `secret` have passed
-    their checks, `event` is like "train_job.completed", `payload` becomes the message's data."""
+    """Add a delivery, to be sent as soon as the caller's transaction is committed.
+
+    `url` and `secret` have passed their checks, `event` is like "train_job.completed", `payload`
+    becomes the message's data.
+    """
     at = now()
     delivery = Delivery(
         id=_new_id(),
@@ -82,20 +85,22 @@ def enqueue(
 
 
 def deliveries_of(database: Database, job_id: str) -> list[Delivery]:
-    """Oldest first. What is over is forgotten after KEEP_DAYS."""
+    """Return a job's deliveries, oldest first; they are forgotten KEEP_DAYS after their end."""
     query = sa.select(Delivery).where(Delivery.job_id == job_id).order_by(Delivery.id)
     with database.session() as session:
         return list(session.scalars(query))
 
 
-# What senders do ----------------------------------------------------------------------------------
+# For senders --------------------------------------------------------------------------------------
 
 
 def claim_due(
     database: Database, owner: str, lease_seconds: float, *, busy: Collection[str] = ()
 ) -> Delivery | None:
-    """The one that has been due for longest, now ours to send until the lease ends; none for a
-    receiver that is among the `busy`."""
+    """Claim the delivery that has been due for longest, ours to send until the lease ends.
+
+    Skips receivers that are among the `busy`. None where no delivery is due.
+    """
     at = now()
     free = sa.or_(Delivery.lease_expires_at.is_(None), Delivery.lease_expires_at < at)
     query = (
@@ -111,7 +116,7 @@ def claim_due(
             return None
         if delivery.attempts >= MAX_ATTEMPTS:  # the last of its senders was lost
             _give_up(delivery, delivery.last_error or "every sender of it was lost")
-            _show(session, delivery)
+            _raise_version_of_job(session, delivery)
             return None
         delivery.attempts += 1
         delivery.owner = owner
@@ -120,13 +125,13 @@ def claim_due(
 
 
 def delivered(database: Database, delivery: Delivery) -> None:
-    """Its receiver has it, which counts also where our lease ended meanwhile."""
+    """Record that the receiver accepted it, also where our lease ended meanwhile."""
     with database.session() as session:
         record = _pending(session, Delivery.id == delivery.id)
         if record is not None:
             record.delivered_at = now()
             record.due_at = record.owner = record.lease_expires_at = None
-            _show(session, record)
+            _raise_version_of_job(session, record)
 
 
 def failed(
@@ -137,15 +142,17 @@ def failed(
     gone: bool = False,
     retry_after: float = 0.0,
 ) -> None:
-    """This attempt did not succeed; try again, not before `retry_after` seconds. It is given up
-    after MAX_ATTEMPTS, or at once where the receiver is `gone`. Nothing changes where our lease
-    ended and another sender has it."""
+    """Record a failed attempt; the next one comes not before `retry_after` seconds.
+
+    The delivery is given up after MAX_ATTEMPTS, or at once where the receiver is `gone`. Nothing
+    changes where our lease ended and another sender has it.
+    """
     with database.session() as session:
         mine = sa.and_(Delivery.id == delivery.id, Delivery.attempts == delivery.attempts)
         record = _pending(session, mine)
         if record is None:
             return
-        _show(session, record)
+        _raise_version_of_job(session, record)
         if gone or record.attempts >= MAX_ATTEMPTS:
             _give_up(record, reason)
             return
@@ -155,7 +162,7 @@ def failed(
 
 
 def forget_old(database: Database) -> None:
-    """Deliveries that have been over for long; their secrets go with them."""
+    """Delete deliveries that ended KEEP_DAYS ago, with their secrets."""
     over = sa.func.coalesce(Delivery.delivered_at, Delivery.failed_at)
     with database.session() as session:
         session.execute(sa.delete(Delivery).where(over < now() - timedelta(days=KEEP_DAYS)))
@@ -166,8 +173,8 @@ def _pending(session: Session, where: sa.ColumnElement[bool]) -> Delivery | None
     return session.scalars(query).first()
 
 
-def _show(session: Session, delivery: Delivery) -> None:
-    """The job is described anew to those who poll it: it tells what became of its messages."""
+def _raise_version_of_job(session: Session, delivery: Delivery) -> None:
+    """Let pollers of the job see the change: its answer shows the state of its deliveries."""
     job = sa.update(Job).where(Job.id == delivery.job_id)
     session.execute(job.values(version=Job.version + 1))
 
@@ -183,12 +190,15 @@ def _delay(attempts: int, retry_after: float) -> float:
     return max(jitter * RETRY_SECONDS[attempts - 1], min(retry_after, MAX_RETRY_AFTER))
 
 
-# What callers give --------------------------------------------------------------------------------
+# For callers --------------------------------------------------------------------------------------
 
 
 def check_url(url: str) -> str:
-    """Return the address itself. Raises InvalidWebhook, whose text does not show it: it may hold a
-    password. Whether its host may be called is seen when it is called."""
+    """Return the address itself.
+
+    Raises InvalidWebhook, whose text does not show the address: it may hold a password. Whether its
+    host may be called is checked when it is called.
+    """
     if len(url) > MAX_URL:
         raise InvalidWebhook(f"the webhook's URL has {len(url)} characters; it may have {MAX_URL}")
     if bad := _NOT_IN_URLS.search(url):
@@ -219,13 +229,13 @@ def new_secret() -> str:
 
 
 def check_secret(secret: str) -> str:
-    """The secret itself. Raises InvalidWebhook, whose text does not show it."""
+    """Return the secret itself. Raises InvalidWebhook, whose text does not show it."""
     secret_key(secret)
     return secret
 
 
 def secret_key(secret: str) -> bytes:
-    """The bytes to sign with. Raises InvalidWebhook, whose text does not show them."""
+    """Return the bytes to sign with. Raises InvalidWebhook, whose text does not show them."""
     low, high = SECRET_BYTES
     rule = f"it must be {SECRET_PREFIX!r} and {low}..{high} bytes in base64"
     if not secret.startswith(SECRET_PREFIX):
@@ -240,5 +250,6 @@ def secret_key(secret: str) -> bytes:
 
 
 def _new_id() -> str:
-    """Sorts by time of creation, to the microsecond; without the '.' that parts what is signed."""
+    """Return a new id. Ids sort by time of creation, to the microsecond, and have no '.', which
+    separates the signed parts."""
     return f"msg_{time.time_ns() // 1000:013x}{secrets.token_hex(4)}"

@@ -1,4 +1,4 @@
-"""Data sets at the size of a run: made once per host and shared by its jobs."""
+"""Datasets at the image size of a run: prepared once per host and shared by its jobs."""
 
 import fcntl
 from pathlib import Path
@@ -16,7 +16,8 @@ def cached_dataset(
     data_dir: Path,
     scratch: Path,
 ) -> Dataset:
-    """Who comes second waits for who came first."""
+    """Open a dataset at this size, and prepare it where no job of this host has done so yet; other
+    jobs that need it wait meanwhile."""
     cache = data_dir / "cache" / record.digest
     cache.mkdir(parents=True, exist_ok=True)
     height, width = image_size

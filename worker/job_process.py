@@ -1,7 +1,7 @@
-"""What the processes that do jobs have in common: `python -m worker.<kind>_job JOB FENCE SCRATCH`,
+"""The common part of the processes that do jobs: `python -m worker.<kind>_job JOB FENCE SCRATCH`,
 one process per attempt at a job, which makes the folder SCRATCH for itself.
 
-It leaves on SIGTERM, when it has kept what it has, and at once when its standard input ends, that
+It leaves on SIGTERM, after it has saved its work, and at once when its standard input ends, that
 is, when the worker that started it is gone.
 """
 
@@ -36,20 +36,23 @@ from store.jobs.files import log_key
 from worker.logs import LOG_FILE, configure_logs
 from worker.settings import WorkerSettings
 
-PATIENCE_SECONDS = 240.0  # with a bucket that does not answer
-RANK_ON_HOST = "LOCAL_RANK"  # as torchrun says it
-EXIT_STOPPED = 75  # asked to leave; the job goes on elsewhere
+PATIENCE_SECONDS = 240.0  # for which calls of a bucket that does not answer are repeated
+RANK_ON_HOST = "LOCAL_RANK"  # the name of torchrun's variable
+EXIT_STOPPED = 75  # asked to leave; another attempt continues the job
 
 log = structlog.get_logger("job")
 
 
 class ModelGone(Exception):
-    """The model that a job needs was deleted."""
+    """The error of a job whose model was deleted."""
 
 
 class JobProcess(ABC):
-    """One attempt. `stop` is set when it is asked to leave; `scratch` goes when it ends. One that
-    is not `in_charge` helps another process with its job, and leaves the record to it."""
+    """One attempt at a job.
+
+    `stop` is set when it is asked to leave; `scratch` is removed when it ends. A process that is
+    not `in_charge` helps another process with its job, and leaves the record to that one.
+    """
 
     in_charge: ClassVar[bool] = True
 
@@ -75,10 +78,10 @@ class JobProcess(ABC):
 
     @abstractmethod
     def work(self) -> bool:
-        """True: the job is done. False: stopped, with a checkpoint."""
+        """Do the job; True if it is done, False if it was stopped, with a checkpoint."""
 
     def fetch_model(self, prefix: str) -> DiffusionModel:
-        """Raises ModelGone."""
+        """Load the model whose artifacts have this prefix. Raises ModelGone."""
         folder = self.scratch / "model-to-begin-with"
         try:
             self.artifacts.download_folder(prefix, folder)
@@ -87,7 +90,7 @@ class JobProcess(ABC):
         return load_model(folder, self.device)
 
     def publish_log(self) -> None:
-        """What was said so far, where readers find it."""
+        """Put the log so far where readers find it."""
         self.artifacts.put_file(log_key(self.job_id, self.fence), self.scratch / LOG_FILE)
 
 
@@ -95,7 +98,7 @@ def main(kind: type[JobProcess]) -> NoReturn:
     code = _attempt(kind)
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # what torch would take apart first, half a second long, nobody needs
+    os._exit(code)  # skips torch's half-second teardown
 
 
 def _attempt(kind: type[JobProcess]) -> int:
@@ -104,11 +107,11 @@ def _attempt(kind: type[JobProcess]) -> int:
     end_with_parent(partial(_leave, scratch))
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the worker's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the worker handles Ctrl-C
     settings = read_settings(WorkerSettings)
     yield_to_others(settings.train_niceness)
     structlog.contextvars.bind_contextvars(job=job_id, fence=fence)
-    database = Database(settings.locations.database_url)  # the worker has seen to its schema
+    database = Database(settings.locations.database_url)  # the worker has upgraded its schema
     job: JobProcess | None = None
     try:
         job = kind(database, settings, job_id, fence, scratch, stop)
@@ -119,7 +122,7 @@ def _attempt(kind: type[JobProcess]) -> int:
     except Exception as error:
         if _is_outage(error, database):
             log.warning(
-                "a server cannot be reached; the job goes on when it can", reason=str(error)
+                "a server cannot be reached; the job continues when it can", reason=str(error)
             )
             return EXIT_STOPPED
         if not kind.in_charge:
@@ -127,7 +130,7 @@ def _attempt(kind: type[JobProcess]) -> int:
             return EXIT_STOPPED
         code, message = classify(error)
         log.exception("job failed", code=code)
-        with contextlib.suppress(Exception):  # the job must not run on for want of its log
+        with contextlib.suppress(Exception):  # a failing log upload must not keep the job alive
             if job:
                 job.publish_log()
         with contextlib.suppress(LostLease):
@@ -155,7 +158,7 @@ def classify(error: Exception) -> tuple[str, str]:
 
 
 def _is_outage(error: Exception, database: Database) -> bool:
-    """Nothing is wrong with the job: a server that it needs was killed or is out of reach, or
+    """Tell whether the job itself is fine: a server that it needs was killed or is out of reach, or
     another process at it was lost."""
     has_server = database.engine.dialect.name != "sqlite"
     gone = (StorageError, PeerLost, *((OperationalError,) if has_server else ()))

@@ -1,5 +1,5 @@
-"""One line per event, with the job's id: JSON, or for eyes on a terminal. What a job's process says
-is kept in a file as well, always as JSON."""
+"""Logs: one line per event, with the job's id, as JSON or readable on a terminal. A job's process
+writes its lines to a file as well, always as JSON."""
 
 import contextlib
 import json
@@ -11,11 +11,11 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-LOG_FILE = "log.jsonl"  # in the folder that a job's process has for itself
+LOG_FILE = "log.jsonl"  # in the scratch folder of a job's process
 
 
 def configure_logs(kept: Path | None = None) -> None:
-    """`kept` is the file that has them too."""
+    """Log to standard error, and to the file `kept` where one is given."""
     readable = sys.stderr.isatty()
     renderer: list[Processor] = (
         [structlog.dev.ConsoleRenderer()]
@@ -35,13 +35,13 @@ def configure_logs(kept: Path | None = None) -> None:
 
 
 class _KeptLines:
-    """Whole lines, whichever thread writes them."""
+    """A processor that also writes each event to a file, in whole lines from any thread."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def __call__(self, logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
         line: Any = structlog.processors.format_exc_info(logger, method, dict(event))
-        with contextlib.suppress(OSError):  # a full disk: the job has more important troubles
+        with contextlib.suppress(OSError):  # a full disk: the job itself will report it
             os.write(self._file, json.dumps(line, default=str).encode() + b"\n")
         return event

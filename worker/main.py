@@ -1,8 +1,8 @@
-"""A worker: `python -m worker.main [KIND ...]`, for jobs of these kinds or pools
-of kinds (store.jobs.kinds), by default of all. Celery brings wake-ups, the supervisor does the
-work; a thread sends webhooks.
+"""A worker: `python -m worker.main [KIND ...]`, for jobs of these kinds or pools of kinds
+(store.jobs.kinds), by default of all kinds. Celery delivers wake-ups, the supervisor does the work,
+and a thread sends webhooks.
 
-Environment: the locations of store.locations, and those of worker.settings.
+Environment: the variables of store.locations and of worker.settings.
 """
 
 import os
@@ -36,7 +36,7 @@ log = structlog.get_logger("worker")
 
 def main() -> None:
     configure_logs()
-    warnings.simplefilter("ignore", SecurityWarning)  # of pickles sent to root; ours are JSON
+    warnings.simplefilter("ignore", SecurityWarning)  # about pickles for root; ours are JSON
     try:
         kinds = kinds_named(sys.argv[1:])
         settings = read_settings(WorkerSettings)

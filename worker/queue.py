@@ -1,9 +1,9 @@
 """The Celery queue. A message is only a wake-up: it names a job, but the worker that gets it takes
-the most urgent of those that wait. The record is the truth, so a lost message is repeated by the
-reaper and a second one is harmless.
+the most urgent waiting job. The record is the truth: the reaper repeats a lost message, and a
+second message is harmless.
 
-Each kind of job has a queue of its own, so that images need not wait for a training that takes
-hours. Light enough for the API to import: it submits by task name and never loads torch.
+Each kind of job has a queue of its own, so that images need not wait for a training of hours. Light
+enough for the API to import: it submits by task name and never loads torch.
 """
 
 from celery import Celery
@@ -23,7 +23,7 @@ def make_queue(redis_url: str) -> Celery:
     queue = Celery("diffusion", broker=for_kombu(redis_url))
     queue.conf.update(
         task_default_queue=JOB_KINDS["train"].queue,
-        task_acks_late=False,  # late ones are redelivered after a blip, and run twice
+        task_acks_late=False,  # late acknowledgements are redelivered after a blip, and run twice
         task_ignore_result=True,
         task_store_errors_even_if_ignored=False,
         task_publish_retry=False,
@@ -48,7 +48,7 @@ def make_queue(redis_url: str) -> Celery:
 
 
 def submit(queue: Celery, job_id: str, kind: Kind) -> bool:
-    """Wake a worker for this job; False where the broker cannot be reached just now."""
+    """Wake a worker for this job; return False where the broker cannot be reached just now."""
     try:
         with queue.connection_for_write() as connection:
             connection.ensure_connection(max_retries=0, timeout=CONNECT_SECONDS)
@@ -65,7 +65,8 @@ def submit(queue: Celery, job_id: str, kind: Kind) -> bool:
 
 
 def num_waiting(queue: Celery, kind: Kind) -> int | None:
-    """Messages that no worker has taken yet; None where the broker cannot be reached just now."""
+    """Return how many messages no worker has taken yet, None where the broker cannot be reached
+    just now."""
     try:
         with queue.connection_for_read() as connection:
             connection.ensure_connection(max_retries=0, timeout=CONNECT_SECONDS)

@@ -1,10 +1,10 @@
-"""Announces jobs again that no worker holds although one should: their message was lost with a
-broker, their worker was lost with its host. Runs in every worker and in the API; a job announced
-twice is claimed once. What was to be paused or cancelled when its worker was lost needs no other
-worker, and is so here.
+"""The reaper announces jobs again that no worker holds although one should: their message was lost
+with a broker, or their worker with its host. It runs in every worker and in the API; a job
+announced twice is claimed once. A pause or a cancel that was requested before the worker was lost
+needs no other worker, and is carried out here.
 
-A job that waits in a line has a message in it, most likely, so that there is no hurry as long as
-the line is not empty: else hours of waiting would fill it with copies.
+A waiting job most likely has a message in its queue, so that there is no hurry while the queue is
+not empty: otherwise hours of waiting would fill it with copies.
 """
 
 import threading
@@ -20,13 +20,13 @@ from store.jobs import claims
 from store.jobs.kinds import KINDS
 from worker.queue import num_waiting, submit
 
-IN_LINE_SECONDS = 600.0
+QUEUED_SECONDS = 600.0  # between two announcements of a job while its queue is not empty
 
 log = structlog.get_logger("reaper")
 
 
 class Reaper(threading.Thread):
-    """Also says, in the same rhythm, that this process lives."""
+    """A thread that announces jobs and, in the same rhythm, records that this process is alive."""
 
     def __init__(
         self,
@@ -53,10 +53,10 @@ class Reaper(threading.Thread):
 
     def announce(self) -> None:
         for kind in KINDS:
-            in_line = num_waiting(self._queue, kind)
-            if in_line is None:
-                return  # nobody would hear of it
-            seconds = IN_LINE_SECONDS if in_line else 3 * self._every
+            waiting = num_waiting(self._queue, kind)
+            if waiting is None:
+                return  # no worker would get the message
+            seconds = QUEUED_SECONDS if waiting else 3 * self._every
             for job_id in claims.unclaimed_jobs(self._database, kind, seconds):
                 announced = submit(self._queue, job_id, kind)
                 log.info("job announced again", job=job_id, reached_the_broker=announced)

@@ -1,8 +1,8 @@
-"""Runs one job: claims it, starts a process of its own for it, and watches both.
+"""The supervisor runs one job: it claims it, starts a process for it, and watches both.
 
-While the process lives the lease is renewed. To be cancelled or paused, a worker that is asked to
-leave and a lost lease all end it: SIGTERM, which makes it write a checkpoint, then SIGKILL. How it
-ended is read from the record, not from an exit code alone.
+While the process lives, the lease is renewed. A cancel, a pause, a worker that is asked to leave
+and a lost lease all end the process: by SIGTERM, on which it writes a checkpoint, then by SIGKILL.
+How it ended is read from the record, not from an exit code alone.
 """
 
 import contextlib
@@ -31,25 +31,30 @@ from worker.logs import LOG_FILE
 from worker.settings import WorkerSettings
 
 POLL_SECONDS = 0.2
-WISH_SECONDS = 2.0  # until a running job that is to be paused or cancelled hears of it
-SPINS = "1000"  # of a thread that waits for another, before it sleeps (docs/architecture.md)
+REQUEST_SECONDS = 2.0  # until a running job notices that a pause or a cancel is requested
+SPINS = "1000"  # of an OpenMP thread that waits, before it sleeps (docs/architecture.md)
 
 log = structlog.get_logger("worker")
 
 
 class Supervisor:
-    """`leaving` is set when the worker is asked to stop; all its jobs are then given back."""
+    """Runs jobs, in as many threads as the worker has.
+
+    `leaving` is set when the worker is asked to stop; all its jobs are then given back.
+    """
 
     def __init__(self, database: Database, settings: WorkerSettings, owner: str) -> None:
         self._database, self._settings, self._owner = database, settings, owner
         self._device = device_of_host(settings.device)
         self._artifacts = ArtifactStore(settings.locations.artifacts_url)
-        self._renew_seconds = min(WISH_SECONDS, settings.lease_seconds / 4)
+        self._renew_seconds = min(REQUEST_SECONDS, settings.lease_seconds / 4)
         self.leaving = threading.Event()
 
     def run(self, kind: Kind) -> bool:
-        """Work on the first of the jobs that wait until it ends here, if there is one. True: it was
-        given back unfinished, and the workers should hear of it again."""
+        """Work on the first waiting job, if there is one, until it ends here.
+
+        Return True if it was given back unfinished, and should be announced to the workers again.
+        """
         if self.leaving.is_set():
             return True
         claimed = claims.claim_next(
@@ -58,14 +63,14 @@ class Supervisor:
         if claimed is None:
             return False
         job_id, fence = claimed
-        say = log.bind(job=job_id, fence=fence)
+        job_log = log.bind(job=job_id, fence=fence)
         scratch = Path(tempfile.gettempdir(), f"diffusion-{job_id}-{fence}")  # the process makes it
         process = self._start(JOB_KINDS[kind], job_id, fence, scratch)
-        say.info("job started", pid=process.pid)
+        job_log.info("job started", pid=process.pid)
         try:
             must_end = self._watch(process, job_id, fence)
         except LostLease:
-            say.info("the job is not held here any more")  # done this moment, or another's by now
+            job_log.info("the job is not held here any more")  # done, or another worker has it
             self._stop(process, 0.0, job_id, fence)
             return False
         finally:
@@ -84,13 +89,14 @@ class Supervisor:
             environment["OMP_NUM_THREADS"] = str(settings.train_threads)
         return subprocess.Popen(
             [*self._launcher(kind), kind.module, job_id, str(fence), str(scratch)],
-            stdin=subprocess.PIPE,  # its end tells the process that we are gone
+            stdin=subprocess.PIPE,  # the process exits when it ends
             env=environment,
             start_new_session=True,
         )
 
     def _launcher(self, kind: JobKind) -> list[str]:
-        """Python, or torchrun where several processes share a training."""
+        """Return the command that starts Python, or torchrun where several processes share a
+        training."""
         settings = self._settings
         processes = settings.train_processes or (1 if settings.device else max(1, num_gpus()))
         if not kind.shares_processes or processes == 1:
@@ -99,7 +105,7 @@ class Supervisor:
         return [sys.executable, *torchrun, "-m"]
 
     def _watch(self, process: subprocess.Popen[bytes], job_id: str, fence: int) -> bool:
-        """Until the process ends or must end; True: it must. Raises LostLease."""
+        """Wait until the process ends or must end, and return whether it must. Raises LostLease."""
         renewed = time.monotonic()
         while process.poll() is None and not self.leaving.is_set():
             if time.monotonic() - renewed > self._renew_seconds:
@@ -111,7 +117,8 @@ class Supervisor:
         return False
 
     def _renew(self, job_id: str, fence: int, renewed: float) -> bool:
-        """True: the process must end, or has told the record that it is about to."""
+        """Renew the lease; return True if the process must end, or has written its end into the
+        record. Raises LostLease."""
         lease = self._settings.lease_seconds
         while True:
             try:
@@ -121,7 +128,7 @@ class Supervisor:
                     return True
                 raise
             except SQLAlchemyError:
-                # As long as the lease lasts nobody else can have the job.
+                # As long as the lease lasts no other worker can have the job.
                 if time.monotonic() - renewed > 0.8 * lease:
                     raise LostLease(job_id, fence) from None
                 time.sleep(POLL_SECONDS)
@@ -133,7 +140,7 @@ class Supervisor:
             process.terminate()
             self._await_end(process, grace, job_id, fence)
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # it and whatever it started
+            os.killpg(process.pid, signal.SIGKILL)  # it and its children
         process.wait()
         if process.stdin:
             process.stdin.close()
@@ -141,8 +148,8 @@ class Supervisor:
     def _await_end(
         self, process: subprocess.Popen[bytes], grace: float, job_id: str, fence: int
     ) -> None:
-        """It may write its checkpoint for as long as `grace`, and nobody else has the job before it
-        has."""
+        """Give the process `grace` seconds to write its checkpoint, and keep other workers from the
+        job until then."""
         deadline = time.monotonic() + grace
         while process.poll() is None and (left := deadline - time.monotonic()) > 0:
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -151,21 +158,21 @@ class Supervisor:
                 claims.renew(self._database, job_id, fence, self._settings.lease_seconds)
 
     def _keep_log(self, job_id: str, fence: int, scratch: Path) -> None:
-        """Also what the process said right before it was killed."""
+        """Keep the log, with the lines that the process wrote right before it was killed."""
         try:
             if (scratch / LOG_FILE).exists():
                 self._artifacts.put_file(log_key(job_id, fence), scratch / LOG_FILE)
-        except Exception:  # the store is full or away: no reason to keep the job from others
+        except Exception:  # the store is full or out of reach; other workers may still have the job
             log.exception("the job's log could not be kept", job=job_id, fence=fence)
 
     def _settle(self, job_id: str, fence: int, exit_code: int, must_end: bool) -> bool:
-        say = log.bind(job=job_id, fence=fence)
+        job_log = log.bind(job=job_id, fence=fence)
         blameless = must_end or self.leaving.is_set()
         try:
             status = claims.give_back(self._database, job_id, fence, blameless=blameless)
         except LostLease:
             with contextlib.suppress(JobNotFound):  # deleted as soon as it was done
-                say.info("job ended", status=requests.get_job(self._database, job_id).status)
+                job_log.info("job ended", status=requests.get_job(self._database, job_id).status)
             return False
-        say.warning("process ended before its job", exit_code=exit_code, status=status)
+        job_log.warning("process ended before its job", exit_code=exit_code, status=status)
         return status == "queued"

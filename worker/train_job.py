@@ -1,8 +1,8 @@
 """The trainer: `python -m worker.train_job JOB FENCE SCRATCH`.
 
-Drives models.training.train and keeps what it makes: checkpoints with all that was logged until
-then, sample grids, the finished model. What it leaves half done another attempt does again from the
-last checkpoint, as if nothing had happened.
+Drives models.training.train and stores its results: checkpoints with the log until then, sample
+grids, the finished model. Where it is interrupted, another attempt resumes from the last
+checkpoint, with the same result.
 """
 
 import contextlib
@@ -42,14 +42,19 @@ with loading():
     from worker.training.time_left import TimeLeft
 
 CHECKPOINT_SECONDS = 60.0  # at least this often, whatever checkpoint_every says
-FIRST_CHECKPOINT = 0.05  # of the steps: from then on it is known what one costs
+FIRST_CHECKPOINT = 0.05  # of the steps: from then on the cost of one is known
 LOG_EVERY = 10  # optimiser steps per line of metrics
-TAIL_SECONDS = 5.0  # how often the newest lines are put where readers find them
+PUBLISH_SECONDS = 5.0  # between two uploads of the newest lines
 
 log = structlog.get_logger("trainer")
 
 
 class TrainJob(JobProcess):
+    """One attempt at a training.
+
+    `lines` is its log; `latest` is the last step with the seconds that are left after it.
+    """
+
     def __init__(self, *attempt: Any) -> None:
         super().__init__(*attempt)
         self.group = ProcessGroup.from_environment(self.device)
@@ -111,7 +116,7 @@ class TrainJob(JobProcess):
     # Training ---------------------------------------------------------------------------------
 
     def _train(self, state: TrainState, dataset: Dataset) -> bool:
-        """True: the budget is used. False: stopped, with a checkpoint."""
+        """Train; True if the budget is used, False if stopped, with a checkpoint."""
         window: list[float] = []
         saved_at = time.monotonic()
         for step in train(state, dataset, self.group):
@@ -122,7 +127,7 @@ class TrainJob(JobProcess):
                 self.lines.add_step(step, sum(window) / len(window))
                 window.clear()
             if self._is_due(step, time.monotonic() - saved_at):
-                self._look_and_save(state, dataset)
+                self._evaluate_and_save(state, dataset)
                 saved_at = time.monotonic()
             if self.stop.is_set():
                 if state.step != self.saved_step:
@@ -138,7 +143,7 @@ class TrainJob(JobProcess):
         first = self.config.steps is not None and self.saved_step is None
         return first and step.progress >= FIRST_CHECKPOINT
 
-    def _look_and_save(self, state: TrainState, dataset: Dataset) -> None:
+    def _evaluate_and_save(self, state: TrainState, dataset: Dataset) -> None:
         with self.time_left.pause():
             snapshot = take_snapshot(state, dataset)
             self.lines.add_snapshot(snapshot)
@@ -152,7 +157,7 @@ class TrainJob(JobProcess):
     @contextlib.contextmanager
     def _reporting(self) -> Iterator[None]:
         done = threading.Event()
-        context = contextvars.copy_context()  # whose job it is, for the log
+        context = contextvars.copy_context()  # the job's id, for the log
         thread = threading.Thread(target=context.run, args=(self._report, done), daemon=True)
         thread.start()
         try:
@@ -162,8 +167,9 @@ class TrainJob(JobProcess):
             thread.join()
 
     def _report(self, done: threading.Event) -> None:
-        """Once a second the progress, now and then the newest lines and one to the console."""
-        reported, said = 0, time.monotonic()
+        """Write the progress once a second, and now and then the newest lines, also to the
+        console."""
+        reported, published_at = 0, time.monotonic()
         while not done.wait(1.0):
             latest = self.latest
             if latest is None or latest[0].step == reported:
@@ -171,9 +177,9 @@ class TrainJob(JobProcess):
             reported = latest[0].step
             try:
                 claims.record_progress(self.database, self.job_id, self.fence, progress_of(*latest))
-                if time.monotonic() - said > TAIL_SECONDS:
-                    said = time.monotonic()
-                    _say(*latest)
+                if time.monotonic() - published_at > PUBLISH_SECONDS:
+                    published_at = time.monotonic()
+                    _log_progress(*latest)
                     self.lines.publish_metrics()
                     self.publish_log()
             except LostLease:
@@ -185,8 +191,8 @@ class TrainJob(JobProcess):
 
     def _finish(self, state: TrainState, dataset: Dataset) -> None:
         if state.step != self.saved_step:
-            self._look_and_save(state, dataset)
-        job, kept = self.job, self._kept(state)
+            self._evaluate_and_save(state, dataset)
+        job, kept = self.job, self._state_to_keep(state)
         model, folder = kept.ema_model(), self.scratch / "model"
         details = _card(kept).to_dict()
         save_model(model, folder, {**details, "dataset": job.dataset, "job": self.job_id})
@@ -207,8 +213,8 @@ class TrainJob(JobProcess):
         self.publish_log()
         claims.succeed_with_model(self.database, self.job_id, self.fence, record, progress)
 
-    def _kept(self, state: TrainState) -> TrainState:
-        """The state whose average becomes the model."""
+    def _state_to_keep(self, state: TrainState) -> TrainState:
+        """Return the state whose averaged weights become the model."""
         best = self.checkpoints.best() if self.options.keep == "best" else None
         if best is None or best.step == state.step:
             return state
@@ -238,7 +244,7 @@ def _card(state: TrainState) -> ModelCard:
     )
 
 
-def _say(step: TrainStep, eta_seconds: float | None) -> None:
+def _log_progress(step: TrainStep, eta_seconds: float | None) -> None:
     log.info(
         "training",
         step=step.step,
@@ -250,8 +256,8 @@ def _say(step: TrainStep, eta_seconds: float | None) -> None:
 
 
 class TrainHelper(TrainJob):
-    """Another process at the same training: computes its share and writes nothing. It leaves when
-    the first one does."""
+    """Another process at the same training, which computes its share and writes nothing. It leaves
+    when the first one does."""
 
     in_charge = False
 
@@ -266,5 +272,5 @@ class TrainHelper(TrainJob):
 if __name__ == "__main__":
     rank = int(os.environ.get("RANK", "0"))
     if rank:
-        sys.argv[3] += f"/rank-{rank}"  # a folder of its own in the first one's
+        sys.argv[3] += f"/rank-{rank}"  # a folder of its own inside that of the first process
     main(TrainHelper if rank else TrainJob)

@@ -1,4 +1,4 @@
-"""/evaluations: how good a model is, found by the workers."""
+"""/evaluations: measure how good a model is, on the workers."""
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -38,7 +38,7 @@ LARGE_SIDE, FEW_IMAGES, MANY_IMAGES = 64, 200, 1000
 def create_evaluation(
     body: EvaluationRequest, response: Response, services: ServicesDep
 ) -> EvaluationAnswer:
-    """Makes images and compares them with real ones: Frechet and kernel distance, precision and
+    """Make images and compare them with real ones: Frechet and kernel distance, precision and
     recall, the nearest training images, and the bits per dimension of held-out images. Accepted as
     soon as the record is written; poll `Location`."""
     model = get_model(services.database, body.model)
@@ -144,7 +144,7 @@ def _held_out(services: Services, body: EvaluationRequest, model: ModelRecord) -
         before = get_model(services.database, first.model)
     except NotFound:
         return None
-    if before.digest != first.digest:  # another model of that name
+    if before.digest != first.digest:  # another model has that name now
         return None
     if before.dataset not in (None, model.dataset):
         return split

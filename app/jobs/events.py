@@ -1,9 +1,9 @@
-"""The life of a job as a stream of server-sent events.
+"""The events of a job as a stream of server-sent events.
 
-What is told has the number of its event as id (store.jobs.events), so that whoever comes back with
-the last one it saw misses nothing and sees nothing twice. In between `progress` says how far the
-job is, as of now, without an id. The stream ends after the job's last event, and when the service
-stops; a client that comes back then goes on where it was.
+The id of each is its number (store.jobs.events): a client that reconnects with the last id that it
+saw misses no event and gets none twice. In between, `progress` says how far the job is now, without
+an id. The stream ends after the job's last event, and when the service stops; a client that
+reconnects then continues where it was.
 """
 
 import asyncio
@@ -23,16 +23,16 @@ from store.jobs import requests
 from store.jobs.events import LAST_EVENTS, events_after
 
 POLL_SECONDS = 0.5
-AT_ONCE = 100  # events that are read with one query
+AT_ONCE = 100  # events read with one query
 
 
 async def event_stream(services: Services, job_id: str, after: int) -> AsyncIterator[bytes]:
-    """Encoded events after the one with the number `after`, with a comment where nothing else was
-    to be said for a while."""
+    """Yield encoded events after the number `after`, and a comment as a keep-alive where there was
+    nothing else for a while."""
     try:
         news = _news(services, job_id, after)
-        async with aclosing(with_pauses(news, services.stopping)) as told:
-            async for item in told:
+        async with aclosing(with_pauses(news, services.stopping)) as items:
+            async for item in items:
                 yield KEEPALIVE_COMMENT if item is None else item
     except (Stopping, JobNotFound):  # deleted meanwhile
         return
@@ -41,7 +41,7 @@ async def event_stream(services: Services, job_id: str, after: int) -> AsyncIter
 
 
 async def _news(services: Services, job_id: str, after: int) -> AsyncGenerator[bytes, None]:
-    """Every change of the record is a new version, so that polling is one small query."""
+    """Poll the job; since every change of the record is a new version, that is one small query."""
     known, shown = -1, None
     while True:
         version = await run_in_threadpool(requests.version_of, services.database, job_id)

@@ -31,8 +31,8 @@ async def poll(
     wait: float,
     describe: Callable[[Job], BaseModel],
 ) -> Response:
-    """With If-None-Match, `wait` waits for a change from that version; without, for the job's
-    end. Raises JobNotFound."""
+    """Answer with the job. `wait` waits for a change from the version in If-None-Match, and without
+    that header for the job's end. Raises JobNotFound."""
     known = request.headers.get("if-none-match")
     deadline = monotonic() + wait
     while True:

@@ -1,7 +1,7 @@
 """The routes that every kind of job has: list, poll, follow, cancel, pause, resume, delete.
 
-A kind's own module makes its router, says how to describe its jobs, and adds what only it has: how
-a job is created, and the files that it makes.
+A kind's own module makes the router, describes its jobs, and adds the routes that only this kind
+has: to create a job, and to read its files.
 """
 
 from collections.abc import Callable
@@ -57,8 +57,10 @@ class JobTexts:
 
 @dataclass(frozen=True)
 class JobRoutes(Generic[Answer]):
-    """The routes of one kind. `answer` is the type of what `describe` makes of a job's record, and
-    `texts` is what the documentation says of them."""
+    """The routes of one kind.
+
+    `describe` turns a job's record into its answer, of the type `answer`; `texts` document them.
+    """
 
     kind: JobKind
     answer: type[Answer]
@@ -176,9 +178,9 @@ class JobRoutes(Generic[Answer]):
                 int, Query(ge=1, le=1000, description="how many at most, as JSON")
             ] = 1000,
         ) -> Response:
-            """A stream (`text/event-stream`) that ends with the job, or with `Accept:
-            application/json` the list so far. Events are numbered; `Last-Event-ID`, or `after`, is
-            the last one seen. A stream also has `progress` in between, without a number: how far
+            """Follow a stream (`text/event-stream`) that ends with the job, or with `Accept:
+            application/json` get the list so far. Events are numbered; `Last-Event-ID`, or `after`,
+            is the last one seen. A stream also has `progress` in between, without a number: how far
             the job is as of now."""
             media_type = choose(request.headers.get("accept"), (EVENT_STREAM, JSON))
             job = await run_in_threadpool(

@@ -1,4 +1,4 @@
-"""/models: the registry of what was trained here or uploaded."""
+"""/models: the registry of trained and uploaded models."""
 
 import tempfile
 from pathlib import Path
@@ -101,7 +101,7 @@ async def put_model(
 ) -> ModelAnswer:
     check_name("name", name)
     async with uploaded_file(request, services.settings.locations.data_dir) as archive:
-        record, is_new = await run_in_threadpool(_keep, services, name, archive)
+        record, is_new = await run_in_threadpool(_store_model, services, name, archive)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/models/{name}"
     return model_answer(record)
@@ -118,15 +118,18 @@ def delete_model(name: str, services: ServicesDep) -> None:
     services.artifacts.delete_prefix(record.artifact_prefix)
 
 
-def _keep(services: Services, name: str, archive: Path) -> tuple[models.ModelRecord, bool]:
-    """The model is loaded once, so that whatever is wrong with it is said now."""
+def _store_model(services: Services, name: str, archive: Path) -> tuple[models.ModelRecord, bool]:
+    """Store an uploaded model; return its record and whether it is new.
+
+    It is loaded and run once, so that an error in it is reported now.
+    """
     data_dir = services.settings.locations.data_dir
     with tempfile.TemporaryDirectory(dir=data_dir) as scratch:
         folder = Path(scratch) / "model"
         with reported_at(""):
             extract_model_archive(archive, folder, max_bytes=services.settings.max_model_bytes)
             model = load_model(folder)
-            _try(model)
+            _run_once(model)
         card = ModelCard.of(model)
         digest = weights_digest(folder)
         try:
@@ -155,9 +158,9 @@ def _keep(services: Services, name: str, archive: Path) -> tuple[models.ModelRec
         return models.create_model(services.database, record), True
 
 
-def _try(model: DiffusionModel) -> None:
-    """Call the network once, on an image that leaves 2 pixels a side where it is smallest. Raises
-    Invalid where not even that works."""
+def _run_once(model: DiffusionModel) -> None:
+    """Call the network once, on an image that has 2 pixels a side where it is smallest. Raises
+    Invalid where the network cannot be run."""
     net = model.config.net
     height, width = (
         min(side, 2 ** len(net.block_out_channels)) for side in model.config.image_size

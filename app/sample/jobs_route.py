@@ -1,4 +1,4 @@
-"""/sample-jobs: images made by the workers, from POST /sample with `Prefer: respond-async` or with
+"""/sample-jobs: images made by the workers, for POST /sample with `Prefer: respond-async` or with
 more images than one answer may hold."""
 
 from typing import Annotated
@@ -25,7 +25,8 @@ router = APIRouter(prefix=f"/{KIND.collection}", tags=["sample"])
 
 
 def create_sample_job(services: Services, sampling: Sampling) -> SampleJobAnswer:
-    """Accepted as soon as the record is written, even while the queue cannot be reached."""
+    """Create the job; it is accepted once its record is written, even while the queue cannot be
+    reached."""
     order = sampling.order
     job = requests.create_job(
         services.database,

@@ -37,8 +37,9 @@ router = APIRouter(prefix=f"/{KIND.collection}", tags=["training"])
     ),
 )
 def create_train_job(body: TrainRequest, response: Response, services: ServicesDep) -> JobAnswer:
-    """Accepted as soon as the record is written, even while the queue cannot be reached; the job
-    then starts when it is back. Poll `Location`; `?wait=30` answers at the next change."""
+    """Start a job. It is accepted once its record is written, even while the queue cannot be
+    reached; it then starts when the queue is back. Poll `Location`; `?wait=30` answers at the
+    next change."""
     found = gather(services, body)
     training, webhook = plan_training(found, body), webhook_of(body)
     job = create_job(services, body, training, webhook)
@@ -55,8 +56,8 @@ def create_train_job(body: TrainRequest, response: Response, services: ServicesD
     ),
 )
 def plan_train_job(body: TrainRequest, services: ServicesDep) -> TrainPlan:
-    """Takes what POST /train-jobs takes, and refuses what it refuses: every choice with its
-    reason."""
+    """Resolve a request of POST /train-jobs: take and refuse the same, and give every choice with
+    its reason."""
     webhook_of(body)
     training = plan_training(gather(services, body), body)
     dataset = training.dataset.name
@@ -95,7 +96,8 @@ JobRoutes(
     responses=problems.declare(problems.NOT_FOUND),
 )
 def get_checkpoints(job_id: str, services: ServicesDep) -> CheckpointList:
-    """The last ones, as many as `keep_checkpoints` says, and the best. `resume_from` takes any."""
+    """List the last checkpoints, as many as `keep_checkpoints` says, and the best. `resume_from`
+    takes any of them."""
     job = requests.get_job(services.database, job_id, KIND.name)
     return checkpoint_list(job.id, list_checkpoints(services.database, job.id))
 
@@ -110,7 +112,7 @@ def get_checkpoints(job_id: str, services: ServicesDep) -> CheckpointList:
     },
 )
 def get_log(job_id: str, services: ServicesDep) -> Response:
-    """A few seconds behind while it runs."""
+    """Read the log, which is a few seconds behind while the job runs."""
     job = requests.get_job(services.database, job_id, KIND.name)
     keys = log_keys(services.artifacts, job.id)
     return StreamingResponse(_joined(services, keys), media_type="text/plain")

@@ -113,7 +113,7 @@ def renew(database: Database, job_id: str, fence: int, lease_seconds: float) -> 
 
 
 def record_progress(database: Database, job_id: str, fence: int, progress: Progress) -> None:
-    """Raises LostLease."""
+    """Write the progress into the record. Raises LostLease."""
     _write(database, job_id, fence, progress=progress.to_dict())
 
 

@@ -1,8 +1,8 @@
 """The configs of jobs that read a model, as their records have them.
 
-The API writes them and the job's process reads them. What is a config of the core there stays JSON
+The API writes them and the job's process reads them. Configs of the core within them stay JSON
 here, since `store` does not know `models`. (The config of a training is a TrainConfig of
-models.training.config; what it begins with and keeps is in store.jobs.options.)
+models.training.config; its beginning and its checkpoints are in store.jobs.options.)
 """
 
 from collections.abc import Mapping
@@ -58,8 +58,8 @@ class SampleJobConfig:
     """The config of a job that makes images from a model.
 
     `prefix` and `digest` say where the model's artifacts are and which weights they hold. `request`
-    is a SampleRequest of models.sampling.plan. `used` is told to callers, who can make the same
-    images again with it.
+    is a SampleRequest of models.sampling.plan. `used` is shown to callers, so that
+    they can make the same images again.
     """
 
     request: JsonObject

@@ -1,7 +1,7 @@
 """The events of a job, numbered 1, 2, 3, ...
 
-An event is written in the transaction of the change that it records: whatever process is killed, no
-event is missing and none is recorded twice.
+An event is written in the transaction of the change that it records. So no event is missing and
+none is recorded twice, whichever process is killed.
 """
 
 from dataclasses import dataclass, field

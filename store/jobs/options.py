@@ -1,4 +1,4 @@
-"""The options of a train job besides its config: what it begins with, and what it keeps."""
+"""The options of a train job besides its config: its first weights and its checkpoints."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

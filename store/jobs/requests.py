@@ -47,8 +47,8 @@ def create_job(
     free_model_name says. Raises DatasetNotFound, or ModelConflict where a model of that name exists
     or another job is about to make it.
 
-    For other kinds `model_name` and `dataset` are what the job reads. Nothing keeps them there:
-    where they are deleted before it starts, it fails.
+    For other kinds the job reads `model_name` and `dataset`. Nothing protects these: the job fails
+    where they are deleted before it starts.
     """
     job = _new_job(kind, config, model_name, dataset)
     job.options, job.device, job.priority = dict(options or {}), device, priority

@@ -124,7 +124,7 @@ def record_event(session: Session, job_id: str, event: EventType, **data: Any) -
 
 
 def _summary(job: Job) -> JsonObject:
-    """Return what a webhook says of a job; its links lead to the rest."""
+    """Return a webhook's description of the job; the links in it lead to the rest."""
     times = {
         name: at.isoformat() if (at := getattr(job, name)) else None
         for name in ("created_at", "started_at", "finished_at")

@@ -156,7 +156,7 @@ def test_a_key_that_climbs_is_refused_everywhere(artifacts, tmp_path, key):
         lambda key: artifacts.download(key, tmp_path / "target"),
         lambda key: list(artifacts.stream(key)),
     ):
-        with pytest.raises(ValueError, match="is no key of an artefact"):
+        with pytest.raises(ValueError, match="is not the key of an artifact"):
             use(key)
     assert files_in(tmp_path) == ["a"]
 
@@ -192,8 +192,8 @@ def test_a_store_that_is_away_for_a_moment_is_waited_for_and_no_longer(s3_server
 
 
 def test_a_store_that_can_be_reached_says_what_it_is(tmp_path, s3_url):
-    assert "GiB free" in ArtifactStore(str(tmp_path)).ask()
-    assert ArtifactStore(s3_url).ask() == "the bucket answers"
+    assert "GiB free" in ArtifactStore(str(tmp_path)).state()
+    assert ArtifactStore(s3_url).state() == "the bucket answers"
 
 
 def test_a_store_that_is_out_of_reach_says_so(monkeypatch, tmp_path):
@@ -201,13 +201,13 @@ def test_a_store_that_is_out_of_reach_says_so(monkeypatch, tmp_path):
     store = ArtifactStore(str(folder))
     shutil.rmtree(folder)
     with pytest.raises(FileNotFoundError):
-        store.ask()
+        store.state()
     with socket.create_server(("127.0.0.1", 0)) as probe:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{probe.getsockname()[1]}")
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
     monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
     with pytest.raises(StorageError):
-        ArtifactStore("s3://nowhere/folder", patience_seconds=0.1).ask()
+        ArtifactStore("s3://nowhere/folder", patience_seconds=0.1).state()
 
 
 @pytest.mark.parametrize("method", ["put_bytes", "put_file", "download"])
@@ -240,7 +240,7 @@ except OSError:
     assert files_in(tmp_path) == ["artifacts/big", "source"]
 
 
-def test_a_process_killed_while_it_writes_leaves_no_artefact(tmp_path):
+def test_a_process_killed_while_it_writes_leaves_no_artifact(tmp_path):
     pipe = tmp_path / "pipe"  # a source that never ends keeps the writer in the middle
     os.mkfifo(pipe)
     artifacts = ArtifactStore(str(tmp_path / "artifacts"))

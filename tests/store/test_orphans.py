@@ -91,12 +91,12 @@ def test_the_command_deletes_only_when_it_is_told_to(tmp_path):
         )
         return done.stdout.splitlines()
 
-    assert run() == ["0 artefacts and 0 prepared data sets found; --delete removes them"]
+    assert run() == ["0 artifacts and 0 prepared datasets found; --delete removes them"]
     assert run("--hours", "0")[:-1] == orphans
     assert artifacts.keys("jobs") + artifacts.keys("models") + artifacts.keys("datasets") == before
     assert run("--hours", "0", "--delete") == [
         *orphans,
-        "3 artefacts and 0 prepared data sets deleted",
+        "3 artifacts and 0 prepared datasets deleted",
     ]
     assert run("--hours", "0")[:-1] == []
     left = artifacts.keys("jobs") + artifacts.keys("models") + artifacts.keys("datasets")

@@ -1,4 +1,4 @@
-"""One host's workers, database, artefacts and Valkey, without the HTTP server; or what several
+"""One host's workers, database, artifacts and Valkey, without the HTTP server; or what several
 hosts share."""
 
 import io
@@ -115,7 +115,7 @@ class Place:
         return job
 
     def add_model(self, image_size: tuple[int, int] = (8, 8)) -> DiffusionModel:
-        """A net with random weights among the artefacts."""
+        """A net with random weights among the artifacts."""
         net = UNetConfig(1, 1, block_out_channels=(8, 8), norm_num_groups=4, attention_head_dim=4)
         config = ModelConfig(net, ScheduleConfig("linear"), "epsilon", 0.5, image_size, ())
         model = DiffusionModel(config, UNet(net))

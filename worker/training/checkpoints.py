@@ -1,7 +1,7 @@
 """The checkpoints of one attempt at a training.
 
-Each is written whole under a key of its own, then entered into the record, whose pointer is what
-counts; last, checkpoints that are not kept any longer are removed.
+Each is written whole under a key of its own, then entered into the record, whose pointer
+decides. Last, checkpoints that are not kept any longer are removed.
 """
 
 import shutil

@@ -1,8 +1,9 @@
-"""Training that begins with the weights of a model: to distil it, or on other images and perhaps
-other classes.
+"""The beginning of a training from the weights of a model: to distil it, or to train it on other
+images and perhaps other classes.
 
-The step count, the average and the optimiser begin anew. A class keeps its embedding by its name; a
-new one begins as "any class", or where the model knew none, with zeros, which change nothing.
+The step count, the average and the optimiser begin anew. A class keeps its embedding by its name. A
+new class begins with the embedding of "any class", or with zeros, which change nothing, where the
+model has no classes.
 """
 
 from dataclasses import replace
@@ -20,7 +21,8 @@ CLASSES = "class_embedding.weight"
 
 
 def begin_with(model: DiffusionModel, config: TrainConfig, device: str) -> TrainState:
-    """Raises Invalid where the config's net differs in more than its classes and its dropout."""
+    """Return the state at step 0. Raises Invalid where the config's net differs from the model's in
+    more than its classes and its dropout."""
     theirs, ours = (
         replace(net, num_class_embeds=None, dropout=0.0) for net in (model.config.net, config.net)
     )
@@ -40,7 +42,7 @@ def begin_with(model: DiffusionModel, config: TrainConfig, device: str) -> Train
 def _rows(
     known: Tensor | None, known_names: tuple[str, ...], names: tuple[str, ...], width: int
 ) -> Tensor:
-    """(K + 1, width): one for each class, and the last one for any."""
+    """Return the embeddings (K + 1, width): one for each class, and the last one for any."""
     if known is None:
         return torch.zeros(len(names) + 1, width)
     place = {name: i for i, name in enumerate(known_names)}

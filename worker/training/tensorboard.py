@@ -1,7 +1,7 @@
 """A file that TensorBoard reads: protocol buffers in the form of a TFRecord.
 
-It is written anew from the kept lines when an attempt goes on from a checkpoint, so that it never
-has a step twice or one that was lost.
+An attempt that resumes from a checkpoint writes it anew from the lines there, so that it never has
+a step twice or a step that was lost.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from tensorboardX.record_writer import RecordWriter
 
 
 class EventFile:
-    """`at` is always in seconds since 1970."""
+    """An event file at `path`; `at` is always in seconds since 1970."""
 
     def __init__(self, path: Path, at: float) -> None:
         self.path = path

@@ -1,18 +1,21 @@
-"""How long a training will still take. A budget in minutes says so itself; one in steps takes the
-time of its steps, and that of the checkpoints on the way, as measured so far."""
+"""The time that a training will still take. A budget in minutes gives it directly. A budget in
+steps takes the time of its steps and of the checkpoints on the way, as measured so far."""
 
 import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-WINDOW_SECONDS = 30.0  # of stepping, or the second half of it: what was long ago says little
-MARK_SECONDS = 0.5
-PAUSES = 3  # the last ones count
+WINDOW_SECONDS = 30.0  # of stepping, or the second half of it: older speeds say little
+MARK_SECONDS = 0.5  # between two marks at least
+PAUSES = 3  # the last ones whose mean duration is used
 
 
 class TimeLeft:
-    """`checkpoint_seconds` is how often there is a checkpoint at least."""
+    """An estimate that is updated step by step.
+
+    There is a checkpoint every `checkpoint_every` steps, and at least every `checkpoint_seconds`.
+    """
 
     def __init__(
         self,
@@ -31,14 +34,14 @@ class TimeLeft:
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """While a checkpoint is made."""
+        """Leave out the time within, in which a checkpoint is made, of the time per step."""
         begun = self._clock()
         yield
         self._pauses.append(self._clock() - begun)
         self._paused += self._pauses[-1]
 
     def mark(self, step: int) -> None:
-        """This step is done."""
+        """Note that this step is done."""
         stepping = self._clock() - self._begun - self._paused
         if self._marks and stepping - self._marks[-1][0] < MARK_SECONDS:
             return
@@ -48,7 +51,8 @@ class TimeLeft:
             self._marks.popleft()
 
     def seconds(self, step: int, elapsed: float) -> float | None:
-        """From this step, `elapsed` seconds into the training; None until that can be told."""
+        """Return the seconds left from this step, `elapsed` seconds into the training; None until
+        there is an estimate."""
         left = []
         if self._minutes is not None:
             left.append(60.0 * self._minutes - elapsed)
@@ -59,7 +63,7 @@ class TimeLeft:
         return max(0.0, min(left)) if left else None
 
     def _rate(self) -> float | None:
-        """Steps per second."""
+        """Return the steps per second, None until they were measured."""
         if len(self._marks) < 2:
             return None
         (then, before), (now, after) = self._marks[0], self._marks[-1]
@@ -67,4 +71,4 @@ class TimeLeft:
 
     def _pauses_left(self, step: int, steps: int, stepping: float) -> int:
         by_steps = (steps - 1) // self._every - step // self._every
-        return 1 + max(by_steps, int(stepping / self._every_seconds))  # one is at the end
+        return 1 + max(by_steps, int(stepping / self._every_seconds))  # plus one at the end

@@ -1,8 +1,7 @@
-"""Connections to hosts that someone else chose: the host is resolved once, its addresses are looked
-at, and the connection goes to exactly those; a second question to DNS could be answered otherwise.
+"""Connections to hosts that a caller of the API chose: the host is resolved once, its addresses are
+checked, and the connection goes to exactly these; a second DNS query could have another answer.
 
-What is said on the connection, and what is done with an address that is not public, is the
-caller's business.
+The request itself, and the decision about addresses that are not public, are up to the sender.
 """
 
 import ipaddress
@@ -14,18 +13,18 @@ from typing import Any
 
 import httpcore
 
-MAX_ADDRESSES = 4  # of one host that are tried in turn
+MAX_ADDRESSES = 4  # of one host, tried in turn
 
 
 def addresses_of(host: str, port: int) -> Sequence[str]:
-    """In the order in which they should be tried. Raises socket.gaierror."""
+    """Return the host's addresses in the order in which to try them. Raises socket.gaierror."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
 def is_public(address: str) -> bool:
-    """Whether it is one of the internet's, and of a single host. An IPv6 address that stands for an
-    IPv4 address is what that one is."""
+    """Tell whether it is a public unicast address. An IPv6 address that stands for an IPv4 address
+    counts as the latter."""
     ip = ipaddress.ip_address(address)
     if isinstance(ip, ipaddress.IPv6Address) and (inner := _ipv4_inside(ip)) is not None:
         ip = inner
@@ -40,9 +39,10 @@ def _ipv4_inside(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
     return ip.ipv4_mapped or ip.sixtofour
 
 
-class Pinned(httpcore.NetworkBackend):
-    """Connects to the first of these addresses that answers, whatever the host's name means by now;
-    the name is still what TLS asks for. All of it ends at `deadline`, a time.monotonic()."""
+class PinnedBackend(httpcore.NetworkBackend):
+    """A backend that connects to the first of these addresses that answers, whatever the host's
+    name resolves to by now; TLS still verifies the name. Everything ends at `deadline`, a
+    time.monotonic()."""
 
     def __init__(self, addresses: Sequence[str], deadline: float) -> None:
         self._addresses = addresses[:MAX_ADDRESSES]
@@ -62,11 +62,11 @@ class Pinned(httpcore.NetworkBackend):
 
     def _connect(self, address: str, port: int, timeout: float | None) -> httpcore.NetworkStream:
         left = _left(self._deadline, timeout, httpcore.ConnectTimeout)
-        return _Timed(self._sockets.connect_tcp(address, port, left), self._deadline)
+        return _StreamWithDeadline(self._sockets.connect_tcp(address, port, left), self._deadline)
 
 
-class _Timed(httpcore.NetworkStream):
-    """A stream that ends at `deadline`, so that no receiver can hold us by a byte now and then."""
+class _StreamWithDeadline(httpcore.NetworkStream):
+    """A stream that ends at `deadline`: no receiver can hold us by sending a byte now and then."""
 
     def __init__(self, stream: httpcore.NetworkStream, deadline: float) -> None:
         self._stream, self._deadline = stream, deadline
@@ -89,7 +89,9 @@ class _Timed(httpcore.NetworkStream):
         timeout: float | None = None,
     ) -> httpcore.NetworkStream:
         left = _left(self._deadline, timeout, httpcore.ConnectTimeout)
-        return _Timed(self._stream.start_tls(ssl_context, server_hostname, left), self._deadline)
+        return _StreamWithDeadline(
+            self._stream.start_tls(ssl_context, server_hostname, left), self._deadline
+        )
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)

@@ -1,10 +1,10 @@
-"""Sends webhooks as Standard Webhooks 1.0 asks for (https://www.standardwebhooks.com): signed, each
-attempt with a time of its own, until the receiver accepts. Runs in every worker.
+"""The sender of webhooks, as in Standard Webhooks 1.0 (https://www.standardwebhooks.com): signed,
+each attempt with its own timestamp, until the receiver accepts. Runs in every worker.
 
-Where to is chosen by whoever may start a job, and is not trusted: a host that has an address which
-is not public is refused (worker.webhooks.public_hosts), no redirect is followed, and an attempt has
-a time within which all of it must happen, however slowly the receiver answers. Proxies that the
-environment names are not used: they would resolve the host again.
+The address is chosen by callers of the API and is not trusted: a host with an address that is not
+public is refused (worker.webhooks.public_hosts), no redirect is followed, and an attempt has a time
+limit as a whole, however slowly the receiver answers. Proxies of the environment are not used: they
+would resolve the host again.
 """
 
 import base64
@@ -28,13 +28,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from store import webhooks
 from store.database import Database, now
 from store.webhooks import Delivery, secret_key
-from worker.webhooks.public_hosts import Pinned, addresses_of, is_public
+from worker.webhooks.public_hosts import PinnedBackend, addresses_of, is_public
 
 CONNECT_SECONDS = 5.0  # to one address
 WAIT_SECONDS = 10.0  # for the next byte
-ATTEMPT_SECONDS = 15.0  # all in all
+ATTEMPT_SECONDS = 15.0  # as a whole
 AT_ONCE = 8
-AT_ONCE_EACH = 2  # of one receiver: a slow one leaves room for others
+AT_ONCE_EACH = 2  # to one receiver, so that a slow one leaves room for others
 FORGET_EVERY_SECONDS = 3600.0
 
 Resolve = Callable[[str, int], Sequence[str]]
@@ -43,7 +43,7 @@ log = structlog.get_logger("webhooks")
 
 
 class Refused(Exception):
-    """An attempt that did not succeed; its text is meant for the caller."""
+    """The failure of an attempt; its text is meant for the caller."""
 
     def __init__(self, reason: str, *, gone: bool = False, retry_after: float = 0.0) -> None:
         super().__init__(reason)
@@ -51,7 +51,7 @@ class Refused(Exception):
 
 
 class Sender(threading.Thread):
-    """Takes what is due from the outbox, a few at a time."""
+    """A thread that sends the deliveries that are due, a few at a time."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Sender(threading.Thread):
         allow_private: bool = False,
         every_seconds: float = 1.0,
         attempt_seconds: float = ATTEMPT_SECONDS,
-        lease_seconds: float = 60.0,  # well above an attempt: two senders shall not send at once
+        lease_seconds: float = 60.0,  # well above an attempt, so that no two senders send at once
         resolve: Resolve | None = None,
     ) -> None:
         super().__init__(name="webhooks", daemon=True)
@@ -71,7 +71,7 @@ class Sender(threading.Thread):
         self._attempt_seconds = attempt_seconds
         self._resolve = resolve or addresses_of
         self._tls = httpcore.default_ssl_context()
-        self._on_the_way: dict[threading.Thread, Delivery] = {}
+        self._in_flight: dict[threading.Thread, Delivery] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stopped = False
@@ -89,20 +89,21 @@ class Sender(threading.Thread):
             self._wake.wait(self._every)
 
     def stop(self, patience_seconds: float = 2.0) -> None:
-        """What is not through by then will be sent by another when the lease ends."""
+        """Wait for attempts in flight, but not for longer; another sender repeats the rest when its
+        lease ends."""
         self._stopped = True
         self._wake.set()
         deadline = time.monotonic() + patience_seconds
         self.join(patience_seconds)
         with self._lock:
-            threads = list(self._on_the_way)
+            threads = list(self._in_flight)
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _send_next(self) -> bool:
-        """Whether there was one, and room for it."""
+        """Start the next delivery; False where none is due, or too many are in flight."""
         with self._lock:
-            counts = Counter(delivery.receiver for delivery in self._on_the_way.values())
+            counts = Counter(delivery.receiver for delivery in self._in_flight.values())
         if counts.total() >= AT_ONCE:
             return False
         busy = [receiver for receiver, count in counts.items() if count >= AT_ONCE_EACH]
@@ -111,27 +112,29 @@ class Sender(threading.Thread):
             return False
         thread = threading.Thread(target=self._deliver, args=(delivery,), daemon=True)
         with self._lock:
-            self._on_the_way[thread] = delivery
+            self._in_flight[thread] = delivery
         thread.start()
         return True
 
     def _deliver(self, delivery: Delivery) -> None:
         try:
             self._attempt_and_record(delivery)
-        except SQLAlchemyError:  # it will be sent again when the lease ends
-            log.exception("what became of a webhook could not be written", delivery=delivery.id)
+        except SQLAlchemyError:  # it is sent again when the lease ends
+            log.exception("the outcome of a webhook could not be written", delivery=delivery.id)
         finally:
             with self._lock:
-                del self._on_the_way[threading.current_thread()]
+                del self._in_flight[threading.current_thread()]
             self._wake.set()
 
     def _attempt_and_record(self, delivery: Delivery) -> None:
-        # the receiver alone is logged: what follows in a URL may be a secret too
-        of = {"delivery": delivery.id, "job": delivery.job_id, "receiver": delivery.receiver}
+        # Only the receiver is logged: the rest of a URL may be a secret.
+        labels = {"delivery": delivery.id, "job": delivery.job_id, "receiver": delivery.receiver}
         try:
             self._attempt(delivery)
         except Refused as refusal:
-            log.info("webhook not delivered", attempt=delivery.attempts, reason=str(refusal), **of)
+            log.info(
+                "webhook not delivered", attempt=delivery.attempts, reason=str(refusal), **labels
+            )
             webhooks.failed(
                 self._database,
                 delivery,
@@ -140,7 +143,7 @@ class Sender(threading.Thread):
                 retry_after=refusal.retry_after,
             )
         else:
-            log.info("webhook delivered", attempt=delivery.attempts, **of)
+            log.info("webhook delivered", attempt=delivery.attempts, **labels)
             webhooks.delivered(self._database, delivery)
 
     def _attempt(self, delivery: Delivery) -> None:
@@ -151,7 +154,7 @@ class Sender(threading.Thread):
             addresses = self._resolve(parts.hostname or "", port)
             if not (self._allow_private or all(map(is_public, addresses))):
                 raise Refused("its host has an address that is not public")
-            post(delivery, Pinned(addresses, deadline), self._tls)
+            post(delivery, PinnedBackend(addresses, deadline), self._tls)
         except httpcore.TimeoutException:
             raise Refused(f"no answer within {self._attempt_seconds:g} s") from None
         except httpcore.ConnectError as error:
@@ -174,7 +177,7 @@ class Sender(threading.Thread):
 
 
 def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
-    """Raises ValueError where `secret` is none."""
+    """Return the signature of a message. Raises ValueError where `secret` cannot be used."""
     signed = f"{message_id}.{timestamp}.".encode() + body
     digest = hmac.digest(secret_key(secret), signed, hashlib.sha256)
     return f"v1,{base64.b64encode(digest).decode()}"
@@ -190,8 +193,10 @@ def body_of(delivery: Delivery) -> bytes:
 
 
 def post(delivery: Delivery, network: httpcore.NetworkBackend, tls: ssl.SSLContext) -> None:
-    """Raises Refused where the answer is none of 2xx, and what httpcore raises. Of the answer only
-    its head is read."""
+    """Send a delivery; only the headers of the answer are read.
+
+    Raises Refused on a status other than 2xx, and the errors of httpcore.
+    """
     timestamp, body = int(time.time()), body_of(delivery)
     headers: dict[bytes | str, bytes | str] = {
         "Host": urlsplit(delivery.url).netloc,
@@ -217,7 +222,7 @@ def post(delivery: Delivery, network: httpcore.NetworkBackend, tls: ssl.SSLConte
 
 
 def _retry_after(headers: Iterable[tuple[bytes, bytes]]) -> float:
-    """Seconds (RFC 9110, 10.2.3); 0 where there is nothing that can be read."""
+    """Return the seconds of Retry-After (RFC 9110, 10.2.3); 0 where it is missing or unreadable."""
     given = next((value for name, value in headers if name.lower() == b"retry-after"), b"")
     text = given.decode("latin-1").strip()
     if text.isascii() and text.isdigit():

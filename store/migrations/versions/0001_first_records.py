@@ -1,4 +1,4 @@
-"""Jobs, data sets, models and live processes."""
+"""Jobs, datasets, models and live processes."""
 
 import sqlalchemy as sa
 from alembic import op

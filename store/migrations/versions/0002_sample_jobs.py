@@ -1,4 +1,4 @@
-"""Jobs that make images: they have no data set."""
+"""Jobs that make images: they have no dataset."""
 
 import sqlalchemy as sa
 from alembic import op

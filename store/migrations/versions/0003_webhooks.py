@@ -1,4 +1,4 @@
-"""Webhooks: an outbox of what is to be sent."""
+"""Webhooks: an outbox of deliveries."""
 
 import sqlalchemy as sa
 from alembic import op
