@@ -9,20 +9,18 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from types import FrameType, ModuleType
-from typing import Any
 
 import sqlalchemy as sa
 import torch
 from fastapi import FastAPI
-from fastapi.openapi.utils import get_openapi
 
 from app.catalogue import samplers_route as samplers
 from app.catalogue import schedules_route as schedules
 from app.datasets import route as datasets
 from app.http.body_limit import BodyLimit
 from app.http.handlers import install_error_handlers
-from app.http.problems import ANY_PROBLEM, FieldError, Problem
-from app.logs import RequestLog
+from app.http.openapi import openapi_document
+from app.http.request_log import RequestLog
 from app.metrics import Metrics
 from app.noise import route as noise
 from app.registry import route as models
@@ -89,7 +87,7 @@ def create_app(settings: Settings) -> FastAPI:
         exceptions={"/datasets": settings.max_dataset_bytes, "/models": settings.max_model_bytes},
     )
     app.add_middleware(RequestLog, metrics=counted)  # added last, so outermost
-    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
+    app.openapi = partial(openapi_document, app)  # type: ignore[method-assign]
     return app
 
 
@@ -136,28 +134,3 @@ def _on_sigterm(react: Callable[[], None]) -> Callable[[], None]:
             signal.signal(number, handler)
 
     return restore
-
-
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    """The schema, with Problem among its components and as every operation's default answer."""
-    if app.openapi_schema is None:
-        schema = get_openapi(
-            title=app.title,
-            version=app.version,
-            description=app.description,
-            routes=app.routes,
-            tags=app.openapi_tags,
-        )
-        components = schema.setdefault("components", {}).setdefault("schemas", {})
-        template = "#/components/schemas/{model}"
-        components["FieldError"] = FieldError.model_json_schema(ref_template=template)
-        components["Problem"] = Problem.model_json_schema(ref_template=template)
-        components["Problem"].pop("$defs", None)
-        for path in schema["paths"].values():
-            for operation in path.values():
-                responses = operation["responses"]
-                responses["default"] = ANY_PROBLEM
-                if "application/json" in responses.get("422", {}).get("content", {}):
-                    responses["422"] = ANY_PROBLEM  # where the framework put an answer of its own
-        app.openapi_schema = schema
-    return app.openapi_schema

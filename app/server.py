@@ -38,7 +38,7 @@ def main() -> int:
         loop="uvloop",
         http="httptools",
         log_config=None,
-        access_log=False,  # app.logs writes one line per request
+        access_log=False,  # app.http.request_log writes one line per request
         server_header=False,
         timeout_graceful_shutdown=10,
     )

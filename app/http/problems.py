@@ -103,7 +103,7 @@ class Problem(BaseModel):
     errors: list[FieldError] | None = None
 
 
-# For OpenAPI; `app.main` puts the schema among the components.
+# For OpenAPI; app.http.openapi adds the schema to the components.
 _SCHEMA = {"$ref": "#/components/schemas/Problem"}
 ANY_PROBLEM: dict[str, Any] = {
     "description": "A problem, as RFC 9457 describes them.",
