@@ -1,4 +1,4 @@
-"""What the benchmarks share: taking turns, servers, and what is kept of a run."""
+"""Common parts of the benchmarks: taking turns, servers, and saved results."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ PEER_PYTHON = HERE / ".venv" / "bin" / "python"
 
 
 def in_turn(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """One figure of each contender in every round; the one that begins changes."""
+    """Measure one figure of each contender in every round; each round starts with another one."""
     names = list(contenders)
     figures: dict[str, list[float]] = {name: [] for name in names}
     for i in range(rounds):
@@ -33,12 +33,12 @@ def in_turn(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[
 
 
 def ratio(figures: Mapping[str, Sequence[float]], ours: str, theirs: str) -> float:
-    """The median over rounds of the ratio within a round."""
+    """Return the median over rounds of the ratio within a round."""
     return median(a / b for a, b in zip(figures[ours], figures[theirs], strict=True))
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """What the call takes."""
+    """Return the duration of the call."""
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
@@ -46,20 +46,22 @@ def seconds(call: Callable[[], object]) -> float:
 
 @dataclass(frozen=True)
 class Server:
+    """A running server: its base URL and the process id of its parent process."""
+
     base: str
     process_id: int
 
     def cpu_seconds(self) -> float:
-        """What all its processes have computed so far."""
+        """Return the CPU time of all its processes so far."""
         return cpu_seconds(_tree(self.process_id))
 
     def pause(self) -> None:
-        """Stop all its processes, so that it takes nothing from whoever is measured."""
+        """Stop all its processes, so that they do not disturb the measurement of another server."""
         for process_id in _tree(self.process_id):
             os.kill(process_id, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """A supervisor wakes after what it watches."""
+        """Continue all its processes, children first: a supervisor must find them running."""
         for process_id in reversed(_tree(self.process_id)):
             os.kill(process_id, signal.SIGCONT)
 
@@ -68,8 +70,10 @@ class Server:
 def server(
     command: Sequence[str | Path], port: int, ready: str, **variables: str
 ) -> Iterator[Server]:
-    """Run a command that serves on `port`, from GET `ready` answering 200 on. What it leaves in its
-    session when it is told to stop is killed."""
+    """Run a command that serves on `port`, and yield once GET `ready` answers 200.
+
+    At the end the command is terminated, and the remaining processes of its session are killed.
+    """
     process = subprocess.Popen(
         list(command),
         env={**os.environ, **variables},
@@ -90,8 +94,10 @@ def server(
 
 
 def cpu_seconds(process_ids: Iterable[int]) -> float:
-    """What the processes have computed so far, in user and in system mode. Unlike the time that
-    passes it says little of what else the machine does."""
+    """Return the CPU time of the processes so far, in user and in system mode.
+
+    Unlike wall-clock time, it depends little on other work on the machine.
+    """
     ticks = 0
     for process_id in process_ids:
         with contextlib.suppress(OSError):  # it may have ended
@@ -107,7 +113,7 @@ def free_port() -> int:
 
 
 def machine() -> dict[str, Any]:
-    """What a figure was measured on and with."""
+    """Describe the machine and the package versions of a measurement."""
     model = platform.processor()
     with contextlib.suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -127,7 +133,7 @@ def save(name: str, result: Mapping[str, Any]) -> None:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Markdown; the first column to the left, the others to the right."""
+    """Format a Markdown table; the first column is left-aligned, the others right-aligned."""
     widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
     rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
 
@@ -140,7 +146,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _tree(process_id: int) -> list[int]:
-    """A process and its descendants, parents first."""
+    """Return the ids of a process and its descendants, parents first."""
     children: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it may have ended

@@ -1,10 +1,10 @@
 """Seconds of one call of the network, beside diffusers' UNet2DModel with the same weights.
 
-Both eager and compiled; and what share that is of the speed of the machine's matrix products. Ours
-is compiled as the engine has it done (models.compile.compiler), which takes the least share of the
-machine, so most of the time of this benchmark is waiting for compilers. bfloat16 is measured only
-where the machine multiplies faster in it. `--quick` takes the small net, two widths and fewer
-rounds and leaves files of its own.
+Both networks are measured eager and compiled, and our speed also as a share of the speed of the
+machine's matrix products. Ours is compiled as in the engine (models.compile.compiler), at the
+lowest priority, so most of the time of this benchmark is spent waiting for compilers. bfloat16 is
+measured only if the machine multiplies matrices faster in it. `--quick` measures the small net with
+two widths and fewer rounds, and writes separate result files.
 """
 
 import argparse
@@ -34,12 +34,12 @@ from models.compile.library import Variant
 from models.nets.unet import UNet
 
 WIDTHS = (1, 4, 16, 64)
-MIN_SECONDS = 0.3  # of one turn: short calls are repeated
+MIN_SECONDS = 0.3  # per turn: short calls are repeated
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # of the largest output
 OURS, OURS_EAGER = "this service", "ours, eager"
 DIFFUSERS, DIFFUSERS_COMPILED = "diffusers", "diffusers, torch.compile"
 COLUMNS = (OURS, OURS_EAGER, DIFFUSERS, DIFFUSERS_COMPILED)
-PRODUCT = 2048  # rows and columns of the matrices whose product is the machine's speed
+PRODUCT = 2048  # rows and columns of the matrices that measure the machine's speed
 
 
 def main() -> None:
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def peak(dtype: str) -> float:
-    """Operations per second of the fastest of a few products of matrices."""
+    """Return the operations per second of the fastest of a few matrix products."""
     a = torch.randn(PRODUCT, PRODUCT).to(getattr(torch, dtype))
     return 2 * PRODUCT**3 / min(seconds(partial(torch.mm, a, a)) for _ in range(12))
 
@@ -105,14 +105,14 @@ def measure(
 
 
 def eager_net(net: Net, dtype: str) -> UNet:
-    """As the engine holds it."""
+    """Return our network in the engine's memory format."""
     own = copy.deepcopy(net.load().net).to(getattr(torch, dtype))
     own.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return own
 
 
 def turn(net: Network, x: Tensor, c_noise: Tensor) -> float:
-    """The median of calls that fill MIN_SECONDS, after one that is not timed."""
+    """Return the median time of calls that fill MIN_SECONDS, after one untimed call."""
     net(x, c_noise)
     times: list[float] = []
     while sum(times) < MIN_SECONDS:
@@ -121,21 +121,21 @@ def turn(net: Network, x: Tensor, c_noise: Tensor) -> float:
 
 
 def compare(what: str, found: np.ndarray, expected: np.ndarray, dtype: str) -> None:
-    """AssertionError where the same weights do not give the same output."""
+    """Raise AssertionError if the same weights do not give the same output."""
     error = float(np.abs(found - expected).max() / np.abs(expected).max())
     if not error <= TOLERANCE[dtype]:
         raise AssertionError(f"{what}: off by {error} of the largest output")
 
 
 def count_operations(net: UNet, x: Tensor, c_noise: Tensor) -> int:
-    """Of convolutions and matrix products, a multiplication and an addition being two."""
+    """Count a call's operations in convolutions and matrix products; a multiply-add is two."""
     with FlopCounterMode(display=False) as counter:
         net(x, c_noise)
     return int(counter.get_total_flops())
 
 
 class Peer:
-    """diffusers in a process of its own, with the peers' packages."""
+    """diffusers in a separate process, with the peers' packages."""
 
     def __init__(self, net: Net) -> None:
         self._process = subprocess.Popen(
@@ -150,24 +150,26 @@ class Peer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate()  # it leaves when its input ends
+        self._process.communicate()  # closes its input, at which it exits
 
     def seconds(self, dtype: str, compiled: bool, inputs: str) -> float:
-        """Of a call, measured beside it."""
-        return self._ask(dtype=dtype, compiled=compiled, inputs=inputs, seconds=MIN_SECONDS)
+        """Return the seconds of a call, measured in the peer's process."""
+        return self._request(dtype=dtype, compiled=compiled, inputs=inputs, seconds=MIN_SECONDS)
 
     def output(self, dtype: str, compiled: bool, inputs: str) -> np.ndarray:
         with tempfile.NamedTemporaryFile(suffix=".npy") as file:
-            self._ask(dtype=dtype, compiled=compiled, inputs=inputs, seconds=0, output=file.name)
+            self._request(
+                dtype=dtype, compiled=compiled, inputs=inputs, seconds=0, output=file.name
+            )
             return np.asarray(np.load(file.name))
 
-    def _ask(self, **request: object) -> float:
-        asking, answering = self._process.stdin, self._process.stdout
-        assert asking is not None
-        assert answering is not None
-        asking.write(json.dumps(request) + "\n")
-        asking.flush()
-        return float(json.loads(answering.readline())["seconds"])
+    def _request(self, **request: object) -> float:
+        requests, answers = self._process.stdin, self._process.stdout
+        assert requests is not None
+        assert answers is not None
+        requests.write(json.dumps(request) + "\n")
+        requests.flush()
+        return float(json.loads(answers.readline())["seconds"])
 
 
 def report(result: str, cases: list[dict[str, Any]], rounds: int, peaks: dict[str, float]) -> None:
@@ -189,7 +191,7 @@ def label(entry: dict[str, Any]) -> str:
 
 
 def plot(cases: list[dict[str, Any]], path: Path) -> None:
-    """Milliseconds of one evaluation over the width of the call."""
+    """Plot the milliseconds of one evaluation over the width of the call."""
     matplotlib.use("Agg")
     kinds = list(dict.fromkeys((entry["net"], entry["dtype"]) for entry in cases))
     figure, panels = plt.subplots(

@@ -1,7 +1,7 @@
 """Load for a server on the same machine, light enough to share the cores it measures.
 
-A closed loop over keep-alive connections, whose clients wait for their answers; and an open loop,
-whose requests come when they come, each on a connection of its own.
+In the closed loop, clients with keep-alive connections wait for their answers. In the open loop,
+requests are sent at given times, each on a new connection.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ import uvloop
 
 @dataclass(frozen=True)
 class Shot:
-    """A request and when it is due, in seconds from the start."""
+    """A request and its due time, in seconds from the start."""
 
     at: float
     body: bytes
@@ -27,8 +27,8 @@ class Shot:
 
 @dataclass(frozen=True)
 class Hit:
-    """An answer: its status (0 where the connection broke), its body, and how long after its due
-    time the last byte was there, in seconds."""
+    """An answer: its status (0 for a broken connection), its body, and its latency, which is the
+    seconds from the due time to the last byte."""
 
     status: int
     body: bytes
@@ -36,9 +36,9 @@ class Hit:
 
 
 def replay(url: str, shots: Sequence[Shot], content_type: str) -> list[Hit]:
-    """POST each shot when it is due, whatever has become of those before it; the answers in order.
+    """POST each shot when it is due, without waiting for earlier answers; return answers in order.
 
-    Latency counts from the due time, so that a sender who is late hides nothing.
+    Latency counts from the due time, so that a late sender hides nothing.
     """
     return uvloop.run(_replay(url, shots, content_type))
 
@@ -97,8 +97,10 @@ class _Shooter(asyncio.Protocol):
 def requests_per_second(
     url: str, body: bytes, content_type: str, clients: int, seconds: float
 ) -> float:
-    """Of `clients` connections that each send the next POST when the last is answered. Raises
-    RuntimeError at the first answer that is not a 200."""
+    """Measure the rate of `clients` connections that each POST again as soon as they are answered.
+
+    Raises RuntimeError at the first answer other than 200.
+    """
     return uvloop.run(_measure(url, body, content_type, clients, seconds))
 
 
@@ -125,10 +127,10 @@ class _Client(asyncio.Protocol):
         self._request = request
         self._end = end
         self._received = bytearray()
-        self._expected = 0  # bytes of the answer on its way; 0 until its head is read
+        self._expected = 0  # bytes of the current answer; 0 until its head is read
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is not a subclass
         self._transport.write(self._request)
 
     def data_received(self, data: bytes) -> None:

@@ -1,7 +1,7 @@
-"""Requests per second of POST /noise beside FastAPI + diffusers, and beside what the cores can do.
+"""Requests per second of POST /noise, beside FastAPI + diffusers and the limit of the cores.
 
-`bare` decodes, noises and encodes with the service's own functions, one process for each core, and
-nothing between the picture and the answer: the limit of any server on these cores.
+`bare` decodes, adds noise and encodes with the service's own functions in one process per core,
+without anything between the picture and the answer: the limit of any server on these cores.
 """
 
 import io
@@ -119,8 +119,10 @@ def peer_service(*options: str, **variables: str) -> AbstractContextManager[Serv
 
 
 def photograph(size: int) -> bytes:
-    """A PNG with the spectrum of photographs (amplitude 1 / frequency), which decides how long it
-    takes to decode."""
+    """Make a PNG with the spectrum of photographs (amplitude 1 / frequency).
+
+    The spectrum determines the time that decoding takes.
+    """
     random = np.random.default_rng(size)
     fy, fx = np.fft.fftfreq(size)[:, None, None], np.fft.fftfreq(size)[None, :, None]
     amplitude = 1 / np.maximum(np.hypot(fy, fx), 1 / size)
@@ -133,7 +135,7 @@ def photograph(size: int) -> bytes:
 
 
 def form(image: bytes) -> bytes:
-    """The body of a request, which every contender understands."""
+    """Build the body of a request, which every contender accepts."""
     fields = [(b'name="t"', str(T).encode()), (b'name="seed"', str(SEED).encode())]
     fields.append((b'name="image"; filename="image.png"', image))
     parts = [
@@ -151,7 +153,7 @@ def serve(url: str, image: bytes) -> float:
 def with_cpu(
     rate: Callable[[], float], cpu_seconds: Callable[[], float], milliseconds: list[float]
 ) -> float:
-    """The rate of one turn; what the server computed for each request is added to the list."""
+    """Measure the rate of one turn; append the server's CPU time per request to the list."""
     before = cpu_seconds()
     requests_per_second = rate()
     spent = cpu_seconds() - before
@@ -159,7 +161,7 @@ def with_cpu(
     return requests_per_second
 
 
-def ask(url: str, image: bytes) -> bytes:
+def post(url: str, image: bytes) -> bytes:
     headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
     with urllib.request.urlopen(
         urllib.request.Request(url, form(image), headers), timeout=60
@@ -168,9 +170,12 @@ def ask(url: str, image: bytes) -> bytes:
 
 
 def check(image: bytes, addresses: Mapping[str, str]) -> None:
-    """The gate: ours is exactly alpha x_0 + sigma noise with the noise of its seed, and the peer's
-    pictures have the same mean, spread and share of the clean image."""
-    x_0, x_t = pixels(image), pixels(ask(addresses[OURS], image))
+    """Raise AssertionError if an answer is wrong.
+
+    Our picture must be exactly alpha x_0 + sigma noise with the noise of its seed. The peer's must
+    have the same mean, standard deviation and correlation with the clean image.
+    """
+    x_0, x_t = pixels(image), pixels(post(addresses[OURS], image))
     abar = np.prod(1 - np.linspace(1e-4, 0.02, 1000)[:T])
     shape = (3, *x_0.shape[:2])
     noise = normal(SEED, torch.zeros(1, dtype=torch.int64), 0, shape)[0].permute(1, 2, 0).numpy()
@@ -179,8 +184,9 @@ def check(image: bytes, addresses: Mapping[str, str]) -> None:
     if off > 0.51:
         raise AssertionError(f"POST /noise is {off} grey levels off")
     for name in (ALONE, PLAIN, TUNED):
-        theirs = pixels(ask(addresses[name], image))
-        for what, figure in (("mean", np.mean), ("spread", np.std), ("share", partial(share, x_0))):
+        theirs = pixels(post(addresses[name], image))
+        likeness = partial(correlation, x_0)
+        for what, figure in (("mean", np.mean), ("deviation", np.std), ("correlation", likeness)):
             if not np.isclose(figure(theirs), figure(x_t), rtol=0.1, atol=0.05):
                 raise AssertionError(f"{name}: {what} {figure(theirs)}, ours {figure(x_t)}")
 
@@ -189,12 +195,12 @@ def pixels(image: bytes) -> FloatArray:
     return np.asarray(Image.open(io.BytesIO(image)), np.float64)
 
 
-def share(x_0: FloatArray, x_t: FloatArray) -> float:
+def correlation(x_0: FloatArray, x_t: FloatArray) -> float:
     return float(np.corrcoef(x_0.ravel(), x_t.ravel())[0, 1])
 
 
 class Bare:
-    """Processes that decode, noise and encode one picture over and over, all at the same time."""
+    """Processes that repeatedly decode, add noise to and encode one picture, all at once."""
 
     def __init__(self, processes: int) -> None:
         context = multiprocessing.get_context("spawn")

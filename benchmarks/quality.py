@@ -1,25 +1,25 @@
-"""How good are new images after equal minutes of training, beside the same two peers?
+"""Quality of new images after equal minutes of training, beside the same two peers.
 
-Every contender gets the same images, the whole machine, and so many minutes of training; loading
-and sampling do not count. Whoever lets its learning rate fall to 0 at the end of its budget (ours
-and what is `tuned`) begins anew for each number of minutes; the peers' own settings do not know
-their end, so that one run is looked at several times.
+Every contender gets the same images, the whole machine, and the same minutes of training; loading
+and sampling do not count. Contenders whose learning rate falls to 0 at the end of their budget
+(ours and the `tuned` ones) train a new model for each number of minutes. The peers' own settings
+have no such end, so one run of theirs is scored several times.
 
-As many new images as the data set has (CIFAR: 500) are compared with the real ones:
+As many new images as the dataset has (CIFAR: 500) are compared with the real ones:
 
     Frechet distance    of the digits' pixels in [-1, 1]; on CIFAR of the features of a small net
                         that learned its classes (models.evaluation.features)
-    nearest real image  the median distance to it, pixels in [-1, 1]; a model that copies comes
-                        nearer than images that nobody has learned from
-    class seen          how often a classifier sees the class that was asked for, where the
-                        contender knows classes; it was taught with 70% of the real images
+    nearest real image  the median distance to it, pixels in [-1, 1]; a model that copies is nearer
+                        than images outside the training set
+    class seen          how often a classifier sees the requested class, for contenders with
+                        classes; the classifier was trained on 70% of the real images
 
-The other 30% of the real images are measured likewise. On CIFAR the peers' own settings are left
-out, for want of time.
+The other 30% of the real images are measured in the same way. On CIFAR the peers' own settings are
+left out, for lack of time.
 
     python -m benchmarks.quality --minutes 1 3 --all-steps 0     without the slowest samplers
     python -m benchmarks.quality --cifar cifar10-train.zip --cifar-minutes 10
-    python -m benchmarks.quality --minutes 3 --ours            ours alone, by every sampler
+    python -m benchmarks.quality --minutes 3 --ours            ours alone, with every sampler
     python -m benchmarks.quality --quick       seconds in place of minutes: shows that all works
 """
 
@@ -51,20 +51,20 @@ DDPM, DDPM_TUNED = "denoising-diffusion-pytorch", "denoising-diffusion-pytorch, 
 CONTENDERS = (OURS, DIFFUSERS, DIFFUSERS_TUNED, DDPM, DDPM_TUNED)
 CONDITIONAL = (OURS, DIFFUSERS_TUNED, DDPM_TUNED)  # the others learn no classes
 
-OUR_STEPS, PEER_STEPS = 20, 50  # DPM-Solver++ 2M; what suits each peer best
+OUR_STEPS, PEER_STEPS = 20, 50  # DPM-Solver++ 2M; each peer's best sampler
 ALL_STEPS = 1000  # DDPM's, one for each level of training
 GUIDANCE = 1.5
-TAUGHT = 0.7  # of the real images, to the classifier
-SPLITS = 10  # of the real images, whose mean distance is the reference
+TRAIN_SHARE = 0.7  # of the real images, for the classifier
+SPLITS = 10  # of the real images; their mean distance is the reference
 PIXELS = PixelFeatures()
 
 
 @dataclass(frozen=True)
 class Plan:
-    """`num_images` are made for each score; `all_steps` of 0 leaves out what takes very long."""
+    """`num_images` are made for each score; `all_steps` of 0 leaves out the slowest samplers."""
 
     task: Task
-    features: str  # of models.evaluation.features, which images are compared by
+    features: str  # of models.evaluation.features, for the comparison of images
     minutes: tuple[float, ...]
     num_images: int
     all_steps: int
@@ -72,7 +72,7 @@ class Plan:
 
     @property
     def labels(self) -> list[int]:
-        """Of the images that are made: every so-many-th real one's."""
+        """The labels of the new images: those of real images at equal distances in sorted order."""
         labels = self.task.dataset.labels
         places = np.linspace(0, len(labels) - 1, self.num_images).round().astype(int)
         return [int(label) for label in np.sort(labels)[places]]
@@ -84,7 +84,10 @@ def main() -> None:
     parser.add_argument("--cifar", type=Path, help="an archive of 32-pixel images in folders")
     parser.add_argument("--cifar-minutes", type=float, nargs="+", default=[10])
     parser.add_argument(
-        "--all-steps", type=int, default=ALL_STEPS, help="of DDPM, at the end; 0 leaves it out"
+        "--all-steps",
+        type=int,
+        default=ALL_STEPS,
+        help="steps of DDPM, at the end; 0 leaves it out",
     )
     parser.add_argument("--ours", action="store_true", help="without the peers")
     parser.add_argument("--quick", action="store_true")
@@ -117,7 +120,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
 
 @dataclass(frozen=True)
 class Score:
-    """`accuracy` is None where no class was asked for."""
+    """The scores of a set of images; `accuracy` is None if no class was requested."""
 
     frechet: float
     nearest: float
@@ -125,17 +128,19 @@ class Score:
 
 
 class Judge:
+    """The real images and the classifier that new images are scored with."""
+
     def __init__(self, plan: Plan) -> None:
         images, self._labels = plan.task.dataset.images, plan.task.dataset.labels
-        taught, held_out = self._split(0)
+        train, held_out = self._split(0)
         self._features = choose_features(plan.task.dataset, plan.features, held_out)
         self._pixels, self._real = PIXELS(images), self._features(images)
-        self._classifier = SVC(C=10).fit(self._real[taught], self._labels[taught])
+        self._classifier = SVC(C=10).fit(self._real[train], self._labels[train])
         splits = [self._split(seed) for seed in range(SPLITS)]
         distances = [frechet_distance(self._real[a], self._real[b]) for a, b in splits]
         self.real = Score(
             frechet=float(np.mean(distances)),
-            nearest=median_distance(self._pixels[taught], self._pixels[held_out]),
+            nearest=median_distance(self._pixels[train], self._pixels[held_out]),
             accuracy=self._accuracy(self._real[held_out], self._labels[held_out]),
         )
 
@@ -152,12 +157,12 @@ class Judge:
 
     def _split(self, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         order = np.random.default_rng(seed).permutation(len(self._labels))
-        taught = int(TAUGHT * len(order))
-        return order[:taught], order[taught:]
+        cut = int(TRAIN_SHARE * len(order))
+        return order[:cut], order[cut:]
 
 
 def median_distance(real: Float64, made: Float64) -> float:
-    """From each of the made ones to the nearest of the real ones."""
+    """Return the median distance from a made image to its nearest real image."""
     return float(np.median(nearest(real, made)[1]))
 
 
@@ -176,18 +181,21 @@ def measure(plan: Plan) -> dict[str, Any]:
         points, used = [], 0.0
         for minutes in plan.minutes:
             for name, peer in going_on.items():
-                points.append(look(plan, judge, name, minutes, peer, 60 * (minutes - used)))
-            for name, start in anew(files, minutes).items():
+                more = 60 * (minutes - used)
+                points.append(train_and_score(plan, judge, name, minutes, peer, more))
+            for name, start in per_budget(files, minutes).items():
                 if name not in plan.contenders:
                     continue
                 with closing(start()) as trainee:
-                    points.append(look(plan, judge, name, minutes, trainee, 60 * minutes))
+                    points.append(
+                        train_and_score(plan, judge, name, minutes, trainee, 60 * minutes)
+                    )
                     if minutes == last and isinstance(trainee, Ours):
                         samplers = by_sampler(plan, judge, trainee)
             used = minutes
         if plan.all_steps:
             for name, peer in going_on.items():
-                points.append(look(plan, judge, name, last, peer, 0.0, plan.all_steps))
+                points.append(train_and_score(plan, judge, name, last, peer, 0.0, plan.all_steps))
     return {
         "task": task.name,
         "num_real": len(task.dataset.images),
@@ -199,15 +207,15 @@ def measure(plan: Plan) -> dict[str, Any]:
 
 
 def endless(files: Files, minutes: float) -> dict[str, Callable[[], Trainee]]:
-    """Those that do not know the end of their budget, and train on from one look to the next."""
+    """Return the contenders without an end of their budget, which train on between scores."""
     return {
         DIFFUSERS: lambda: files.diffusers("default", 60 * minutes, conditional=False),
         DDPM: lambda: files.ddpm_pytorch("default", 60 * minutes, like_ours=False),
     }
 
 
-def anew(files: Files, minutes: float) -> dict[str, Callable[[], Trainee]]:
-    """Those that begin again for each budget, all with the batch that ours chooses for it."""
+def per_budget(files: Files, minutes: float) -> dict[str, Callable[[], Trainee]]:
+    """Return the contenders that train anew for each budget, all with our batch size for it."""
     config, budget = files.task.config(minutes=minutes), 60 * minutes
     batch = config.batch_size
     return {
@@ -219,7 +227,7 @@ def anew(files: Files, minutes: float) -> dict[str, Callable[[], Trainee]]:
     }
 
 
-def look(
+def train_and_score(
     plan: Plan,
     judge: Judge,
     name: str,
@@ -228,7 +236,7 @@ def look(
     more_seconds: float,
     num_inference_steps: int = 0,
 ) -> dict[str, Any]:
-    """Train so much more, make images, and score them."""
+    """Train for `more_seconds`, make images, and score them."""
     if more_seconds:
         trainee.train(more_seconds)
     steps = num_inference_steps or (OUR_STEPS if name == OURS else PEER_STEPS)
@@ -254,7 +262,7 @@ def look(
 
 
 def by_sampler(plan: Plan, judge: Judge, ours: Ours) -> list[dict[str, Any]]:
-    """Our model's images by few steps, by many, and with guidance."""
+    """Score our model's images with few steps, with many, and with guidance."""
     cases: list[tuple[str, int, float]] = [
         ("dpmpp_2m", 5, 1.0),
         ("dpmpp_2m", 10, 1.0),
@@ -297,16 +305,16 @@ def report(result: str, measured: dict[str, Any]) -> None:
             [point["contender"], *trained, f"{point['num_inference_steps']}", *cells(point)]
         )
     rows.append(["real images set apart", "", "", "", *cells(measured["real"])])
-    walks = []
+    samplers = []
     for row in measured["samplers"]:
         guided = f", guidance {row['guidance_scale']:g}" if row["guidance_scale"] != 1.0 else ""
         taken = 1e3 * row["sampling_seconds"] / measured["num_made"]
         steps = f"{row['num_inference_steps']}"
-        walks.append([f"{row['sampler']}{guided}", steps, f"{taken:.1f}", *cells(row)])
+        samplers.append([f"{row['sampler']}{guided}", steps, f"{taken:.1f}", *cells(row)])
     scores = ["Frechet distance", "nearest real image", "class seen"]
     print(table(["trained", "minutes", "1000 images", "steps of sampling", *scores], rows))
     print()
-    print(table(["our model at the end", "steps", "ms / image", *scores], walks))
+    print(table(["our model at the end", "steps", "ms / image", *scores], samplers))
 
 
 def cells(score: dict[str, Any]) -> list[str]:
@@ -316,7 +324,7 @@ def cells(score: dict[str, Any]) -> list[str]:
 
 
 def plot(measured: dict[str, Any], path: Path) -> None:
-    """Both scores over minutes of training; a dashed line is where real images lie."""
+    """Plot both scores over minutes of training; a dashed line shows the real images."""
     matplotlib.use("Agg")
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 5), layout="constrained")
     for i, name in enumerate(CONTENDERS):

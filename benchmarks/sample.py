@@ -1,9 +1,9 @@
 """Seconds of one request for images, beside diffusers' pipeline and the bare sampling loop.
 
-One request at a time, DDIM, all cores. Ours is POST /sample with everything that belongs to it:
-HTTP, the engine's process, PNG. The pipeline is called in its own process and the loop in this one,
-so both are spared that. `--quick` takes the small net and fewer rounds and leaves
-files of its own.
+The benchmark sends one request at a time, with DDIM and all cores. Our time is that of POST /sample
+and includes HTTP, the engine's process and PNG. The pipeline is called in its own process and the
+loop in this one, without these costs. `--quick` measures the small net with fewer rounds, and
+writes separate result files.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from benchmarks.sampling import (
 
 WIDTHS = (1, 8, 16)  # of network calls
 CASES = [(1, 10), (1, 50), (16, 10), (16, 50)]  # images, steps
-MIN_SECONDS = 0.5  # of one turn: short requests are repeated
+MIN_SECONDS = 0.5  # per turn: short requests are repeated
 OURS, DIFFUSERS, BARE = "this service", "diffusers", "bare loop"
 
 
@@ -60,9 +60,9 @@ def measure(name: str, rounds: int) -> list[dict[str, Any]]:
             check_pipeline(pipeline, model, num_inference_steps)
         cases = []
         for num_images, num_inference_steps in CASES:
-            asked = body(num_inference_steps, 1, num_images=num_images)
+            request = body(num_inference_steps, 1, num_images=num_images)
             contenders: dict[str, Callable[[], float]] = {
-                OURS: partial(seconds, partial(post, url, asked)),
+                OURS: partial(seconds, partial(post, url, request)),
                 DIFFUSERS: partial(pipeline.seconds, num_images, num_inference_steps),
                 BARE: partial(seconds, partial(offline, model, num_images, num_inference_steps, 1)),
             }
@@ -73,8 +73,11 @@ def measure(name: str, rounds: int) -> list[dict[str, Any]]:
 
 
 def warm(contender: Callable[[], float]) -> Callable[[], float]:
-    """The median of as many calls as fill MIN_SECONDS. A short one is made once more before, since
-    whoever had the cores last has left his marks on them."""
+    """Return a turn: the median of as many calls as fill MIN_SECONDS.
+
+    A turn of several short calls starts with an untimed one, since the previous contender has left
+    its data in the caches.
+    """
     count = max(1, round(MIN_SECONDS / contender()))
 
     def turn() -> float:

@@ -1,8 +1,8 @@
-"""What the benchmarks of sampling share: nets, this service with one of them, diffusers without a
-server, and the gate on their images.
+"""Common parts of the sampling benchmarks: nets, this service, diffusers, and checks of images.
 
-Weights are random, since speed does not depend on them; the prediction is v, with which such a net
-gives images that are neither black nor white, so that the gate sees what it compares.
+The service runs with one of the nets; diffusers runs without a server. Weights are random, since
+speed does not depend on them. The prediction is v, with which a random net gives images that are
+neither black nor white, so that comparing them is meaningful.
 """
 
 import base64
@@ -61,6 +61,8 @@ Network = Callable[..., torch.Tensor]
 
 @dataclass(frozen=True)
 class Net:
+    """A net of CONFIGS, saved as a diffusers folder."""
+
     name: str
     folder: Path
     num_parameters: int
@@ -74,11 +76,11 @@ class Net:
 
 @contextmanager
 def random_net(name: str) -> Iterator[Net]:
-    """A net of CONFIGS with random weights as a diffusers folder, the same at every call."""
+    """Save a net of CONFIGS with random weights as a diffusers folder, the same at every call."""
     torch.manual_seed(0)
     net = UNet(CONFIGS[name].net)
     fan_in = net.conv_out.weight[0].numel()
-    nn.init.normal_(net.conv_out.weight, std=fan_in**-0.5)  # a fresh one says 0 to everything
+    nn.init.normal_(net.conv_out.weight, std=fan_in**-0.5)  # a fresh one outputs 0 for every input
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "net"
         save_model(DiffusionModel(CONFIGS[name], net), folder, {})
@@ -86,7 +88,7 @@ def random_net(name: str) -> Iterator[Net]:
 
 
 def compile_ahead(net: Net, widths: Sequence[int]) -> None:
-    """What an engine would have done after its first minutes with the net; kept for other runs."""
+    """Compile the net as an engine does in its first minutes; the result is kept for other runs."""
     model, compiler = net.load(), Compiler(COMPILED, min_calls=1)
     for width in widths:
         config, threads = model.config, torch.get_num_threads()
@@ -97,8 +99,10 @@ def compile_ahead(net: Net, widths: Sequence[int]) -> None:
 
 
 def wait_for(compiler: Compiler, variant: Variant, net: UNet) -> Network:
-    """The compiled network, or the network itself where that is no slower. RuntimeError where
-    neither is known in ten minutes."""
+    """Return the compiled network, or the network itself if compiling makes it no faster.
+
+    Raises RuntimeError if this is not decided within ten minutes.
+    """
     deadline = time.monotonic() + 600.0
     while not compiler.knows(variant):
         compiler.call(variant, net)
@@ -110,7 +114,7 @@ def wait_for(compiler: Compiler, variant: Variant, net: UNet) -> Network:
 
 @contextmanager
 def our_service(net: Net, **variables: str) -> Iterator[Server]:
-    """With the net uploaded under the name that `body` has, and what `compile_ahead` made."""
+    """Run the service with the net under the name in `body`, and the output of `compile_ahead`."""
     port = free_port()
     with (
         tempfile.TemporaryDirectory() as data_dir,
@@ -136,7 +140,7 @@ def our_service(net: Net, **variables: str) -> Iterator[Server]:
 
 
 def body(num_inference_steps: int, seed: int, **more: object) -> bytes:
-    """JSON that this service understands, and of which the peers take two fields."""
+    """Build the JSON of a request for this service; the peers read two of its fields."""
     settings = {"model": "net", "sampler": "ddim", "num_inference_steps": num_inference_steps}
     return json.dumps({**settings, "seed": seed, **more}).encode()
 
@@ -150,7 +154,7 @@ def post(url: str, content: bytes, accept: str = "image/png") -> bytes:
 
 
 def offline(model: DiffusionModel, num_images: int, num_inference_steps: int, seed: int) -> Pixels:
-    """The same images by the sampling loop alone, (N, H, W, C)."""
+    """Make the same images by the sampling loop alone, (N, H, W, C)."""
     return sample_images(
         model,
         num_images=num_images,
@@ -161,7 +165,7 @@ def offline(model: DiffusionModel, num_images: int, num_inference_steps: int, se
 
 
 class Pipeline:
-    """diffusers' DDIMPipeline in a process of its own, with the peers' packages."""
+    """diffusers' DDIMPipeline in a separate process, with the peers' packages."""
 
     def __init__(self, net: Net) -> None:
         self._process = subprocess.Popen(
@@ -176,42 +180,43 @@ class Pipeline:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.communicate()  # it leaves when its input ends
+        self._process.communicate()  # closes its input, at which it exits
 
     def images(self, seeds: Sequence[int], num_inference_steps: int) -> Pixels:
         return self._pixels(seeds=list(seeds), num_inference_steps=num_inference_steps)
 
     def images_from(self, noise: torch.Tensor, num_inference_steps: int) -> Pixels:
-        """Of the noise x_T (N, C, H, W)."""
+        """Make images from the noise x_T (N, C, H, W)."""
         with tempfile.NamedTemporaryFile(suffix=".npy") as file:
             np.save(file.name, noise.numpy())
             return self._pixels(noise=file.name, num_inference_steps=num_inference_steps)
 
     def seconds(self, num_images: int, num_inference_steps: int) -> float:
-        """What a call of the pipeline takes, measured beside it."""
+        """Return the seconds of a call of the pipeline, measured in its process."""
         seeds = list(range(num_images))
-        return float(self._ask(seeds=seeds, num_inference_steps=num_inference_steps)["seconds"])
+        answer = self._request(seeds=seeds, num_inference_steps=num_inference_steps)
+        return float(answer["seconds"])
 
     def _pixels(self, **request: object) -> Pixels:
-        answer = self._ask(**request)
+        answer = self._request(**request)
         pixels = np.frombuffer(base64.b64decode(answer["pixels"]), np.uint8)
         return pixels.reshape(answer["shape"])
 
-    def _ask(self, **request: object) -> dict[str, Any]:
-        asking, answering = self._process.stdin, self._process.stdout
-        assert asking is not None
-        assert answering is not None
-        asking.write(json.dumps(request) + "\n")
-        asking.flush()
-        answer: dict[str, Any] = json.loads(answering.readline())
+    def _request(self, **request: object) -> dict[str, Any]:
+        requests, answers = self._process.stdin, self._process.stdout
+        assert requests is not None
+        assert answers is not None
+        requests.write(json.dumps(request) + "\n")
+        requests.flush()
+        answer: dict[str, Any] = json.loads(answers.readline())
         return answer
 
 
-# The gate -----------------------------------------------------------------------------------------
+# Checks of images ---------------------------------------------------------------------------------
 
 
 def check_ours(url: str, model: DiffusionModel, num_inference_steps: int) -> None:
-    """POST /sample gives the pixels of the sampling loop, one grey level apart at most."""
+    """Check that POST /sample gives the pixels of the sampling loop, at most one grey level off."""
     content = body(num_inference_steps, CHECKED_SEED, num_images=4)
     answer = json.loads(post(url, content, "application/json"))
     served = np.stack([decode(base64.b64decode(image)) for image in answer["images"]])
@@ -220,7 +225,7 @@ def check_ours(url: str, model: DiffusionModel, num_inference_steps: int) -> Non
 
 
 def check_pipeline(pipeline: Pipeline, model: DiffusionModel, num_inference_steps: int) -> None:
-    """diffusers makes the same images from the same noise, two grey levels apart at most."""
+    """Check that diffusers makes the same images from the same noise, at most two levels off."""
     shape = (model.config.net.in_channels, *model.config.image_size)
     noise = normal(CHECKED_SEED, torch.arange(4), 0, shape)
     theirs = pipeline.images_from(noise, num_inference_steps)
@@ -233,9 +238,9 @@ def decode(image: bytes) -> Pixels:
 
 
 def compare(what: str, found: Pixels, expected: Pixels, tolerance: int) -> None:
-    """AssertionError where a pixel is more than `tolerance` grey levels off."""
+    """Raise AssertionError if a pixel is more than `tolerance` grey levels off."""
     off = int(np.abs(found.reshape(expected.shape).astype(int) - expected.astype(int)).max())
     if off > tolerance:
         raise AssertionError(f"{what}: {off} grey levels off; at most {tolerance} are allowed")
     if expected.std() < 10 or np.isin(expected, (0, 255)).mean() > 0.5:
-        raise AssertionError(f"{what}: too little is in the images to compare them")
+        raise AssertionError(f"{what}: the images have too little contrast to compare them")

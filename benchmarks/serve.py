@@ -1,14 +1,14 @@
 """Latency and throughput under an open-loop Poisson trace of requests with mixed steps.
 
 Every contender gets the same traces: DDIM with 10, 25, 50 or 100 steps, one image each, arriving
-at a share of what the bare sampling loop serves one after another. Latency counts from the moment
-a request is due. One server runs at a time and has all cores, less what the sender takes.
-`burst` sends a trace's requests all at once: what a server can do where it may choose. A machine
-that others share changes its speed within minutes, so the contenders take turns at each trace; all
-processes of those whose turn it is not are stopped (SIGSTOP).
+at a share of the serial capacity of the bare sampling loop. Latency counts from the time when a
+request is due. One server runs at a time and has all cores, except for the sender's share. `burst`
+sends a trace's requests all at once: it shows the throughput if the server chooses the order. A
+shared machine changes its speed within minutes, so the contenders take turns at each trace; all
+processes of the others are stopped (SIGSTOP).
 
-`--quick` takes one seed and two loads, `--net "32 px"` the larger net, `--only WORD` the contenders
-with this word in their name; parts of the benchmark leave files of their own.
+`--quick` uses one seed and two loads, `--net "32 px"` the larger net, `--only WORD` the contenders
+with this word in their name; parts of the benchmark write separate result files.
 """
 
 import argparse
@@ -62,7 +62,7 @@ LOADS = (0.2, 0.5, 0.8, 1.0, 1.2, math.inf)  # of the serial capacity; the last 
 QUICK_LOADS = (0.5, 1.0)
 SEEDS = 3
 WARM_UPS = 2
-WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16)  # of network calls that one-image requests come to
+WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16)  # of the network calls that one-image requests lead to
 MODES = ("step", "request", "off")
 
 US = "this service"
@@ -76,13 +76,15 @@ Points = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Arrival:
+    """A request of a trace; `at` is its due time, in seconds from the start."""
+
     at: float
     num_inference_steps: int
     seed: int
 
 
 class Start(Protocol):
-    """Starts a server for a net."""
+    """A function that starts a server for a net."""
 
     def __call__(self, net: Net) -> AbstractContextManager[Server]: ...
 
@@ -115,7 +117,7 @@ def main() -> None:
             arrivals = trace(seed, load, per_second, options.seconds)
             bare = bare_step_seconds(model, 3)
             print(f"seed {seed}, load {load}: {1e3 * bare:.2f} ms a step", file=sys.stderr)
-            for name in turned(list(servers), turn):
+            for name in rotated(list(servers), turn):
                 measured = measure(servers[name], arrivals)
                 point = {"contender": name, "seed": seed, "load": label(load)}
                 points.append({**point, "bare_step_seconds": bare, **measured})
@@ -150,17 +152,20 @@ def label(load: float) -> float | str:
     return "burst" if math.isinf(load) else load
 
 
-def turned(names: list[str], by: int) -> list[str]:
+def rotated(names: list[str], by: int) -> list[str]:
     by %= len(names)
     return names[by:] + names[:by]
 
 
-# The gate -----------------------------------------------------------------------------------------
+# Checks of images ---------------------------------------------------------------------------------
 
 
 def expected_images(net: Net, model: DiffusionModel) -> dict[bool, dict[int, Pixels]]:
-    """Of CHECKED_SEED by number of steps, by whether they are ours: the sampling loop's and the
-    pipeline's, whose noise is another. From the same noise both make the same."""
+    """Make the images of CHECKED_SEED by number of steps; under True ours, under False theirs.
+
+    Ours are the sampling loop's, theirs the pipeline's, whose noise is different. From the same
+    noise both make the same images, which is checked too.
+    """
     with Pipeline(net) as pipeline:
         for n in SHARES:
             check_pipeline(pipeline, model, n)
@@ -169,8 +174,8 @@ def expected_images(net: Net, model: DiffusionModel) -> dict[bool, dict[int, Pix
 
 
 def check(running: Server, expected: Mapping[int, Pixels]) -> None:
-    """Each image as it is when made alone, though all are asked for at once."""
-    hits = ask(running, [Arrival(0.0, n, CHECKED_SEED) for n in expected])
+    """Check that images requested all at once are the same as images made alone."""
+    hits = send(running, [Arrival(0.0, n, CHECKED_SEED) for n in expected])
     for n, hit in zip(expected, hits, strict=True):
         if hit.status != 200:
             raise AssertionError(f"{running.base}, {n} steps: {hit.status} {hit.body[:500]!r}")
@@ -181,27 +186,29 @@ def check(running: Server, expected: Mapping[int, Pixels]) -> None:
 
 
 def bare_step_seconds(model: DiffusionModel, times: int) -> float:
-    """Of one image, by the sampling loop in this process."""
+    """Measure a step of one image by the sampling loop in this process."""
     n = max(SHARES)
     return median(seconds(partial(offline, model, 1, n, seed)) for seed in range(times)) / n
 
 
 def warm_up(running: Server) -> None:
-    """One after another and in wide batches."""
+    """Send requests one after another, then in wide batches."""
     for n in SHARES:
-        ask(running, [Arrival(0.0, n, 0)])
+        send(running, [Arrival(0.0, n, 0)])
     for _ in range(WARM_UPS):
-        ask(running, [Arrival(0.0, n, seed) for n in SHARES for seed in range(8)])
+        send(running, [Arrival(0.0, n, seed) for n in SHARES for seed in range(8)])
 
 
-def ask(running: Server, arrivals: Sequence[Arrival]) -> list[Hit]:
+def send(running: Server, arrivals: Sequence[Arrival]) -> list[Hit]:
     shots = [Shot(a.at, body(a.num_inference_steps, a.seed)) for a in arrivals]
     return replay(f"{running.base}/sample", shots, "application/json")
 
 
 def trace(seed: int, load: float, per_second: float, duration: float) -> list[Arrival]:
-    """A Poisson process of `duration` seconds at `load` times a rate; at any load a seed has the
-    same requests, closer together."""
+    """Draw a Poisson process of `duration` seconds with `load` times a rate.
+
+    A seed has the same requests at any load; at a higher load they are closer together.
+    """
     random = np.random.default_rng(seed)
     burst = math.isinf(load)
     rate = per_second * (1.0 if burst else load)
@@ -217,9 +224,9 @@ def trace(seed: int, load: float, per_second: float, duration: float) -> list[Ar
 def measure(running: Server, arrivals: Sequence[Arrival]) -> dict[str, Any]:
     running.resume()
     try:
-        for n in SHARES:  # what it does after a pause does not count
-            ask(running, [Arrival(0.0, n, 0)])
-        hits = ask(running, arrivals)
+        for n in SHARES:  # untimed, to recover from the pause
+            send(running, [Arrival(0.0, n, 0)])
+        hits = send(running, arrivals)
     finally:
         running.pause()
     served = [(a, hit) for a, hit in zip(arrivals, hits, strict=True) if hit.status == 200]
@@ -272,7 +279,7 @@ def row(points: Points) -> list[str]:
 
 
 def headline(points: Points, loads: Sequence[float | str]) -> str:
-    """What the targets are about: p95 of 10-step requests and throughput, ours to the peers'."""
+    """Format the ratios with targets: p95 of 10-step requests and throughput, ours to the peers'."""
     rows = []
     for load in loads:
         ours, continuous = chosen(points, OURS, load), chosen(points, CONTINUOUS, load)
@@ -288,7 +295,7 @@ def headline(points: Points, loads: Sequence[float | str]) -> str:
 
 
 def percentile(points: Points, num_inference_steps: int, q: float) -> float:
-    """Over all seeds; NaN where nothing was served."""
+    """Return the percentile over all seeds; NaN if no request was answered."""
     pooled = [s for point in points for s in point["seconds"][num_inference_steps]]
     return float(np.percentile(pooled, q)) if pooled else math.nan
 

@@ -1,11 +1,12 @@
 """Images per second of training, beside diffusers' example and denoising-diffusion-pytorch.
 
-The same images and batches for all; diffusers trains our network with classes where its setting
-has them, denoising-diffusion-pytorch the one of its own with the nearest number of parameters (its
-operations per image are in the table). They take turns, each in steps of the whole thing: reading
-images, noising, network, optimiser, average. Ours and the tuned ones compute in the precision that
-the service chooses on this machine, the peers' own settings in float32. `--quick` takes the small
-net and fewer rounds and leaves files of its own.
+All contenders use the same images and batches. diffusers trains our network, with classes if its
+setting has them; denoising-diffusion-pytorch trains its own network, at the size with the nearest
+number of parameters (its operations per image are in the table). They take turns with whole
+training steps: reading images, adding noise, network, optimiser, averaging of the weights. Ours and
+the tuned ones compute in the precision that the service chooses on this machine, the peers' own
+settings in float32. `--quick` measures the small net with fewer rounds, and writes separate result
+files.
 """
 
 import argparse
@@ -36,7 +37,7 @@ DIFFUSERS, DIFFUSERS_TUNED = "diffusers", "diffusers, tuned"
 DDPM, DDPM_TUNED = "denoising-diffusion-pytorch", "denoising-diffusion-pytorch, tuned"
 COLUMNS = (OURS, DIFFUSERS, DIFFUSERS_TUNED, DDPM, DDPM_TUNED)
 PEERS = COLUMNS[1:]
-BUDGET = 1e9  # seconds: learning rates stay where they are
+BUDGET = 1e9  # seconds: so long that learning rates stay constant
 
 
 def main() -> None:
@@ -97,7 +98,7 @@ def others(files: Files, batch_size: int) -> dict[str, Callable[[], Trainee]]:
 
 
 def turn(trainee: Trainee, seconds: float) -> Callable[[], float]:
-    """One step that is not timed, since whoever had the cores last has left his marks on them."""
+    """Return a turn, which starts with an untimed step: the previous contender fills the caches."""
 
     def images_per_second() -> float:
         trainee.train(0.0)
@@ -115,12 +116,12 @@ def report(result: str, cases: list[dict[str, Any]], rounds: int) -> None:
         rows.append([label(entry), *speeds, *ratios])
     header = ["images / s, net x batch", *COLUMNS, *(f"to {name}" for name in PEERS)]
     print(table(header, rows))
-    print(table(["a net's", *COLUMNS], nets(cases)))
+    print(table(["net", *COLUMNS], nets(cases)))
     plot(cases, RESULTS / f"{result}.png")
 
 
 def nets(cases: list[dict[str, Any]]) -> list[list[str]]:
-    """What each contender trains; the first case of each net says it."""
+    """Return a table of the nets that contenders train, from the first case of each net."""
     rows = []
     for net in dict.fromkeys(entry["net"] for entry in cases):
         entry = next(entry for entry in cases if entry["net"] == net)
@@ -136,7 +137,7 @@ def label(entry: dict[str, Any]) -> str:
 
 
 def plot(cases: list[dict[str, Any]], path: Path) -> None:
-    """Images per second of each contender, on an axis of its own for each case."""
+    """Plot the images per second of each contender, with separate axes for each case."""
     matplotlib.use("Agg")
     figure, panels = plt.subplots(
         1,

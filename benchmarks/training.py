@@ -1,8 +1,7 @@
-"""What the benchmarks of training share: images to learn from, this project's training, and the
-peers', each in a process of its own.
+"""Common parts of the training benchmarks: images, this project's training, and the peers'.
 
-All of them train where they are told to and for as long, and their clocks stand still in between,
-so that they can take turns.
+Each peer trains in a separate process. All trainees train for given numbers of seconds, and their
+clocks stand still in between, so that they can take turns.
 """
 
 import json
@@ -38,16 +37,19 @@ from models.training.train import train
 DIGITS = HERE.parent / "examples" / "digits" / "digits.zip"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ENDLESS = 10**8  # steps: a budget that no benchmark comes near
-TOLERANCE = 1e-4  # of the largest output, between our network and the peer's with its weights
+TOLERANCE = 1e-4  # of the largest output, between our network and the peer's with our weights
 
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Task:
-    """`dim_mults` are the levels of denoising-diffusion-pytorch's net: those of its README as far
-    as the images can be halved, and those of ours; `flip` is whether a mirrored image could be a
-    real one."""
+    """Images to train on, with settings of the peers.
+
+    `readme_dim_mults` and `dim_mults` are the levels of denoising-diffusion-pytorch's net: as in
+    its README, as far as the images can be halved, and as in our net. `flip` tells whether a
+    mirrored image could be a real one.
+    """
 
     name: str
     dataset: Dataset
@@ -64,7 +66,7 @@ class Task:
         return int(self.dataset.images.shape[3])
 
     def config(self, *, minutes: float | None = None, batch_size: int | None = None) -> TrainConfig:
-        """What the service chooses for these images on this machine."""
+        """Return the config that the service chooses for these images on this machine."""
         images, classes = self.dataset.images, self.dataset.class_names
         facts = DatasetFacts(len(images), self.channels, (self.side, self.side), classes)
         return resolve_config(
@@ -83,7 +85,7 @@ def digits() -> Task:
 
 
 def cifar(archive: Path, per_class: int) -> Task:
-    """The first so many images of each of the archive's folders, 32 pixels, RGB."""
+    """Take the first `per_class` images of each of the archive's folders, 32 pixels, RGB."""
     with tempfile.TemporaryDirectory() as scratch:
         part = Path(scratch) / "part.zip"
         with zipfile.ZipFile(archive) as source, zipfile.ZipFile(part, "w") as target:
@@ -98,7 +100,7 @@ def cifar(archive: Path, per_class: int) -> Task:
 
 
 def noise_images(side: int, channels: int, count: int = 5000) -> Dataset:
-    """Something to train on where only the speed matters."""
+    """Make random images to train on, for measurements of speed."""
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (count, side, side, channels), np.uint8)
     names = tuple(str(label) for label in range(10))
@@ -109,11 +111,13 @@ def _in_memory(dataset: Dataset) -> Dataset:
     return replace(dataset, images=np.array(dataset.images))
 
 
-# Who trains ---------------------------------------------------------------------------------------
+# Trainees -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Turn:
+    """The steps and images of a turn, and its duration."""
+
     steps: int
     images: int
     seconds: float
@@ -129,7 +133,7 @@ class Turn:
 
 
 class Trainee(Protocol):
-    """`num_operations` are one image's through the network, forward; `trained` is all its turns."""
+    """A contender; `num_operations` is of one image's forward pass, `trained` sums up its turns."""
 
     num_parameters: int
     num_operations: int
@@ -137,19 +141,18 @@ class Trainee(Protocol):
     trained: Turn
 
     def train(self, seconds: float) -> Turn:
-        """At least one step, and steps until so many seconds have passed, or until the budget is
-        used where the trainee knows one."""
+        """Take steps until `seconds` have passed, at least one, or until a given budget is used."""
         ...
 
     def sample(self, labels: Sequence[int], num_inference_steps: int) -> Pixels:
-        """(N, H, W, C), one for each label where it has classes, of the averaged weights."""
+        """Make images (N, H, W, C) with the averaged weights; labels are used if it has classes."""
         ...
 
     def close(self) -> None: ...
 
 
 class Ours:
-    """models.training.train in this process."""
+    """This project's training (models.training.train), in this process."""
 
     def __init__(self, task: Task, config: TrainConfig) -> None:
         self.state = TrainState.create(config, task.dataset, DEVICE)
@@ -195,7 +198,7 @@ class Ours:
 
 
 class Peer:
-    """A trainer of `peers/`, with the peers' packages, that reads lines of JSON (trainee.py)."""
+    """A trainer of `peers/` with the peers' packages; it reads lines of JSON (peers/trainee.py)."""
 
     def __init__(self, script: str, *, budget: float, **arguments: object) -> None:
         self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115  lives as long as the process
@@ -213,35 +216,35 @@ class Peer:
         self.trained = Turn(0, 0, 0.0)
 
     def train(self, seconds: float) -> Turn:
-        answer = self._ask(train=seconds)
+        answer = self._request(train=seconds)
         turn = Turn(int(answer["steps"]), int(answer["images"]), answer["seconds"])
         self.trained += turn
         return turn
 
     def sample(self, labels: Sequence[int], num_inference_steps: int) -> Pixels:
         with tempfile.NamedTemporaryFile(suffix=".npy") as file:
-            told = [int(label) for label in labels]
-            self._ask(sample=file.name, labels=told, num_inference_steps=num_inference_steps)
+            numbers = [int(label) for label in labels]
+            self._request(sample=file.name, labels=numbers, num_inference_steps=num_inference_steps)
             return np.asarray(np.load(file.name))
 
     def check(self, weights: Path, inputs: str, output: str) -> None:
-        self._ask(weights=str(weights), inputs=inputs, output=output)
+        self._request(weights=str(weights), inputs=inputs, output=output)
 
     def close(self) -> None:
-        self._process.communicate()  # it leaves when its input ends
+        self._process.communicate()  # closes its input, at which it exits
         self._log.close()
 
-    def _ask(self, **request: object) -> dict[str, float]:
-        asking = self._process.stdin
-        assert asking is not None
-        asking.write(json.dumps(request) + "\n")
-        asking.flush()
+    def _request(self, **request: object) -> dict[str, float]:
+        requests = self._process.stdin
+        assert requests is not None
+        requests.write(json.dumps(request) + "\n")
+        requests.flush()
         return self._answer()
 
     def _answer(self) -> dict[str, float]:
-        answering = self._process.stdout
-        assert answering is not None
-        line = answering.readline()
+        answers = self._process.stdout
+        assert answers is not None
+        line = answers.readline()
         if not line:
             self._log.seek(0)
             raise RuntimeError(f"{self._process.args!r} ended: {self._log.read()[-2000:]}")
@@ -250,7 +253,7 @@ class Peer:
 
 
 def count_operations(model: DiffusionModel) -> int:
-    """Of convolutions and matrix products, a multiplication and an addition being two."""
+    """Count an image's operations in convolutions and matrix products; a multiply-add is two."""
     height, width = model.config.image_size
     x = torch.zeros(1, model.config.net.in_channels, height, width, device=model.device)
     t = torch.zeros(1, device=model.device)
@@ -265,15 +268,15 @@ def count_operations(model: DiffusionModel) -> int:
 
 @dataclass(frozen=True)
 class Files:
-    """What the peers' processes read: the images in folders by class, and our net as a model of
-    diffusers, with classes and without."""
+    """Files for the peers' processes: the images in folders by class, and our net as a diffusers
+    model, with classes and without."""
 
     task: Task
     images: Path
     conditional: Path
     unconditional: Path
     num_parameters: int
-    bfloat16: bool  # in which ours computes
+    bfloat16: bool  # the precision of ours, else float32
 
     def diffusers(
         self, settings: str, budget: float, *, conditional: bool, batch_size: int | None = None
@@ -293,7 +296,7 @@ class Files:
     def ddpm_pytorch(
         self, settings: str, budget: float, *, like_ours: bool, batch_size: int | None = None
     ) -> Peer:
-        """`like_ours` is a net with about the parameters of ours, else its README's."""
+        """Start the trainer; `like_ours` gives its net about our number of parameters."""
         task = self.task
         return Peer(
             "train_ddpm_pytorch.py",
@@ -338,12 +341,12 @@ def _random_model(config: TrainConfig, conditional: bool) -> DiffusionModel:
         config = replace(config, net=net, class_names=())
     torch.manual_seed(0)
     own = UNet(net)
-    torch.nn.init.normal_(own.conv_out.weight, std=0.02)  # a fresh one says 0 to everything
+    torch.nn.init.normal_(own.conv_out.weight, std=0.02)  # a fresh one outputs 0 for every input
     return DiffusionModel(config.model_config(0.5), own)
 
 
 def check_same_net(peer: Peer, files: Files, config: TrainConfig) -> None:
-    """AssertionError where diffusers' network says something else than ours with its weights."""
+    """Raise AssertionError if diffusers' network differs from ours with the same weights."""
     model = _random_model(config, conditional=True)
     model.net.eval()
     torch.manual_seed(1)

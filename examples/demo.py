@@ -1,12 +1,12 @@
 """The whole loop on the digits, over HTTP: noise, upload, train, sample, and a score.
 
-`make demo` runs it, with a minute of training; `make demo MINUTES=3` with three. It starts a
-service of its own in demo/data, or uses the one at DIFFUSION_URL, and leaves in demo/: noise.png,
-loss.png, samples.png.
+`make demo` runs it with a minute of training, `make demo MINUTES=3` with three. It starts its own
+service in demo/data, or uses the one at DIFFUSION_URL, and writes noise.png, loss.png and
+samples.png to demo/.
 
-The score: how often a classifier of real digits sees the digit that was asked for; how far the
-samples' pixels are from those of the real digits, as a Frechet distance; and the median distance of
-a sample to the nearest real digit, which is small where a model has learned digits by heart.
+The score consists of the share of samples in which a classifier of real digits sees the requested
+digit, the Frechet distance of the samples' pixels to those of the real digits, and the median
+distance of a sample to the nearest real digit, which is small if the model has memorised digits.
 """
 
 import io
@@ -36,8 +36,8 @@ OUT = Path("demo")
 ARCHIVE = HERE / "digits" / "digits.zip"
 MINUTES = float(os.environ.get("MINUTES") or 1)
 PER_CLASS = 100
-GUIDANCE = 1.1  # 1.5 is surer of the class, and has less variety
-SCALE = 8  # how much larger the pictures of 8 x 8 pixels are shown
+GUIDANCE = 1.1  # 1.5 shows the class more clearly, with less variety
+SCALE = 8  # magnification of the pictures of 8 x 8 pixels
 
 
 def main() -> None:
@@ -54,7 +54,7 @@ def main() -> None:
 
 @contextmanager
 def service(folder: Path) -> Iterator[str]:
-    """The address of the one at DIFFUSION_URL, or of one with its state in the folder."""
+    """Yield DIFFUSION_URL, or the address of a new service with its state in the folder."""
     if url := os.environ.get("DIFFUSION_URL"):
         yield url
         return
@@ -141,7 +141,7 @@ def draw_loss(client: httpx.Client, job_id: str) -> None:
 
 
 def score(client: httpx.Client, model: str) -> None:
-    """Of samples, beside the same of real digits that are set apart."""
+    """Print the scores of samples, beside those of held-out real digits."""
     real = load_digits()
     order = np.random.default_rng(0).permutation(len(real.data))
     cut = int(0.7 * len(order))
@@ -150,15 +150,15 @@ def score(client: httpx.Client, model: str) -> None:
 
     images, labels = [], []
     for start in range(0, PER_CLASS, 5):
-        asked = [digit for digit in range(10) for _ in range(5)]
-        images.append(sample(client, model, asked, seed=start))
-        labels += asked
+        requested = [digit for digit in range(10) for _ in range(5)]
+        images.append(sample(client, model, requested, seed=start))
+        labels += requested
     made = np.concatenate(images)
     flat = made.reshape(len(made), -1) / 255 * 16
     on_made = classifier.score(flat, labels)
     known, unseen = (pixels(real.data[part]) for part in (order[:cut], order[cut:]))
     every, mine = pixels(real.data), pixels(flat)
-    print(f"{len(made)} samples, and beside them {len(unseen)} real digits that were set apart:")
+    print(f"{len(made)} samples, and in parentheses {len(unseen)} held-out real digits:")
     print(f"  the classifier agrees on {on_made:.1%} ({on_real:.1%})")
     distance = frechet_distance(every, mine)
     print(
@@ -177,7 +177,7 @@ def score(client: httpx.Client, model: str) -> None:
 
 
 def pixels(values: np.ndarray) -> np.ndarray:
-    """0..16, as scikit-learn has them, to [-1, 1]."""
+    """Scale values from scikit-learn's 0..16 to [-1, 1]."""
     return values / 8 - 1
 
 

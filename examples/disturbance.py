@@ -1,13 +1,13 @@
-"""An error is added to x_t at one step: do later steps correct it?
+"""An experiment: do later steps correct an error that is added to x_t at one step?
 
-On the digits, against the step of the error: how many of the images a classifier of real digits
-still reads as the class asked for, and how far they are from the undisturbed ones. Makes the figure
-of docs/disturbance.md:
+For the digits, it plots against the step of the error the share of images that a classifier of real
+digits still reads as the requested class, and their distance to the undisturbed images. This is the
+figure of docs/disturbance.md:
 
     .venv/bin/python examples/disturbance.py docs/images/disturbance.png
 
-Trains as the demo does (with the classic objective), on a service of its own or at DIFFUSION_URL;
-`make demo` installs what it needs. About eight minutes on two CPU cores.
+It trains like the demo (but with the classic objective), on its own service or at DIFFUSION_URL;
+`make demo` installs its dependencies. It takes about eight minutes on two CPU cores.
 """
 
 import io
@@ -34,7 +34,7 @@ STEPS = {10: range(10), 100: [*range(0, 100, 10), 95, 99]}
 
 @dataclass
 class Curve:
-    """Against the share of the steps that were done before the error."""
+    """Measurements against `done`, the share of the steps that were done before the error."""
 
     done: list[float]
     agreement: list[float]
@@ -85,11 +85,11 @@ def measure(client: httpx.Client, model: str, sampler: str, steps: int) -> Curve
 
 
 def sample(client: httpx.Client, model: str, labels: list[int], **request: object) -> np.ndarray:
-    """float (N, 8, 8) in 0..255, the same noise each time."""
+    """Make images, float (N, 8, 8) in 0..255, from the same noise each time."""
     images = []
     for start in range(0, len(labels), 50):
-        asked = labels[start : start + 50]
-        body = {"model": model, "num_images": len(asked), "class_label": asked, "seed": start}
+        part = labels[start : start + 50]
+        body = {"model": model, "num_images": len(part), "class_label": part, "seed": start}
         answer = client.post("/sample", json=body | request, headers={"Accept": "application/zip"})
         with zipfile.ZipFile(io.BytesIO(answer.raise_for_status().content)) as archive:
             images += [Image.open(io.BytesIO(archive.read(name))) for name in archive.namelist()]

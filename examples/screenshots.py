@@ -1,7 +1,7 @@
 """Pictures of the console's pages, light and dark, wide and narrow: `make screenshots`.
 
-A service of its own in demo/screenshots gets the digits and trains for a minute; then Chromium
-looks at each page. They go to docs/images/console/.
+A new service in demo/screenshots gets the digits and trains for a minute; then Chromium takes a
+picture of each page. The pictures go to docs/images/console/.
 """
 
 import io
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def prepare(url: str) -> str:
-    """The id of a finished training."""
+    """Train and evaluate a model unless it exists; return the id of its training."""
     with httpx.Client(base_url=url, timeout=120) as client:
         client.put(f"/datasets/{DATASET}", content=ARCHIVE.read_bytes()).raise_for_status()
         known = client.get(f"/models/{MODEL}")

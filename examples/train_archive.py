@@ -1,12 +1,12 @@
-"""An archive of images of your own, from the upload to a score: what a large run needs.
+"""A large run on your own archive of images, from the upload to a score.
 
     python examples/train_archive.py ARCHIVE --minutes 25 --out demo/cifar
 
-starts a service of its own in the output folder, or uses the one at DIFFUSION_URL. It uploads the
-archive, trains for so many minutes on whatever the workers have, evaluates the model, and leaves
+starts its own service in the output folder, or uses the one at DIFFUSION_URL. It uploads the
+archive, trains for the given minutes on the workers' device, evaluates the model, and writes
 samples.png (a row for each of the first ten classes), neighbours.png and report.json: images per
-second, the share of the machine's measured peak of products, and the distances beside those of real
-images.
+second, the share of the machine's measured peak of matrix products, and the distances beside those
+of real images.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("archive", type=Path)
     parser.add_argument("--minutes", type=float, default=25.0)
     parser.add_argument("--image-size", type=int)
-    parser.add_argument("--num-images", type=int, help="to make for the score")
+    parser.add_argument("--num-images", type=int, help="images to make for the score")
     parser.add_argument("--out", type=Path, default=Path("demo/archive"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ def summary(
 
 
 def operations_of(config: dict[str, Any]) -> int:
-    """One image through the network, forward; a multiplication and an addition are two."""
+    """Count the operations of one image's forward pass; a multiply-add counts as two."""
     net = UNet(UNetConfig.from_dict(config["net"]))
     x = torch.zeros(1, net.config.in_channels, *config["image_size"])
     label = torch.zeros(1, dtype=torch.int64) if net.config.num_class_embeds else None
@@ -139,7 +139,7 @@ def operations_of(config: dict[str, Any]) -> int:
 
 
 def measured_peak(precision: str) -> float:
-    """Of a large product of square matrices, in operations a second, with nothing else running."""
+    """Measure a large product of square matrices on an idle machine, in operations a second."""
     device, side = ("cuda", 8192) if torch.cuda.is_available() else ("cpu", 2048)
     a = torch.randn(side, side, device=device, dtype=getattr(torch, precision))
     best, started = 0.0, time.perf_counter()

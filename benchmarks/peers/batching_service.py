@@ -1,5 +1,8 @@
-"""LitServe with dynamic batching: what waits is taken together, and within a batch the requests
-with equal numbers of steps share a pipeline call. `python batching_service.py PORT`"""
+"""LitServe with dynamic batching: `python batching_service.py PORT`.
+
+Waiting requests form a batch, and within a batch the requests with equal numbers of steps share a
+pipeline call.
+"""
 
 import sys
 from collections import defaultdict
@@ -31,8 +34,8 @@ class Sample(ls.LitAPI):
 
 
 if __name__ == "__main__":
-    # It polls for the whole of batch_timeout even where one request waits; what comes during a
-    # batch is taken at once anyway.
+    # LitServe polls for the whole batch_timeout even if one request waits; requests that arrive
+    # during a batch are taken at once anyway.
     api = Sample(max_batch_size=16, batch_timeout=0.002, api_path="/sample")
     ls.LitServer(api, fast_queue=True).run(
         port=int(sys.argv[1]), host="127.0.0.1", generate_client_file=False, log_level="warning"

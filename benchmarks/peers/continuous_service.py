@@ -1,9 +1,11 @@
-"""LitServe with its loop for continuous batching: in one call of the network every row goes one
-step, whatever its time, and new ones join before the next. `python continuous_service.py PORT`
+"""LitServe with its loop for continuous batching: `python continuous_service.py PORT`.
 
-What reading and measuring the loop taught. It looks at requests that it holds back only when
-another one arrives or a second has passed, so all are admitted and the queue is here. It calls
-`step` from changing threads, each with an OpenMP team of its own, so one thread has the network. It
+One call of the network takes every row one step, each at its own timestep, and new rows join before
+the next call.
+
+The design follows from reading and measuring the loop. It looks at requests that it holds back only
+when another one arrives or a second has passed, so all are admitted and the queue is here. It calls
+`step` from changing threads, each with its own OpenMP team, so a single thread runs the network. It
 sleeps 10 ms after a step without outputs, and outputs at each step cost milliseconds too, so `step`
 returns when an image is finished; requests are admitted meanwhile. The output that ends an answer
 carries no data, so it follows the image.
@@ -26,7 +28,7 @@ MAX_BATCH_SIZE = 16
 
 @dataclass
 class Row:
-    """x (C, H, W) before it is denoised at the first of `timesteps`."""
+    """An image on its way: x (C, H, W) before it is denoised at the first of `timesteps`."""
 
     x: Tensor
     timesteps: list[int]
@@ -38,7 +40,7 @@ class Sample(ls.LitAPI):
         pipeline = load(device)
         self.pipeline, self.unet = pipeline, pipeline.unet
         self.scheduler = pipeline.scheduler
-        # One more at the end, where index -1 finds it: the clean image.
+        # One more level at the end, at index -1: the clean image.
         self.alphas_cumprod = torch.cat(
             [self.scheduler.alphas_cumprod, self.scheduler.final_alpha_cumprod[None]]
         ).to(device)
@@ -80,7 +82,7 @@ class Sample(ls.LitAPI):
 
     @torch.inference_mode()
     def denoise(self, rows: list[Row]) -> None:
-        """DDIM's step (eta 0) of all rows, each from its own time to its next."""
+        """Take DDIM's step (eta 0) with all rows, each from its own timestep to its next."""
         x = torch.stack([row.x for row in rows])
         t = torch.tensor([row.timesteps.pop(0) for row in rows], device=x.device)
         stride = torch.tensor([row.stride for row in rows], device=x.device)

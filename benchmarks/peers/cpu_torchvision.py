@@ -1,8 +1,8 @@
-"""Import this before torchvision, which both trainers take their transforms of images from.
+"""A workaround to import before torchvision, whose image transforms both trainers use.
 
-PyPI's torchvision is built for CUDA. Beside a torch for the CPU its compiled part does not load,
-and importing it fails at two operators that it describes and that nobody calls here. Declared
-beforehand they are no obstacle; everything else that is used is torchvision's own Python.
+PyPI's torchvision is built for CUDA. With a CPU build of torch its compiled part does not load, and
+the import fails at two operators that it describes and that are not called here. Declaring them
+beforehand avoids the failure; the trainers otherwise use only torchvision's Python code.
 """
 
 import torch
@@ -14,6 +14,6 @@ def declare_operators() -> None:
         torch.library.define(f"torchvision::{name}", boxes)
 
 
-# PyPI's torch has CUDA too, and there they exist as soon as torchvision is imported.
+# PyPI's torch has CUDA too, and then importing torchvision defines the operators.
 if torch.version.cuda is None:
     declare_operators()

@@ -1,6 +1,6 @@
-"""The pipeline that every peer serves, loaded and called as diffusers' documentation shows.
+"""The pipeline of all peers, loaded and called as in diffusers' documentation.
 
-`trailing` and `use_clipped_model_output` make its images those of this service's `ddim`.
+With `trailing` and `use_clipped_model_output` its images are those of this service's `ddim`.
 """
 
 import io
@@ -31,7 +31,7 @@ def best_device() -> str:
 
 
 def generate(pipeline: DDIMPipeline, seeds: Sequence[int], num_inference_steps: int) -> list[Image]:
-    """One image of each seed, in one batch."""
+    """Make one image for each seed, in one batch."""
     return pipeline(
         batch_size=len(seeds),
         generator=[torch.Generator().manual_seed(seed) for seed in seeds],

@@ -1,8 +1,8 @@
 """diffusers' UNet2DModel: one line of JSON on standard output for each on standard input.
 
-{"dtype": "float32", "compiled": false, "inputs": FILE.npz, "seconds": 0.5} calls it with the arrays
-`x` and `c_noise` of the file for so many seconds, after a call that is not timed, and answers with
-the median of a call. With "output": FILE.npy it leaves what the network said there.
+{"dtype": "float32", "compiled": false, "inputs": FILE.npz, "seconds": 0.5} calls the network with
+the arrays `x` and `c_noise` of the file for the given seconds, after an untimed call, and answers
+with the median time of a call. With "output": FILE.npy it saves the network's output there.
 """
 
 import json
@@ -17,7 +17,7 @@ import torch
 from ddim import best_device
 from diffusers import UNet2DModel
 
-torch._dynamo.config.recompile_limit = 64  # each width is a compilation of its own
+torch._dynamo.config.recompile_limit = 64  # each width is compiled separately
 
 
 class Peer:
@@ -26,7 +26,7 @@ class Peer:
         self._nets: dict[tuple[str, bool], Any] = {}
 
     def net(self, dtype: str, compiled: bool) -> Any:
-        """Eager as it is loaded; compiled in channels_last, as diffusers' documentation advises."""
+        """Load the net: eager, or compiled in channels_last as diffusers' documentation advises."""
         if (dtype, compiled) not in self._nets:
             net = UNet2DModel.from_pretrained(
                 os.environ["MODEL_FOLDER"],

@@ -1,7 +1,7 @@
-"""What one writes with FastAPI and diffusers: POST /noise with an image and t, a PNG back.
+"""A plain service with FastAPI and diffusers: POST /noise takes an image and t, returns a PNG.
 
-`/plain/noise` is written as the tutorials of both do it. `/tuned/noise` has what measuring on small
-images taught: no change of threads, and the fastest PNG level.
+`/plain/noise` is written as in the tutorials of both. `/tuned/noise` is optimised for small images:
+no change of threads, and the fastest PNG level.
 """
 
 import io

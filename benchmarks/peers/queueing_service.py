@@ -1,8 +1,8 @@
-"""What one writes with FastAPI and diffusers: POST /sample, one request after another.
+"""A plain service with FastAPI and diffusers: POST /sample, one request after another.
 
-A lock around the pipeline in endpoints of the thread pool would do the same at half the speed,
-probably because each thread that calls torch has a team of OpenMP threads of its own. So one thread
-has the pipeline.
+A single thread runs the pipeline. A lock around the pipeline in endpoints of the thread pool would
+do the same at half the speed, probably because each thread that calls torch has its own team of
+OpenMP threads.
 """
 
 import asyncio

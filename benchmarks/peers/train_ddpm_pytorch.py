@@ -1,18 +1,20 @@
 """denoising-diffusion-pytorch as a process (trainee.py).
 
-`python train_ddpm_pytorch.py ARGUMENTS`, JSON: `images` is a folder of image files in folders by
-class, `size` their side and `channels`, `dim_mults` the net's levels, `parameters` about how many
-it has (null: `dim` 64, as in the README), `settings` one of
+`python train_ddpm_pytorch.py ARGUMENTS` takes JSON: `images` is a folder of image files in folders
+by class, `size` and `channels` are those of the images, `dim_mults` are the net's levels,
+`parameters` is its approximate number of parameters (null: `dim` 64, as in the README), and
+`settings` is one of
 
-    default   its Trainer as the README calls it, but for half precision, which a CPU has not:
-              v-prediction, batches of 32 two of which make a step, learning rate 8e-5
-    tuned     its net and process with classes (`classifier_free_guidance`), in a loop as the README
-              shows it: images in memory, v-prediction, a large learning rate that falls to 0 at the
-              end of the budget, an average that starts at once, bfloat16 where `bfloat16` says so
+    default   its Trainer, called as in the README but without half precision, which a CPU lacks:
+              v-prediction, two batches of 32 per step, learning rate 8e-5
+    tuned     its net and process with classes (`classifier_free_guidance`), in a loop as in the
+              README: images in memory, v-prediction, a large learning rate that falls to 0 at the
+              end of the budget, averaging from the start, bfloat16 if `bfloat16` is true
 
-A `batch_size` is one step's images; null is the setting's own. `flip` mirrors half of the images.
-1000 steps of sampling are DDPM's; fewer are DDIM's. Of a tuned run, 700 steps long, 50 of them gave
-digits at a Frechet distance of 0.46, and with as much noise as DDPM's (eta 1) 0.50.
+A `batch_size` is the number of images per step; null is the setting's default. `flip` mirrors half
+of the images. Sampling with 1000 steps is DDPM's, with fewer DDIM's. After a tuned run of 700
+steps, 50 steps of DDIM gave digits at a Frechet distance of 0.46, and with as much noise as DDPM
+(eta 1) 0.50.
 """
 
 import copy
@@ -20,7 +22,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import cpu_torchvision  # noqa: F401  what torchvision lacks beside a torch for the CPU
+import cpu_torchvision  # noqa: F401  makes torchvision importable with a CPU build of torch
 import torch
 from denoising_diffusion_pytorch import GaussianDiffusion, Trainer, Unet
 from denoising_diffusion_pytorch.classifier_free_guidance import (
@@ -41,7 +43,7 @@ NO_GUIDANCE = 1 + 1e-6  # at exactly 1 this release gives one output where it un
 
 
 class ByTrainer:
-    """`train` of its Trainer, told to end after one step more."""
+    """Its Trainer, whose `train` is set to end after one more step."""
 
     def __init__(
         self,
@@ -76,7 +78,7 @@ class ByTrainer:
     def step(self, progress: float) -> float:
         self.trainer.train_num_steps += 1
         self.trainer.train()
-        return 0.0  # it tells its losses to its progress bar alone
+        return 0.0  # it shows its losses only in its progress bar
 
     def sample(self, labels: Tensor, num_inference_steps: int) -> Tensor:
         averaged = in_steps(self.trainer.ema.ema_model, num_inference_steps)
@@ -156,7 +158,7 @@ class Tuned:
 
 
 def nearest(make: Callable[[int], nn.Module], parameters: int | None) -> nn.Module:
-    """The net of even `dim` whose number of parameters is nearest."""
+    """Make the net of even `dim` with the nearest number of parameters."""
     if parameters is None:
         return make(DIM)
     with torch.device("meta"):

@@ -1,24 +1,25 @@
 """diffusers' example of unconditional training, as a process (trainee.py).
 
-`python train_diffusers.py ARGUMENTS`, JSON: `images` is a folder of image files in folders by
-class, `net` a folder with a UNet2DModel's config, `settings` one of
+`python train_diffusers.py ARGUMENTS` takes JSON: `images` is a folder of image files in folders by
+class, `net` is a folder with a UNet2DModel's config, and `settings` is one of
 
-    default   what the example's script does without options but --use_ema: linear betas, epsilon,
+    default   as the example's script with the single option --use_ema: linear betas, epsilon,
               AdamW, cosine over 100 epochs, a DataLoader that decodes files, through accelerate
-    tuned     what one would change for small images: they stay in memory as tensors, classes,
-              a large learning rate that falls to 0 at the end of the budget, fused and foreach,
-              bfloat16 where `bfloat16` says so
+    tuned     with changes for small images: they stay in memory as tensors, classes, a large
+              learning rate that falls to 0 at the end of the budget, fused and foreach, bfloat16 if
+              `bfloat16` is true
 
-`batch_size` and `learning_rate` of null are the setting's own; `flip` mirrors half of the images.
-Sampling is DDPM's in so many steps: of the digits of a tuned run, 544 steps long, a classifier saw
-the right class in 99% by 50 steps of it, in 78% of DDIM's 50, in 93% of DPM-Solver++'s 20.
+A `batch_size` or `learning_rate` of null is the setting's default; `flip` mirrors half of the
+images. Sampling is DDPM's with the given number of steps. After a tuned run of 544 steps, a
+classifier saw the right class in 99% of the digits with 50 steps of DDPM, in 78% with 50 of DDIM,
+in 93% with 20 of DPM-Solver++.
 """
 
 import math
 from pathlib import Path
 from typing import Any
 
-import cpu_torchvision  # noqa: F401  what torchvision lacks beside a torch for the CPU
+import cpu_torchvision  # noqa: F401  makes torchvision importable with a CPU build of torch
 import numpy as np
 import torch
 from accelerate import Accelerator
@@ -41,13 +42,13 @@ from torchvision.transforms import (
 from trainee import DEVICE, operations, serve
 
 NUM_TRAIN_TIMESTEPS = 1000
-EPOCHS = 100  # the script's default, which its learning rate is spread over
+EPOCHS = 100  # the script's default, over which its learning rate decays
 WARM_UP = 500
 TUNED_WARM_UP = 100
 
 
 class Files(Dataset):
-    """Image files and their classes, decoded each time they are asked for."""
+    """Image files and their classes, decoded at each access."""
 
     def __init__(self, folder: str, size: int, channels: int, flip: bool) -> None:
         self._paths = sorted(Path(folder).glob("*/*.png"))
@@ -72,8 +73,8 @@ class Files(Dataset):
             return {"input": self._transform(image.convert(self._mode))}
 
 
-class Sampled:
-    """What both settings do after training."""
+class Sampling:
+    """The parts that both settings share: the net, adding noise, sampling, the check."""
 
     def __init__(self, net: str, batch_size: int) -> None:
         self.config = UNet2DModel.load_config(net)
@@ -82,8 +83,8 @@ class Sampled:
         self.images_per_step = batch_size
         size = self.config["sample_size"]
         x, t = torch.zeros(1, self.config["in_channels"], size, size), torch.zeros(1).long()
-        told = t if self.config["num_class_embeds"] else None
-        self.num_operations = operations(self.unet, x, t, told)
+        label = t if self.config["num_class_embeds"] else None
+        self.num_operations = operations(self.unet, x, t, label)
         self.process = DDPMScheduler(num_train_timesteps=NUM_TRAIN_TIMESTEPS)
         self.ema: EMAModel
 
@@ -95,17 +96,18 @@ class Sampled:
     def sample(self, labels: Tensor, num_inference_steps: int) -> Tensor:
         config, unet = self.config, UNet2DModel.from_config(self.config).to(DEVICE).eval()
         self.ema.copy_to(unet.parameters())
-        told = labels if config["num_class_embeds"] else None
-        walk = DDPMScheduler.from_config(self.process.config, timestep_spacing="trailing")
-        walk.set_timesteps(num_inference_steps)
+        class_labels = labels if config["num_class_embeds"] else None
+        scheduler = DDPMScheduler.from_config(self.process.config, timestep_spacing="trailing")
+        scheduler.set_timesteps(num_inference_steps)
         size = config["sample_size"]
         x = torch.randn(len(labels), config["in_channels"], size, size, device=DEVICE)
-        for t in walk.timesteps:
-            x = walk.step(unet(x, t, class_labels=told).sample, t, x).prev_sample
+        for t in scheduler.timesteps:
+            output = unet(x, t, class_labels=class_labels).sample
+            x = scheduler.step(output, t, x).prev_sample
         return x / 2 + 0.5
 
     def check(self, weights: str, inputs: str, output: str) -> dict[str, float]:
-        """Leave what the network with these weights says to `x`, `c_noise`, `labels`."""
+        """Save the output of the network with these weights for `x`, `c_noise`, `labels`."""
         unet = UNet2DModel.from_pretrained(weights, use_safetensors=True, low_cpu_mem_usage=False)
         given = {name: torch.from_numpy(value) for name, value in np.load(inputs).items()}
         with torch.no_grad():
@@ -114,8 +116,8 @@ class Sampled:
         return {"parameters": sum(p.numel() for p in unet.parameters())}
 
 
-class Example(Sampled):
-    """As the script has it."""
+class Example(Sampling):
+    """The training of the example's script."""
 
     def __init__(
         self, images: str, net: str, batch_size: int, learning_rate: float, flip: bool
@@ -162,7 +164,7 @@ class Example(Sampled):
         return loss.detach().item()
 
     def _next(self) -> Tensor:
-        """The last batch of an epoch may be smaller; it is left out, so that all are alike."""
+        """Return the next batch; a smaller last batch is skipped, so that all are equal."""
         batch = next(self.batches, None)
         while batch is None or len(batch["input"]) < self.images_per_step:
             self.batches = iter(self.loader)
@@ -170,7 +172,7 @@ class Example(Sampled):
         return batch["input"]
 
 
-class Tuned(Sampled):
+class Tuned(Sampling):
     def __init__(
         self,
         images: str,
@@ -206,9 +208,9 @@ class Tuned(Sampled):
             mirrored = torch.rand(len(x0), 1, 1, 1, device=DEVICE) < 0.5
             x0 = torch.where(mirrored, x0.flip(3), x0)
         x_t, noise, t = self.noised(x0.contiguous(memory_format=torch.channels_last))
-        told = self.labels[index] if self.config["num_class_embeds"] else None
+        class_labels = self.labels[index] if self.config["num_class_embeds"] else None
         with self.autocast:
-            y = self.unet(x_t, t, class_labels=told).sample
+            y = self.unet(x_t, t, class_labels=class_labels).sample
         loss = mse_loss(y.float(), noise)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
@@ -226,7 +228,7 @@ def create(
     bfloat16: bool = False,
     batch_size: int | None = None,
     learning_rate: float | None = None,
-) -> Sampled:
+) -> Sampling:
     if settings == "default":
         return Example(images, net, batch_size or 16, learning_rate or 1e-4, flip)
     return Tuned(images, net, batch_size or 128, learning_rate or 1e-3, flip, bfloat16)

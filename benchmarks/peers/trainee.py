@@ -1,9 +1,11 @@
-"""A trainer in a process of its own: one line of JSON on standard output for each on standard
-input, and the clock stands still between them.
+"""A trainer in a separate process: it answers each line of JSON on standard input with one line.
 
-{"train": 2.5}          at least one step and so many seconds of them: steps, images, seconds
+The trainer's clock stands still between requests.
+
+{"train": 2.5}          train for the given seconds, at least one step: steps, images, seconds
 {"sample": FILE.npy, "labels": [3, ...], "num_inference_steps": 50}
-                        an image for each label, uint8 (N, H, W, C), where it has classes
+                        save images, uint8 (N, H, W, C), one per label; the label is used if the
+                        trainer has classes
 """
 
 import contextlib
@@ -23,7 +25,7 @@ SAMPLING_BATCH = 256
 
 
 class Trainee(Protocol):
-    """`step` takes the share of the budget that is used, `sample` gives (N, C, H, W) in [0, 1]."""
+    """A trainer; `step` takes the used share of the budget, `sample` gives (N, C, H, W), 0..1."""
 
     num_parameters: int
     num_operations: int  # of one image through the network
@@ -35,12 +37,14 @@ class Trainee(Protocol):
 
 
 def serve(create: Any) -> None:
-    """`create(**what the first argument says)` makes the trainee; `budget` of it, in seconds, is
-    what its progress is a share of."""
+    """Make the trainee by `create(**arguments)` from the command line's JSON, and answer requests.
+
+    The argument `budget`, in seconds, is not passed on: progress is the used share of it.
+    """
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(0)
     answers = sys.stdout
-    with contextlib.redirect_stdout(sys.stderr):  # libraries say this and that
+    with contextlib.redirect_stdout(sys.stderr):  # libraries print to standard output
         arguments = json.loads(sys.argv[1])
         budget = arguments.pop("budget")
         trainee = create(**arguments)
@@ -63,6 +67,8 @@ def serve(create: Any) -> None:
 
 
 class Clock:
+    """A trainee with the seconds that it has trained."""
+
     def __init__(self, trainee: Trainee, budget: float) -> None:
         self._trainee, self._budget = trainee, budget
         self._elapsed = 0.0
@@ -94,7 +100,7 @@ def save_samples(
 
 @torch.no_grad()
 def operations(net: nn.Module, *inputs: Tensor | None) -> int:
-    """Of convolutions and matrix products, a multiplication and an addition being two."""
+    """Count the operations in convolutions and matrix products; a multiply-add counts as two."""
     with FlopCounterMode(display=False) as counter:
         net(*inputs)
     return int(counter.get_total_flops())

@@ -1,4 +1,4 @@
-"""Writes digits.zip from scikit-learn's copy of the handwritten digits, the same each time."""
+"""The script that writes digits.zip from scikit-learn's handwritten digits, the same each time."""
 
 import io
 import zipfile
