@@ -8,9 +8,9 @@ import typer
 from app.cli.front import Settings, front_of, request_of
 from app.cli.pictures import show_pictures
 from client.client import Samples
+from models.images.formats import BY_SUFFIX
 
 LADDER = (0, 50, 100, 200, 300, 500, 700, 1000)
-TYPES = {".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 
 
 def noise(
@@ -23,18 +23,21 @@ def noise(
     schedule: Annotated[str | None, typer.Option(help="linear where left out.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same one, the same noise.")] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help=f"The file to write: {', '.join(TYPES)}.")
+        Path, typer.Option("--out", "-o", help=f"The file to write: {', '.join(BY_SUFFIX)}.")
     ] = Path("noise.png"),
     settings: Settings = None,
 ) -> None:
     """What noise does to an image: x_t for each t, side by side."""
     front = front_of(context)
-    if out.suffix.lower() not in TYPES:
-        raise typer.BadParameter(f"{out} ends in none of {', '.join(TYPES)}", param_hint="--out")
+    file_format = BY_SUFFIX.get(out.suffix.lower())
+    if file_format is None:
+        raise typer.BadParameter(
+            f"{out} must end in one of {', '.join(BY_SUFFIX)}", param_hint="--out"
+        )
     made = front.client.noise(
         image,
         t or LADDER,
-        accept=TYPES[out.suffix.lower()],
+        accept=file_format.media_type,
         **request_of(settings, schedule=schedule, seed=seed),
     )
     out.write_bytes(made.content)

@@ -1,4 +1,4 @@
-"""What POST /noise answers: from a form that is read to an image, a zip or JSON."""
+"""The answer of POST /noise: turns a parsed form into an image, an animation, a zip or JSON."""
 
 import base64
 import io
@@ -17,22 +17,23 @@ from app.noise.schema import NoiseAnswer, NoisedImage, NoiseForm
 from app.settings import Settings
 from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from models.images.files import (
-    FORMATS,
-    MEDIA_TYPES,
-    ImageFormat,
     decode_image,
     encode_animation,
     encode_image,
     image_grid,
     resize_image,
 )
+from models.images.formats import BY_MEDIA_TYPE, FormatName
 
 ANIMATION = "image/apng"
-OFFERED = (*MEDIA_TYPES, ANIMATION, "application/zip", "application/json")
+OFFERED = (*BY_MEDIA_TYPE, ANIMATION, "application/zip", "application/json")
 
 
 def answer(form: NoiseForm, media_type: str, settings: Settings) -> Response:
-    """The answer in a type of OFFERED. Raises InvalidInput, naming the field and its bound."""
+    """Return the answer in `media_type`, one of OFFERED.
+
+    Raises InvalidInput, which names the field and its bound.
+    """
     schedule = _schedule(form)
     with reported_at("image", "form"):
         image = decode_image(form.image, max_pixels=settings.max_pixels)
@@ -53,7 +54,7 @@ def answer(form: NoiseForm, media_type: str, settings: Settings) -> Response:
     strip = pictures[0].image
     if len(pictures) > 1:
         strip = image_grid(np.stack([picture.image for picture in pictures]), len(pictures))
-    content = _encode(strip, max(form.t), MEDIA_TYPES[media_type])
+    content = _encode(strip, max(form.t), BY_MEDIA_TYPE[media_type].name)
     return Response(content, headers=headers, media_type=media_type)
 
 
@@ -77,23 +78,24 @@ def _check_work(
             "image_size" if form.image_size else "t",
             f"{len(form.t)} images of {size} pixels; an answer has at most {settings.max_pixels}",
         )
-    max_side = FORMATS[MEDIA_TYPES[media_type]].max_side if media_type in MEDIA_TYPES else None
-    if max_side is not None and len(form.t) * width > max_side:
+    strip_width = len(form.t) * width
+    strip_format = BY_MEDIA_TYPE.get(media_type)  # the other types do not join the images
+    if strip_format and strip_width > strip_format.max_side:
         raise InvalidInput.parameter(
             "t",
-            f"a strip of {len(form.t)} images is {len(form.t) * width} pixels wide; "
-            f"{media_type} holds at most {max_side}",
+            f"a strip of {len(form.t)} images is {strip_width} pixels wide; "
+            f"{media_type} holds at most {strip_format.max_side}",
         )
     steps = max(form.t)
     if form.method == "step_by_step" and steps * height * width > settings.max_step_pixels:
         raise InvalidInput.parameter(
             "t",
             f"{steps} steps over {size} pixels are {steps * height * width} in all; step_by_step "
-            f"walks at most {settings.max_step_pixels}: lower t or image_size, or use closed_form",
+            f"takes at most {settings.max_step_pixels}: lower t or image_size, or use closed_form",
         )
 
 
-def _encode(image: NDArray[np.uint8], t: int, file_format: ImageFormat) -> bytes:
+def _encode(image: NDArray[np.uint8], t: int, file_format: FormatName) -> bytes:
     if file_format == "png" and t > 0:
         return encode_noisy_png(image)
     return encode_image(image, file_format)

@@ -13,11 +13,10 @@ from app.http import problems
 from app.http.accept import choose
 from app.http.errors import InvalidInput, invalid
 from app.http.multipart import parse_form
-from app.noise.answer import ANIMATION, OFFERED
+from app.noise.answer import OFFERED
 from app.noise.schema import NoiseAnswer, NoiseForm
 from app.services import services_of
 from app.settings import Settings
-from models.images.files import MEDIA_TYPES
 
 
 class DirectRoute(APIRoute):
@@ -60,7 +59,7 @@ _OPENAPI: dict[str, Any] = {
             "image/apng an animation. As zip one PNG for each, as JSON base64 with the "
             "coefficients used.",
             "model": NoiseAnswer,
-            "content": dict.fromkeys((*MEDIA_TYPES, ANIMATION, "application/zip"), _BINARY),
+            "content": {name: _BINARY for name in OFFERED if name != "application/json"},
             "headers": {
                 name: {"description": text, "schema": {"type": "string"}}
                 for name, text in _HEADERS.items()

@@ -12,7 +12,8 @@ from app.sample.request import Sampling
 from app.sample.schema import SampleAnswer, TrajectoryStep
 from models.arrays import UInt8
 from models.engine.engine import Event, Made, Seen
-from models.images.files import MEDIA_TYPES, encode_animation, encode_image, image_grid
+from models.images.files import encode_animation, encode_image, image_grid
+from models.images.formats import BY_MEDIA_TYPE
 
 
 @dataclass
@@ -46,9 +47,9 @@ def represent(harvest: Harvest, sampling: Sampling, media_type: str) -> bytes:
     if harvest.seen and media_type == "image/webp":
         return _animation(harvest, images)
     if harvest.seen:
-        return encode_image(_strip(harvest, images), MEDIA_TYPES[media_type])
+        return encode_image(_strip(harvest, images), BY_MEDIA_TYPE[media_type].name)
     picture = images[0] if len(images) == 1 else image_grid(images)
-    return encode_image(picture, MEDIA_TYPES[media_type])
+    return encode_image(picture, BY_MEDIA_TYPE[media_type].name)
 
 
 def answer(harvest: Harvest, sampling: Sampling) -> SampleAnswer:

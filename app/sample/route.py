@@ -21,12 +21,12 @@ from app.sample.request import Sampling, resolve
 from app.sample.schema import SampleAnswer, SampleBody, SampleUsed
 from app.services import Services, ServicesDep
 from app.settings import Settings
-from models.images.files import MEDIA_TYPES
+from models.images.formats import BY_MEDIA_TYPE
 from store.models import get_model
 
 router = APIRouter(tags=["sample"])
 
-OFFERED = (*MEDIA_TYPES, "application/zip", "application/json", EVENT_STREAM)
+OFFERED = (*BY_MEDIA_TYPE, "application/zip", "application/json", EVENT_STREAM)
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody reads the answer
 
 Result = TypeVar("Result")

@@ -1,16 +1,15 @@
 """Image files and uint8 arrays of shape (H, W, C), C being 1 for greyscale and 3 for RGB.
 
-Every file becomes one of the two: palettes are looked up, alpha is laid on white, CMYK is
+Every file is converted to one of the two: palettes are looked up, alpha is laid on white, CMYK is
 converted, 16-bit grey is scaled to 8, and the camera's orientation is applied. Animations are
-refused, since it is unknown which frame was meant.
+refused, because it is unclear which frame is meant.
 """
 
 import io
 import math
 import struct
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -18,15 +17,15 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from models.arrays import UInt8
 from models.fields import Invalid
+from models.images.formats import BY_NAME, FormatName
 
-ImageFormat = Literal["png", "webp", "jpeg"]
 READABLE = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 MAX_PIXELS = 4096 * 4096
 FRAME_MILLISECONDS, LAST_FRAME_MILLISECONDS = 80, 1500
 
 _GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "F")
 _ORIENTATION = 0x0112  # the Exif tag
-# Errors of Pillow's readers for a file that breaks off or contradicts itself.
+# Exceptions of Pillow's readers for truncated or inconsistent files.
 _DAMAGE = (
     OSError,
     ValueError,
@@ -40,34 +39,14 @@ _DAMAGE = (
 )
 _DAMAGED = "the image is truncated or damaged"
 
-Image.MAX_IMAGE_PIXELS = 2**30  # above our own bound, whose message names it
 
-
-@dataclass(frozen=True)
-class FileFormat:
-    """A format that images are written in. `max_side` is its own bound, in pixels; `options` and
-    `animation` are Pillow's for a picture and for exact frames, None for a format without them."""
-
-    media_type: str
-    max_side: int
-    options: Mapping[str, int]
-    animation: Mapping[str, int] | None = None
-
-
-# Noise does not compress: higher levels of PNG take several times longer to save a few percent.
-FORMATS: dict[ImageFormat, FileFormat] = {
-    "png": FileFormat("image/png", 2**31 - 1, {"compress_level": 1}, {"compress_level": 1}),
-    "webp": FileFormat("image/webp", 16_383, {"quality": 95, "method": 2}, {"lossless": True}),
-    "jpeg": FileFormat("image/jpeg", 65_500, {"quality": 95}),
-}
-MEDIA_TYPES: dict[str, ImageFormat] = {kind.media_type: name for name, kind in FORMATS.items()}
+Image.MAX_IMAGE_PIXELS = 2**30  # above any bound of ours, whose message names the bound
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> UInt8:
-    """Return the file's image.
+    """Return the file's image. Raises Invalid with the reason if it cannot be read.
 
-    Raises Invalid with the reason if it cannot be read. A header that announces more than
-    `max_pixels` is refused before anything is decoded.
+    A header that announces more than `max_pixels` is refused before anything is decoded.
     """
     try:
         with warnings.catch_warnings():
@@ -90,15 +69,15 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> UInt8:
         return _to_array(picture)
 
 
-def encode_image(image: UInt8, file_format: ImageFormat) -> bytes:
-    """Return a file of an image (H, W, C). PNG is exact, WebP and JPEG of quality 95 are not."""
+def encode_image(image: UInt8, file_format: FormatName) -> bytes:
+    """Encode an image (H, W, C) uint8. PNG is exact; WebP and JPEG, of quality 95, are not."""
     buffer = io.BytesIO()
-    _as_pillow(image).save(buffer, file_format, **FORMATS[file_format].options)
+    _as_pillow(image).save(buffer, file_format, **BY_NAME[file_format].encoder_options)
     return buffer.getvalue()
 
 
 def encode_animation(images: Sequence[UInt8], file_format: Literal["png", "webp"]) -> bytes:
-    """Return a file that shows images (H, W, C) one after the other, exactly, in a loop."""
+    """Write images (H, W, C) uint8 as an animation: lossless, in an endless loop."""
     first, *others = (_as_pillow(image) for image in images)
     durations = [FRAME_MILLISECONDS] * len(others) + [LAST_FRAME_MILLISECONDS]
     buffer = io.BytesIO()
@@ -109,13 +88,13 @@ def encode_animation(images: Sequence[UInt8], file_format: Literal["png", "webp"
         append_images=others,
         duration=durations,
         loop=0,
-        **(FORMATS[file_format].animation or {}),
+        **BY_NAME[file_format].animation_options,
     )
     return buffer.getvalue()
 
 
 def resize_image(image: UInt8, size: tuple[int, int]) -> UInt8:
-    """Crop to the aspect ratio of `size` (height, width) around the centre, then scale."""
+    """Crop around the centre to the aspect ratio of `size` (height, width), then scale to it."""
     height, width = size
     if image.shape[:2] == (height, width):
         return image
@@ -125,7 +104,7 @@ def resize_image(image: UInt8, size: tuple[int, int]) -> UInt8:
 
 
 def with_channels(image: UInt8, channels: int) -> UInt8:
-    """Convert grey to RGB by repetition, RGB to grey by luma; (H, W, channels)."""
+    """Convert to (H, W, channels): grey to RGB by repetition, RGB to grey by luma."""
     if image.shape[2] == channels:
         return image
     if channels == 3:
@@ -134,9 +113,9 @@ def with_channels(image: UInt8, channels: int) -> UInt8:
 
 
 def image_grid(images: UInt8, columns: int | None = None, padding: int = 0) -> UInt8:
-    """Arrange (N, H, W, C) on white in rows of `columns`, by default about a square.
+    """Arrange images (N, H, W, C) in rows of `columns` on white; return (H', W', C).
 
-    The result is (H', W', C); `padding` pixels lie between the images.
+    By default the grid is about square.
     """
     count, height, width, channels = images.shape
     columns = columns or math.ceil(math.sqrt(count))
@@ -167,7 +146,7 @@ def _to_array(picture: Image.Image) -> UInt8:
             oriented = ImageOps.exif_transpose(picture)
         flat = _without_alpha(oriented)
         array = _grey(flat) if flat.mode in _GREY_MODES else np.asarray(flat.convert("RGB"))
-    except Invalid:  # the file is sound, but its kind of pixels is not supported
+    except Invalid:  # the file is intact, but its kind of pixels is not supported
         raise
     except _DAMAGE:
         raise Invalid.because(_DAMAGED) from None
@@ -185,7 +164,7 @@ def _without_alpha(picture: Image.Image) -> Image.Image:
 
 
 def _grey(picture: Image.Image) -> UInt8:
-    if picture.mode.startswith("I"):  # 16 bits, which Pillow also calls I
+    if picture.mode.startswith("I"):  # 16 bits, which Pillow may also call I
         wide = np.asarray(picture).astype(np.int64)
         if wide.min(initial=0) < 0 or wide.max(initial=0) > 65535:
             raise Invalid.because("the image has more than 16 bits a pixel, or negative ones")
