@@ -24,14 +24,13 @@ class ImageFormat:
     animation_options: Mapping[str, Any]  # the same for exact frames; empty: no animations
 
 
+# Noise does not compress: higher levels take several times longer to save a few percent.
+_FAST = {"compress_level": 1}
+_LOSSY, _EXACT = {"quality": 95, "method": 2}, {"lossless": True}
+
 FORMATS = (  # the first one is the API's default
-    # Noise does not compress: higher levels take several times longer to save a few percent.
-    ImageFormat(
-        "png", "image/png", (".png",), 2**31 - 1, {"compress_level": 1}, {"compress_level": 1}
-    ),
-    ImageFormat(
-        "webp", "image/webp", (".webp",), 16_383, {"quality": 95, "method": 2}, {"lossless": True}
-    ),
+    ImageFormat("png", "image/png", (".png",), 2**31 - 1, _FAST, _FAST),
+    ImageFormat("webp", "image/webp", (".webp",), 16_383, _LOSSY, _EXACT),
     ImageFormat("jpeg", "image/jpeg", (".jpg", ".jpeg"), 65_500, {"quality": 95}, {}),
 )
 
