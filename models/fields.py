@@ -8,7 +8,8 @@ A config is a dataclass. Each field's annotation says all that is known of it:
     batch_size: Annotated[int, Interval(ge=1, le=4096), Doc("of an optimiser step"),
                           Label("Batch size")]
 
-The type and the bound are checked by `check_fields` when the config is made. The API's request
+The type and the bound, an interval with both ends or the length of a tuple (annotated_types), are
+checked by `check_fields` when the config is made. The API's request
 bodies, the console's forms and their help texts are made from `declared`.
 """
 
@@ -215,6 +216,7 @@ def _parts(hint: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def _bounds(marks: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Return both ends of the interval, which belong to it."""
     for mark in marks:
         if isinstance(mark, Interval):
             return mark.ge, mark.le

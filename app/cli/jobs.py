@@ -1,4 +1,4 @@
-"""`diffusion train` and `diffusion jobs`: training, watched as it goes."""
+"""`diffusion train` and `diffusion jobs`: start trainings and watch them."""
 
 import json
 import sys
@@ -22,23 +22,23 @@ def train(
     context: typer.Context,
     dataset: Annotated[
         str | None,
-        typer.Argument(help="What to learn from; not needed with --resume-from and --distill."),
+        typer.Argument(help="Dataset to learn from; not needed with --resume-from and --distill."),
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Of training, 10 where left out.")] = None,
-    steps: Annotated[int | None, typer.Option(help="In place of minutes: optimiser steps.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Of training; 10 if left out.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps, in place of minutes.")] = None,
     model_name: Annotated[
         str | None,
-        typer.Option("--name", help="Of the model; chosen if left out."),
+        typer.Option("--name", help="Name of the model; chosen if left out."),
     ] = None,
     resume_from: Annotated[
-        str | None, typer.Option(metavar="JOB", help="Go on from its last checkpoint.")
+        str | None, typer.Option(metavar="JOB", help="Go on from the last checkpoint of this job.")
     ] = None,
     fine_tune: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Begin with what it knows.")
+        str | None, typer.Option(metavar="MODEL", help="Begin with the weights of this model.")
     ] = None,
     distill: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Make it sample in 1 to 4 steps."),
+        typer.Option(metavar="MODEL", help="Tune this model to sample in 1 to 4 steps."),
     ] = None,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait.")] = False,
     settings: Settings = None,
@@ -71,9 +71,9 @@ def list_(
         str | None, typer.Option(help="queued, running, paused, succeeded, failed, cancelled")
     ] = None,
 ) -> None:
-    """The jobs, newest first."""
+    """List the jobs, newest first."""
     front = front_of(context)
-    columns = ("job", "status", "#done", "model", "data set", "#loss", "#left", "begun")
+    columns = ("job", "status", "#done", "model", "dataset", "#loss", "#left", "begun")
     front.say_list(front.client.jobs(status), columns, _row)
 
 
@@ -104,7 +104,7 @@ def cancel(context: typer.Context, job_id: JobId) -> None:
 
 @cli.command()
 def log(context: typer.Context, job_id: JobId) -> None:
-    """What its processes said."""
+    """Show the log of a job."""
     front = front_of(context)
     lines = [json.loads(line) for line in front.client.log(job_id).splitlines()]
 
@@ -132,7 +132,7 @@ def _do(context: typer.Context, job_id: str, what: Callable[[Client, str], JobAn
 
 
 def _watch(front: Front, job: JobAnswer, *, may_cancel: bool) -> None:
-    """Until it is done or waits to be resumed. Raises JobEnded where it made no model."""
+    """Follow a job until it is done or paused. Raises JobEnded where it made no model."""
     columns = (
         TextColumn("{task.fields[status]}"),
         BarColumn(),
@@ -154,7 +154,7 @@ def _followed(
 ) -> JobAnswer:
     while True:
         try:
-            for job in front.client.watch(job.id):  # noqa: B020  the newest of it
+            for job in front.client.watch(job.id):  # noqa: B020  its newest state
                 bar.update(task, **_shown(job))
                 if job.status == "paused":
                     break
@@ -168,7 +168,7 @@ def _followed(
 
 
 def _is_to_cancel(job: JobAnswer) -> bool:
-    """Asked once; without anybody to ask, the job is left alone."""
+    """Ask once whether to cancel; where no terminal can be asked, leave the job alone."""
     if job.cancel_requested or not sys.stdin.isatty():
         return False
     answer = typer.prompt(

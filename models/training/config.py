@@ -321,12 +321,7 @@ def resolve_config(
     """
     preset = preset or _default_preset(schedule, overrides.get("prediction_type"))
     check_field(TrainConfig, "preset", preset)
-    if class_conditional and not facts.class_names:
-        raise Invalid.because(
-            "class_conditional is true, but the dataset has no classes (no folders in its archive)",
-            field="class_conditional",
-        )
-    class_names = facts.class_names if class_conditional is not False else ()
+    class_names = _class_names(facts, class_conditional)
     size = image_size or default_image_size(facts.image_size)
     check_field(TrainConfig, "image_size", size)
     if steps is None and minutes is None:
@@ -355,6 +350,16 @@ def resolve_config(
         },
         reasons={name: choice.reason for name, choice in choices.items() if name not in given},
     )
+
+
+def _class_names(facts: DatasetFacts, class_conditional: bool | None) -> tuple[str, ...]:
+    """Return the classes to learn: the dataset's, unless the caller wants none."""
+    if class_conditional and not facts.class_names:
+        raise Invalid.because(
+            "class_conditional is true, but the dataset has no classes (no folders in its archive)",
+            field="class_conditional",
+        )
+    return () if class_conditional is False else facts.class_names
 
 
 def _default_preset(schedule: Mapping[str, Any] | None, prediction_type: str | None) -> Preset:

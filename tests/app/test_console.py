@@ -126,6 +126,9 @@ def _train(page: Page) -> None:
     page.get_by_role("button", name="Train", exact=True).click()
 
     expect(page.get_by_role("heading", level=1, name="seen-model")).to_be_visible()
+    setup = page.get_by_role("region", name="Choices and reasons")
+    expect(setup.get_by_role("row", name=re.compile("Batch size"))).to_contain_text("16")
+    expect(setup.get_by_role("row", name=re.compile("The noise schedule"))).to_contain_text("edm")
     curve = page.get_by_role("img", name=re.compile("The training loss"))
     expect(curve).to_be_visible(timeout=LONG)
     points = int(curve.get_attribute("data-points") or "0")

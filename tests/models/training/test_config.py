@@ -38,7 +38,8 @@ def _is_bounded(kind: Any, marks: tuple[Any, ...] = ()) -> bool:
     if marks == () and hasattr(kind, "__metadata__"):
         kind, marks = kind.__origin__, kind.__metadata__
     if kind in (int, float):
-        return any(isinstance(mark, Interval) for mark in marks)
+        bounds = [mark for mark in marks if isinstance(mark, Interval)]
+        return len(bounds) == 1 and None not in (bounds[0].ge, bounds[0].le)
     if get_origin(kind) is not Literal and get_args(kind):
         parts = [part for part in get_args(kind) if part not in (NoneType, Ellipsis)]
         return all(_is_bounded(part, () if get_origin(kind) is tuple else marks) for part in parts)
