@@ -95,7 +95,7 @@ def get_dataset(name: str, services: ServicesDep) -> DatasetAnswer:
 )
 async def preview(name: str, request: Request, services: ServicesDep) -> Response:
     record = await run_in_threadpool(datasets.get_dataset, services.database, name)
-    content = await services.quick.run(partial(_contact_sheet, services, record.artifact_key))
+    content = await services.quick.run(partial(_contact_sheet, services, record))
     return conditional(request, content, "image/png", {}, etag=f'"{record.digest[:24]}"')
 
 
@@ -126,9 +126,9 @@ def _keep(services: Services, name: str, path: Path) -> tuple[datasets.DatasetRe
     return datasets.create_dataset(services.database, record)
 
 
-def _contact_sheet(services: Services, key: str) -> bytes:
+def _contact_sheet(services: Services, record: datasets.DatasetRecord) -> bytes:
     with NamedTemporaryFile(dir=services.settings.locations.data_dir) as file:
-        for chunk in services.artifacts.stream(key):
+        for chunk in services.artifacts.stream(record.artifact_key):
             file.write(chunk)
         file.flush()
-        return encode_image(contact_sheet(Path(file.name)), "png")
+        return encode_image(contact_sheet(Path(file.name), tuple(record.classes)), "png")

@@ -118,14 +118,21 @@ def open_dataset(folder: Path) -> Dataset:
     )
 
 
-def contact_sheet(archive: Path, side: int = 64, per_class: int = 8) -> UInt8:
-    """Return the first images of each class in rows of `per_class`, RGB; at most 20 classes."""
+def contact_sheet(
+    archive: Path, class_names: Sequence[str], side: int = 64, per_class: int = 8
+) -> UInt8:
+    """Return the first images of each class in rows of `per_class`, RGB; at most 20 classes.
+
+    `class_names` are those that inspect_archive found; none, if all images are of one kind.
+    """
     limits = ArchiveLimits()
     rows: dict[str, list[UInt8]] = {}
     entries = list(read_entries(archive, limits, read=False))
     names = [entry.name for entry in entries]
-    class_of = dict(zip(names, _class_names_of([e.label for e in entries]), strict=True))
-    wanted = sorted(set(class_of.values()))[:20]
+    class_of = dict(
+        zip(names, _known_classes([e.label for e in entries], class_names), strict=True)
+    )
+    wanted = sorted(class_names or [UNSORTED])[:20]
     for entry in read_entries(archive, limits, only={n for n in names if class_of[n] in wanted}):
         row = rows.setdefault(class_of[entry.name], [])
         if len(row) == per_class:
@@ -167,6 +174,19 @@ def _class_names_of(labels: Sequence[tuple[str, ...]]) -> list[str]:
     while labels and all(labels) and len({label[0] for label in labels}) == 1:
         labels = [label[1:] for label in labels]  # a folder around everything is not a class
     return [label[0] if label else UNSORTED for label in labels]
+
+
+def _known_classes(labels: Sequence[tuple[str, ...]], class_names: Sequence[str]) -> list[str]:
+    """Return the class of each entry, of which some may be unusable: their folders do not count."""
+    if not class_names:
+        return [UNSORTED] * len(labels)
+    folders = set(class_names) - {UNSORTED}
+    deepest = max((len(label) for label in labels), default=0)
+    depth = next(
+        (d for d in range(deepest) if folders <= {label[d] for label in labels if len(label) > d}),
+        0,
+    )
+    return [label[depth] if len(label) > depth else UNSORTED for label in labels]
 
 
 # Writing ------------------------------------------------------------------------------------------

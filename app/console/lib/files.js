@@ -3,7 +3,7 @@
 import { downloadZip } from "../vendor/client-zip.js";
 import { ask } from "./api.js";
 
-const ARCHIVE = /\.(zip|tar|tar\.gz|tgz)$/i;
+const ARCHIVE = /\.(zip|tar|tar\.(gz|bz2|xz)|tgz)$/i;
 
 /** {name, blob}: the archive itself, or one of what was given. Throws Error where there is nothing. */
 export async function archiveOf(source) {
@@ -12,7 +12,7 @@ export async function archiveOf(source) {
   if (files.length === 1 && ARCHIVE.test(files[0].path)) {
     return { name: stem(files[0].path), blob: files[0].file };
   }
-  // A single folder is the data set; the folders in it are its classes.
+  // A single folder is the dataset; the folders in it are its classes.
   const top = files[0].path.split("/")[0];
   const isOne = files.every(({ path }) => path.startsWith(`${top}/`));
   const entries = files.map(({ path, file }) => ({

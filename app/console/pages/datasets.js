@@ -22,7 +22,7 @@ function List() {
         what="dataset"
         label="Choose an archive or images"
         hint="or drop a zip, a tar, a folder or image files here"
-        accept=".zip,.tar,.tgz,.gz,image/*"
+        accept=".zip,.tar,.tgz,.gz,.bz2,.xz,image/*"
         multiple
         folders
         address=${(name) => at`datasets/${name}`}
