@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -129,9 +129,8 @@ def contact_sheet(
     rows: dict[str, list[UInt8]] = {}
     entries = list(read_entries(archive, limits, read=False))
     names = [entry.name for entry in entries]
-    class_of = dict(
-        zip(names, _known_classes([e.label for e in entries], class_names), strict=True)
-    )
+    classes = _known_classes([entry.label for entry in entries], class_names)
+    class_of = dict(zip(names, classes, strict=True))
     wanted = sorted(class_names or [UNSORTED])[:20]
     for entry in read_entries(archive, limits, only={n for n in names if class_of[n] in wanted}):
         row = rows.setdefault(class_of[entry.name], [])
@@ -180,12 +179,9 @@ def _known_classes(labels: Sequence[tuple[str, ...]], class_names: Sequence[str]
     """Return the class of each entry, of which some may be unusable: their folders do not count."""
     if not class_names:
         return [UNSORTED] * len(labels)
-    folders = set(class_names) - {UNSORTED}
-    deepest = max((len(label) for label in labels), default=0)
-    depth = next(
-        (d for d in range(deepest) if folders <= {label[d] for label in labels if len(label) > d}),
-        0,
-    )
+    named = set(class_names) - {UNSORTED}
+    levels = list(zip_longest(*labels, fillvalue=""))
+    depth = next((d for d, folders in enumerate(levels) if named <= set(folders)), 0)
     return [label[depth] if len(label) > depth else UNSORTED for label in labels]
 
 
