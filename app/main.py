@@ -100,7 +100,7 @@ async def _lifespan(settings: Settings, counted: Metrics, app: FastAPI) -> Async
     reaper = Reaper(services.database, services.queue, "api")
     reaper.start()
     services.engine.start()
-    await services.noising.start()
+    await services.noise_pool.start()
     try:
         yield
     finally:

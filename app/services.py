@@ -16,7 +16,7 @@ from app.engine.client import EngineClient
 from app.metrics import Metrics
 from app.processes.fork_server import ForkServer
 from app.processes.pool import ProcessPool
-from app.processes.threads import Lane
+from app.processes.threads import ThreadPool
 from app.settings import Settings
 from host.environment import to_environment
 from store.artifacts import ArtifactStore
@@ -43,10 +43,10 @@ class Services:
     queue: Celery
     engine: EngineClient
     metrics: Metrics
-    quick: Lane  # CPU work of well under a second
+    threads: ThreadPool  # CPU work of well under a second
     noise_server: ForkServer
-    noising: ProcessPool
-    walks: ProcessPool  # noising step by step, which takes seconds: one at a time beside the others
+    noise_pool: ProcessPool
+    step_by_step_pool: ProcessPool  # noise in steps takes seconds: one at a time beside the others
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # streams end when it is set
     checks: dict[str, Check] = field(default_factory=dict)  # what /readyz asks, by component
 
@@ -68,15 +68,17 @@ class Services:
             queue=queue,
             engine=engine,
             metrics=metrics,
-            quick=Lane("images", available_cores(), settings.max_waiting),
+            threads=ThreadPool("images", available_cores(), settings.max_waiting),
             noise_server=noise_server,
-            noising=_noise_processes(
+            noise_pool=_noise_processes(
                 noise_server,
                 settings,
                 settings.noise_processes or 1 + available_cores(),
                 settings.max_waiting,
             ),
-            walks=_noise_processes(noise_server, settings, 1, settings.max_waiting_walks),
+            step_by_step_pool=_noise_processes(
+                noise_server, settings, 1, settings.max_waiting_walks
+            ),
             checks={
                 "database": Check(lambda: asyncio.to_thread(_ask_database, database), True),
                 "artifacts": Check(lambda: asyncio.to_thread(artifacts.state)),
@@ -88,9 +90,9 @@ class Services:
 
     async def close(self) -> None:
         await self.engine.close()
-        self.quick.close()
-        self.noising.close()
-        self.walks.close()
+        self.threads.close()
+        self.noise_pool.close()
+        self.step_by_step_pool.close()
         self.noise_server.close()
         await self.redis.aclose()
         self.database.close()

@@ -15,11 +15,13 @@ from host.loading import loading
 with loading():
     import structlog
 
-    from models.engine.engine import Engine, Made, NotMade, Order
+    from models.diffusion.model import DiffusionModel
+    from models.engine.engine import Engine
+    from models.engine.orders import Failed, Made, Order
     from models.fields import Invalid
     from models.images.files import encode_image
     from models.nets.precision import Precision
-    from models.sampling.plan import SampleRequest
+    from models.sampling.request import SampleRequest, plan_for
     from store.jobs import claims, requests
     from store.jobs.configs import SampleJobConfig
     from store.jobs.progress import SampleProgress
@@ -43,29 +45,30 @@ class SampleJob(JobProcess):
         config = SampleJobConfig.from_dict(job.config)
         counter = ImageCounter(job.checkpoint_step or 0, config.num_images)
         if counter.images < config.num_images:
+            model = self.fetch_model(config.prefix)
             order = Order(
-                self.job_id,
+                job.model_name,
+                config.prefix,
                 config.digest,
-                self.fetch_model(config.prefix),
-                SampleRequest.from_dict(config.request),
+                plan_for(model.config, SampleRequest.from_dict(config.request)),
                 deterministic=config.deterministic,
                 precision=cast(Precision, config.precision),
                 first_image=counter.images,
             )
-            if not self._make_images(order, counter):
+            if not self._make_images(order, model, counter):
                 return False
         self._zip(config.num_images)
         claims.succeed(self.database, self.job_id, self.fence, counter.progress())
         log.info("images made", images=config.num_images)
         return True
 
-    def _make_images(self, order: Order, counter: "ImageCounter") -> bool:
+    def _make_images(self, order: Order, model: DiffusionModel, counter: "ImageCounter") -> bool:
         """Make the rest of the images; False if the job was stopped, with its progress written."""
         engine, kept_at = Engine(), time.monotonic()
-        engine.submit(order)
+        engine.submit(self.job_id, order, model)
         while counter.images < counter.num_images:
             for event in engine.step():
-                if isinstance(event, NotMade):
+                if isinstance(event, Failed):
                     raise _FAILURES[event.reason](event.message)
                 if isinstance(event, Made):
                     content = encode_image(event.pixels, "png")

@@ -1,4 +1,4 @@
-"""Plots as SVG or PNG. By matplotlib's objects, not pyplot, which keeps a global state."""
+"""Plots as SVG or PNG, by matplotlib's objects and not by pyplot, which keeps global state."""
 
 import io
 from threading import Lock
@@ -18,7 +18,7 @@ _ONE_AT_A_TIME = Lock()  # matplotlib's fonts and settings are shared between th
 
 
 def plot_schedule(schedule: NoiseSchedule, format: PlotFormat) -> bytes:  # noqa: A002
-    """alpha and sigma over t, and the signal-to-noise ratio on a logarithmic scale."""
+    """Plot alpha and sigma over t, and the signal-to-noise ratio on a logarithmic scale."""
     config = schedule.config
     title = f"{config.name}, T = {config.num_train_timesteps}"
     if config.rescale_zero_terminal_snr:

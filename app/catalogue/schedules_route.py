@@ -83,7 +83,7 @@ async def get_schedule(
             num_train_timesteps=num_train_timesteps,
             rescale_zero_terminal_snr=rescale_zero_terminal_snr,
         )
-    content = await services_of(request).quick.run(lambda: _represent(config, media_type))
+    content = await services_of(request).threads.run(lambda: _represent(config, media_type))
     return conditional(request, content, media_type, _CACHE)
 
 

@@ -1,4 +1,4 @@
-"""What /schedules gives."""
+"""The answers of GET /schedules."""
 
 from pydantic import BaseModel, Field
 

@@ -95,7 +95,7 @@ def get_dataset(name: str, services: ServicesDep) -> DatasetAnswer:
 )
 async def preview(name: str, request: Request, services: ServicesDep) -> Response:
     record = await run_in_threadpool(datasets.get_dataset, services.database, name)
-    content = await services.quick.run(partial(_contact_sheet, services, record))
+    content = await services.threads.run(partial(_contact_sheet, services, record))
     return conditional(request, content, "image/png", {}, etag=f'"{record.digest[:24]}"')
 
 

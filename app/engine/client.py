@@ -1,4 +1,4 @@
-"""The API's side of the engine: starts it, keeps it running, asks it for images."""
+"""The API's side of the engine: start it, keep it running, order images from it."""
 
 import asyncio
 import os
@@ -11,13 +11,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from app.engine.messages import ImageOrder, event_of, receive, send
 from app.http.errors import Busy, InvalidInput
 from app.metrics import Metrics
 from app.processes.child import Child
+from app.processes.wire import receive, send
 from app.settings import Settings
 from host.environment import to_environment
-from models.engine.engine import Event, Made, NotMade
+from models.engine.orders import Event, Failed, Made, Order, event_of
 
 START_SECONDS = 60.0  # loading torch from a cold disk takes long
 POLL_SECONDS = 0.1
@@ -32,10 +32,10 @@ class EngineClient:
     def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._metrics = metrics
         self._environment = to_environment(settings.locations)
-        self._folder: Path | None = None  # its own: several services may share their data
+        self._folder: Path | None = None  # its own: several services may share data
         self._child = Child("engine", self._start)
         self._watching: asyncio.Task[None] | None = None
-        self._capacity = 2 * settings.max_waiting  # those that an engine which starts again lost
+        self._capacity = 2 * settings.max_waiting  # orders lost by an engine that starts again
         self._pending = 0
 
     def start(self) -> None:
@@ -50,9 +50,9 @@ class EngineClient:
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    async def events(self, order: ImageOrder) -> AsyncGenerator[Event, None]:
-        """Started, then Seen and Made. Where the engine is lost on the way it is asked again, and
-        they begin anew.
+    async def events(self, order: Order) -> AsyncGenerator[Event, None]:
+        """Yield Started, then Preview and Made. Where the engine is lost on the way the order is
+        sent again, and they begin anew.
 
         Raises InvalidInput, Busy where too many wait, the deadline cannot be met or the engine does
         not come back, and EngineFailed.
@@ -64,13 +64,13 @@ class EngineClient:
         try:
             for _ in range(ATTEMPTS):
                 try:
-                    async for event in self._ask(order):
+                    async for event in self._send(order):
                         yield event
-                    steps = order.request.num_inference_steps
+                    steps = order.plan.num_inference_steps
                     self._metrics.sampled(order.model, steps, monotonic() - started)
                     return
                 except (ConnectionError, asyncio.IncompleteReadError):
-                    await asyncio.sleep(POLL_SECONDS)  # one that is dying may still accept
+                    await asyncio.sleep(POLL_SECONDS)  # a dying engine may still accept
             raise Busy("the sampling engine is restarting", 5.0)
         finally:
             self._pending -= 1
@@ -83,12 +83,13 @@ class EngineClient:
         return self._folder / "socket"
 
     async def state(self) -> str:
-        """A line for /readyz; raises ConnectionError where the engine does not listen."""
+        """Return a line for /readyz; raises ConnectionError where the engine does not listen."""
         waiting = (await self.statistics())["waiting"]
         return f"{waiting} requests"
 
     async def statistics(self) -> dict[str, Any]:
-        """What its steps were like; raises ConnectionError where the engine does not listen."""
+        """Return the counts of its steps; raises ConnectionError where the engine does not
+        listen."""
         reader, writer = await asyncio.open_unix_connection(self._socket)
         try:
             await send(writer, {"stats": True})
@@ -99,19 +100,19 @@ class EngineClient:
             writer.close()
         return header
 
-    async def _ask(self, order: ImageOrder) -> AsyncGenerator[Event, None]:
+    async def _send(self, order: Order) -> AsyncGenerator[Event, None]:
         reader, writer = await self._connect()
         try:
             await send(writer, order.to_header())
             while True:
                 event = event_of(*await receive(reader))
-                if isinstance(event, NotMade):
+                if isinstance(event, Failed):
                     raise _error(event)
                 yield event
                 if isinstance(event, Made) and event.last:
                     return
         finally:
-            writer.close()  # also when the caller has left: the engine then stops
+            writer.close()  # also when the client disconnected: the engine then stops
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         deadline = monotonic() + START_SECONDS
@@ -127,7 +128,7 @@ class EngineClient:
         return subprocess.Popen(
             [sys.executable, "-m", "app.engine.process", str(self._socket)],
             env={**os.environ, **self._environment},
-            stdin=subprocess.PIPE,  # its end tells the engine that the API is gone
+            stdin=subprocess.PIPE,  # its end tells the engine that the API has ended
             start_new_session=True,
         )
 
@@ -137,7 +138,7 @@ class EngineClient:
             self._child.watch()
 
 
-def _error(event: NotMade) -> Exception:
+def _error(event: Failed) -> Exception:
     if event.reason == "invalid":
         return InvalidInput.pointer("", event.message)
     if event.reason == "busy":

@@ -1,4 +1,4 @@
-"""The models that the engine has at hand, the least recently used making room for others."""
+"""The models in the engine's memory; the least recently used make room for others."""
 
 import asyncio
 import os
@@ -15,12 +15,12 @@ from models.pipeline.folder import load_model
 from store.artifacts import ArtifactStore
 
 Result = TypeVar("Result")
-Key = tuple[str, str]  # an artefact prefix, and the digest of the weights below it
+Key = tuple[str, str]  # an artifact prefix, and the digest of the weights below it
 
 
 class ModelCache:
-    """`max_bytes` of weights on `device`; the newest stays whatever it weighs. `forgotten` hears
-    which made room; who still uses such a model keeps it until then."""
+    """`max_bytes` of weights on `device`; the newest model stays whatever it weighs. `forgotten` is
+    called with each key that made room; users of such a model keep it until they are done."""
 
     def __init__(
         self,
@@ -36,12 +36,13 @@ class ModelCache:
         self._loading: dict[Key, asyncio.Task[DiffusionModel]] = {}
 
     async def get(self, key: Key) -> DiffusionModel:
-        """Loaded once however many ask. Raises ValueError and ArtifactNotFound."""
+        """Return a model, loading it once however many callers wait. Raises ValueError and
+        ArtifactNotFound."""
         if key in self._models:
             self._models.move_to_end(key)
             return self._models[key]
         if key not in self._loading:
-            task = asyncio.create_task(_in_passing_thread(partial(self._load, key)))
+            task = asyncio.create_task(_in_short_lived_thread(partial(self._load, key)))
             task.add_done_callback(lambda task: self._keep(key, task))
             self._loading[key] = task
         return await asyncio.shield(self._loading[key])
@@ -68,9 +69,9 @@ class ModelCache:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _in_passing_thread(work: Callable[[], Result]) -> Result:
-    """In a thread that ends with it. Each thread that has called torch keeps a team of OpenMP's
-    until its end, and as soon as all teams together are larger than the machine, every one of them
+async def _in_short_lived_thread(work: Callable[[], Result]) -> Result:
+    """Run work in a thread that ends with it. Each thread that has called torch keeps a team of
+    OpenMP threads until its end, and as soon as all teams together outnumber the cores, every team
     waits asleep: calls of a small network then take three times as long."""
     with ThreadPoolExecutor(1, thread_name_prefix="load") as executor:
         return await asyncio.get_running_loop().run_in_executor(executor, work)

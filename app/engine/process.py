@@ -1,9 +1,9 @@
 """The sampling engine: `python -m app.engine.process SOCKET`, a process of its own.
 
-A loop that launches network calls would hold the interpreter lock against the HTTP server, and what
-brings it down must not bring down the API. One thread drives models.engine.engine; this one talks.
-One order per connection; a caller that closes its connection is not sampled for any further. It
-leaves when its standard input ends, and removes SOCKET with the folder made for it.
+A loop that launches network calls would hold the interpreter lock against the HTTP server, and a
+crash of the loop must not bring down the API. One thread drives models.engine.engine; this one
+talks. A connection carries one order, and closing it cancels the order. The process ends when its
+standard input does, and removes SOCKET with the folder made for it.
 """
 
 import asyncio
@@ -23,23 +23,24 @@ from host.loading import loading
 with loading():
     import torch
 
-    from app.engine.messages import ImageOrder, event_message, packed, receive, send
     from app.engine.model_cache import ModelCache
     from app.logs import configure_logs, log
+    from app.processes.wire import packed, receive, send
     from app.settings import Settings
     from host.environment import read_settings
     from host.lifeline import end_with_parent
     from models.compile.compiler import Compiler
-    from models.compile.cuda_graphs import GraphMaker
+    from models.compile.cuda_graphs import GraphCompiler
     from models.engine.batcher import Policy
-    from models.engine.engine import Engine, Event, Made, NotMade, Order, Seen
+    from models.engine.engine import Engine
+    from models.engine.orders import Event, Failed, Made, Order, Preview, event_message
     from models.engine.state import NetCompiler
     from models.fields import Invalid
     from store.artifacts import ArtifactStore
     from store.errors import ArtifactNotFound
 
 IDLE_SECONDS = 60.0
-MAX_UNREAD_BYTES = 4 * 2**20  # of one caller; beyond it steps are not shown to it
+MAX_UNREAD_BYTES = 4 * 2**20  # of one caller; beyond it no previews are sent to it
 
 
 def main() -> None:
@@ -78,15 +79,15 @@ class EngineServer:
         try:
             while True:
                 if events := self._engine.step(IDLE_SECONDS):
-                    loop.call_soon_threadsafe(self._tell, events)
+                    loop.call_soon_threadsafe(self._send, events)
         except BaseException:
             log.exception("the engine failed")
             os._exit(1)  # the API starts another and asks again
 
-    def _tell(self, events: Sequence[Event]) -> None:
+    def _send(self, events: Sequence[Event]) -> None:
         for event in events:
             if caller := self._callers.get(event.id):  # type: ignore[call-overload]
-                caller.tell(event)
+                caller.send(event)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -94,41 +95,31 @@ class EngineServer:
             if "stats" in header:
                 await send(writer, self._statistics())
             else:
-                await self._make(ImageOrder.from_header(header), reader, writer)
+                await self._make(Order.from_header(header), reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.close()
 
     async def _make(
-        self, order: ImageOrder, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, order: Order, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        started, number, key = time.monotonic(), next(self._numbers), (order.prefix, order.digest)
+        started, number, key = time.monotonic(), next(self._numbers), order.model_key
         caller = self._callers[number] = Caller(writer)
         leaving = asyncio.ensure_future(reader.read())  # nothing more is sent until it is closed
         try:
             try:
                 model = await self._models.get(key)
             except (Invalid, ArtifactNotFound) as error:
-                caller.tell(NotMade(number, "invalid", str(error)))
+                caller.send(Failed(number, "invalid", str(error)))
             except Exception as error:
                 log.exception("a model does not load", model=order.model)
                 why = f": {error.strerror}" if isinstance(error, OSError) else ""  # a full disk
-                caller.tell(NotMade(number, "failed", f"the model does not load{why}"))
+                caller.send(Failed(number, "failed", f"the model does not load{why}"))
             else:
                 self._names[key] = order.model
-                self._engine.submit(
-                    Order(
-                        number,
-                        key,
-                        model,
-                        order.request,
-                        deterministic=order.deterministic,
-                        precision=order.precision,
-                        watched=order.watched,
-                        deadline=None if order.seconds is None else started + order.seconds,
-                    )
-                )
+                deadline = None if order.seconds is None else started + order.seconds
+                self._engine.submit(number, order, model, deadline)
             ended = asyncio.ensure_future(caller.ended.wait())
             await asyncio.wait((leaving, ended), return_when=asyncio.FIRST_COMPLETED)
             ended.cancel()
@@ -159,18 +150,18 @@ class EngineServer:
 
 
 class Caller:
-    """Whoever waits for an order."""
+    """The connection on which an order came."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self.ended = asyncio.Event()
         self._writer = writer
 
-    def tell(self, event: Event) -> None:
+    def send(self, event: Event) -> None:
         unread = self._writer.transport.get_write_buffer_size()
-        if isinstance(event, Seen) and unread > MAX_UNREAD_BYTES:
+        if isinstance(event, Preview) and unread > MAX_UNREAD_BYTES:
             return
         self._writer.write(packed(*event_message(event)))
-        if isinstance(event, NotMade) or (isinstance(event, Made) and event.last):
+        if isinstance(event, Failed) or (isinstance(event, Made) and event.last):
             self.ended.set()
 
 
@@ -178,7 +169,7 @@ def _compiler(settings: Settings, device: str) -> NetCompiler | None:
     if settings.engine_compile == "off":
         return None
     if device == "cuda":
-        return GraphMaker()
+        return GraphCompiler()
     return Compiler(settings.locations.data_dir / "cache" / "compiled")
 
 

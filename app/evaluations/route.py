@@ -9,7 +9,7 @@ from app.http import problems
 from app.http.conditional import conditional
 from app.http.errors import InvalidInput, reported_in
 from app.jobs.route import JobRoutes, JobTexts
-from app.sample.request import walk
+from app.sample.request import sampler_and_steps
 from app.services import Services, ServicesDep
 from models.evaluation.evaluate import EvaluationConfig
 from models.pipeline.card import ModelCard
@@ -104,7 +104,7 @@ def _dataset(body: EvaluationRequest, model: ModelRecord) -> str:
 
 def _config(body: EvaluationRequest, model: ModelRecord, services: Services) -> EvaluationConfig:
     card = ModelCard.from_dict(model.details)
-    sampler, steps = walk(body.sampler, body.num_inference_steps, card.consistency)
+    sampler, steps = sampler_and_steps(body.sampler, body.num_inference_steps, card.consistency)
     features: str = body.features
     if features == "vision_transformer":
         folder = services.settings.features_folder

@@ -15,13 +15,13 @@ with loading():
     import torch
     from starlette.responses import Response
 
-    from app.engine.messages import packed, read
     from app.http.errors import RequestError
     from app.http.problems import problem_response, unexpected_problem
     from app.logs import configure_logs, log
     from app.noise.answer import answer
     from app.noise.schema import NoiseForm
     from app.processes.fork_server import fork_for_each_socket
+    from app.processes.wire import packed, read
     from app.settings import Settings
     from host.environment import read_settings
 

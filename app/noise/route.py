@@ -87,13 +87,14 @@ async def add_noise(request: Request) -> Response:
     services = services_of(request)
     form = _read_form(request.headers.get("content-type", ""), await request.body())
     _check_timesteps(form, services.settings)
-    pool = services.walks if form.method == "step_by_step" else services.noising
+    by_step = form.method == "step_by_step"
+    pool = services.step_by_step_pool if by_step else services.noise_pool
     header = {
         "form": form.model_dump(exclude={"image"}),
         "media_type": media_type,
         "request_id": request.scope["state"]["request_id"],
     }
-    answer, content = await pool.ask((header, form.image))
+    answer, content = await pool.call((header, form.image))
     response = Response(content, answer["status"])
     response.raw_headers = [(name, value) for name, value in answer["headers"]]
     return response

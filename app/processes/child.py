@@ -17,8 +17,8 @@ Start = Callable[[], "subprocess.Popen[bytes]"]
 
 @dataclass
 class Child:
-    """`start` starts the process; `watch`, called now and then, does so again where it has died,
-    after a pause that doubles each time."""
+    """A process that `start` starts. `watch`, called now and then, starts it again after it has
+    died and a pause that doubles each time."""
 
     name: str
     start: Start
@@ -41,7 +41,7 @@ class Child:
             self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
 
     def stop(self, seconds: float) -> None:
-        """SIGTERM, and SIGKILL where that was not enough after `seconds`."""
+        """Send SIGTERM, and SIGKILL where the process still runs after `seconds`."""
         if self.process is None:
             return
         self.process.send_signal(signal.SIGTERM)

@@ -1,8 +1,8 @@
-"""Processes that start at once and share what they have loaded.
+"""Processes that start at once and share their loaded libraries.
 
-A process that has loaded torch holds 160 MB of its own and took two seconds. So one does that, and
-forks another whenever it is handed a socket to talk on. It computes nothing itself: no thread runs
-in it that a fork would lose.
+Loading torch takes a process two seconds and 160 MB of its own. So one process does that, and forks
+another for each socket that it is handed. It computes nothing itself: no thread runs in it that a
+fork would lose.
 """
 
 import gc
@@ -13,12 +13,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-# Of every library that would start threads of its own on being loaded.
+# For every library that would otherwise start threads when it is loaded.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 class ForkServer:
-    """`python -m module`, whose main is `fork_for_each_socket`."""
+    """The process `python -m module`, whose main is `fork_for_each_socket`."""
 
     def __init__(self, module: str) -> None:
         self.module = module
@@ -26,14 +26,14 @@ class ForkServer:
         self._control: socket.socket
 
     def fork(self, end: socket.socket) -> None:
-        """One more process, which has `end`. Does not wait until it is there; where it never will
-        be, the other end of the socket closes. Raises OSError."""
+        """Start one more process, which has `end`, without waiting for it. Where it fails to start,
+        the other end of the socket closes. Raises OSError."""
         if self._popen is None or self._popen.poll() is not None:
             self._start()
         socket.send_fds(self._control, [b"\0"], [end.fileno()])
 
     def close(self) -> None:
-        """Those it has forked leave as their sockets close."""
+        """End the server; its forks end as their sockets close."""
         if self._popen is None:
             return
         self._control.close()
@@ -55,8 +55,8 @@ class ForkServer:
 
 
 def fork_for_each_socket(serve: Callable[[socket.socket], None]) -> None:
-    """Runs serve(socket) in a process of its own for each that arrives on the standard input, and
-    returns when that closes. Those that are still at work are ended then."""
+    """Run serve(socket) in a process of its own for each socket that arrives on the standard input,
+    and return when that closes. Processes that are still at work are ended then."""
     context = multiprocessing.get_context("fork")
     control = socket.socket(fileno=os.dup(0))
 
@@ -65,7 +65,7 @@ def fork_for_each_socket(serve: Callable[[socket.socket], None]) -> None:
         serve(end)
 
     gc.collect()
-    gc.freeze()  # a collection in a fork would write to all that it shares
+    gc.freeze()  # a collection in a fork would write to all shared pages
     while handed := socket.recv_fds(control, 1, 1)[1]:
         with socket.socket(fileno=handed[0]) as end:
             context.Process(target=run, args=(end,), daemon=True).start()

@@ -1,9 +1,9 @@
 """A few processes that answer one message at a time, shared by all requests.
 
-Threads do not do: on a small image the interpreter lock changes hands a hundred times a request,
-and two threads get less done than one. And an image that brings its decoder down takes one of these
-processes with it, not the service. One more of them than cores keeps the cores busy: one waits for
-its next message while the others work.
+Threads would be slower: on a small image the interpreter lock changes hands a hundred times a
+request, and two threads get less done than one. And an image that crashes its decoder takes one of
+these processes with it, not the service. One more process than cores keeps the cores busy: one
+waits for its next message while the others work.
 """
 
 import asyncio
@@ -13,19 +13,17 @@ import socket
 from time import perf_counter
 from typing import Any, cast
 
-from app.engine.messages import packed, unpacked
 from app.http.errors import Busy
 from app.logs import log
 from app.processes.fork_server import ForkServer
+from app.processes.wire import Message, packed, unpacked
 
 BUFFER_BYTES = 2**20  # of the socket, or what the system allows
 
-Message = tuple[dict[str, Any], bytes]  # a header and a payload
-
 
 class Process:
-    """Reads messages on a socket and writes one answer to each. The first is a greeting, which it
-    answers with its process id. It ends when the socket closes."""
+    """A process that reads messages on a socket and writes one answer to each. The first is a
+    greeting, which it answers with its process id. It ends when the socket closes."""
 
     def __init__(self, fork_server: ForkServer, greeting: dict[str, Any]) -> None:
         self._fork_server = fork_server
@@ -33,14 +31,16 @@ class Process:
         self._channel: _Channel | None = None
         self._greeted: asyncio.Future[Message]
 
-    async def ask(self, message: Message) -> Message:
-        """Raises OSError where the process is lost. Not to be asked again before it answered."""
+    async def call(self, message: Message) -> Message:
+        """Return the answer to a message; one message at a time. Raises OSError where the process
+        is lost."""
         channel = await self.start()
         await asyncio.shield(self._greeted)
-        return await channel.ask(message)
+        return await channel.call(message)
 
     async def start(self) -> "_Channel":
-        """Does not wait until it is ready; `ask` calls it where nobody has."""
+        """Start the process without waiting until it is ready; `call` does so where it is not
+        started."""
         if self._channel is not None:
             return self._channel
         ours, theirs = socket.socketpair()
@@ -48,13 +48,13 @@ class Process:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
         loop = asyncio.get_running_loop()
         _, self._channel = await loop.create_connection(_Channel, sock=ours)
-        self._greeted = self._channel.ask((self._greeting, b""))
+        self._greeted = self._channel.call((self._greeting, b""))
         with theirs:
             self._fork_server.fork(theirs)
         return self._channel
 
     def end(self) -> None:
-        """At once, whatever it is doing."""
+        """Kill the process at once, whatever it is doing."""
         if self._channel is None:
             return
         if not self._greeted.done():
@@ -66,14 +66,14 @@ class Process:
 
 
 class _Channel(asyncio.Protocol):
-    """Our end of the socket. A stream's reader and writer would cost a small request as much as all
-    else that is done for it here."""
+    """Our end of the socket. A stream's reader and writer would cost a small request as much as
+    everything else here."""
 
     def __init__(self) -> None:
         self._received = bytearray()
         self._answer: asyncio.Future[Message] | None = None
 
-    def ask(self, message: Message) -> "asyncio.Future[Message]":
+    def call(self, message: Message) -> "asyncio.Future[Message]":
         self._answer = asyncio.get_running_loop().create_future()
         if self.closed:
             self.connection_lost(None)
@@ -89,7 +89,7 @@ class _Channel(asyncio.Protocol):
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -106,9 +106,9 @@ class _Channel(asyncio.Protocol):
 
 
 class ProcessPool:
-    """`ask` waits for a process that is free. Raises Busy, with how long the backlog takes, where
-    `max_waiting` are waiting; and where the process is lost over the message or takes longer than
-    `limit_seconds`."""
+    """Processes of one fork server. `call` waits for a free one; it raises Busy, with the time that
+    the backlog takes, where `max_waiting` are waiting, and where the process is lost over the
+    message or takes longer than `limit_seconds`."""
 
     def __init__(
         self,
@@ -124,24 +124,24 @@ class ProcessPool:
         self._capacity = size + max_waiting
         self._limit_seconds = limit_seconds
         self._pending = 0
-        self._seconds = 0.1  # a moving average of what one message takes
+        self._seconds = 0.1  # of a message, a moving average
         self._processes = {Process(fork_server, greeting) for _ in range(size)}
         self._free: asyncio.LifoQueue[Process] = asyncio.LifoQueue()  # the last used is warmest
         for process in self._processes:
             self._free.put_nowait(process)
 
     async def start(self) -> None:
-        """Without it each process starts when it is first needed."""
+        """Start all processes now; otherwise each starts when it is first needed."""
         for process in self._processes:
             await process.start()
 
-    async def ask(self, message: Message) -> Message:
+    async def call(self, message: Message) -> Message:
         if self._pending >= self._capacity:
             backlog = self._pending * self._seconds / self._size
             raise Busy(f"{self._pending} requests of this kind are waiting already", backlog)
         self._pending += 1
         try:
-            return await self._ask_a_free_one(message)
+            return await self._call_a_free_one(message)
         finally:
             self._pending -= 1
 
@@ -149,19 +149,19 @@ class ProcessPool:
         for process in self._processes:
             process.end()
 
-    async def _ask_a_free_one(self, message: Message) -> Message:
+    async def _call_a_free_one(self, message: Message) -> Message:
         process = await self._free.get()
         started = perf_counter()
         answered = False
         try:
             async with asyncio.timeout(self._limit_seconds):
-                answer = await process.ask(message)
+                answer = await process.call(message)
             answered = True
         except OSError as error:  # a time-out is one
             log.error("process lost", process=self._fork_server.module, reason=type(error).__name__)
             raise Busy("the process at work on this was lost, or took too long", 1.0) from error
         finally:
-            # Of one that did not answer, the next to ask would read what it says at last.
+            # The next caller would read the late answer of a process that did not answer in time.
             self._free.put_nowait(process if answered else self._replacement(process))
         self._seconds += 0.1 * (perf_counter() - started - self._seconds)
         return answer

@@ -14,8 +14,9 @@ from app.http.errors import Busy
 Result = TypeVar("Result")
 
 
-class Lane:
-    """`run` raises Busy, with how long the backlog takes, where `max_waiting` are waiting."""
+class ThreadPool:
+    """Threads under a name. `run` raises Busy, with the time that the backlog takes, where
+    `max_waiting` are waiting."""
 
     def __init__(self, name: str, threads: int, max_waiting: int) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
@@ -23,7 +24,7 @@ class Lane:
         self._threads = threads
         self._capacity = threads + max_waiting
         self._pending = 0
-        self._seconds = 0.1  # a moving average of what one takes
+        self._seconds = 0.1  # of a piece of work, a moving average
 
     async def run(self, work: Callable[[], Result]) -> Result:
         if self._pending >= self._capacity:

@@ -11,8 +11,10 @@ from app.http import problems
 from app.http.conditional import conditional
 from app.jobs.route import JobRoutes, JobTexts
 from app.sample.jobs_schema import MadeImage, MadeImages, SampleJobAnswer
-from app.sample.request import Sampling
+from app.sample.request import used_by
 from app.services import Services, ServicesDep
+from models.engine.orders import Order
+from models.sampling.request import SampleRequest
 from store.errors import ArtifactNotFound, IllegalTransition, NotFound
 from store.jobs import requests
 from store.jobs.configs import SampleJobConfig
@@ -24,21 +26,20 @@ KIND = JOB_KINDS["sample"]
 router = APIRouter(prefix=f"/{KIND.collection}", tags=["sample"])
 
 
-def create_sample_job(services: Services, sampling: Sampling) -> SampleJobAnswer:
+def create_sample_job(services: Services, request: SampleRequest, order: Order) -> SampleJobAnswer:
     """Create the job; it is accepted once its record is written, even while the queue cannot be
-    reached."""
-    order = sampling.order
+    reached. The record has the request and not its plan: a request outlives the form of rows."""
     job = requests.create_job(
         services.database,
         KIND.name,
         model_name=order.model,
         config=SampleJobConfig(
-            request=order.request.to_dict(),
+            request=request.to_dict(),
             prefix=order.prefix,
             digest=order.digest,
             deterministic=order.deterministic,
             precision=order.precision,
-            used=sampling.used.model_dump(mode="json"),
+            used=used_by(request, order).model_dump(mode="json"),
         ).to_dict(),
     )
     submit(services.queue, job.id, KIND.name)  # if it fails, the reaper announces the job

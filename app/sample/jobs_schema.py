@@ -1,4 +1,4 @@
-"""Jobs that make images, as callers see them."""
+"""Jobs that make images, as the API shows them."""
 
 from pydantic import BaseModel, Field
 

@@ -1,29 +1,25 @@
-"""What a caller of POST /sample means: every open choice made, pictures decoded and fitted."""
+"""A body of POST /sample resolved: every open choice made, pictures decoded and fitted, and the
+plan computed."""
 
 import base64
 import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import asdict
 
-from app.engine.messages import ImageOrder
 from app.http.errors import InvalidInput, reported_at, reported_in
 from app.sample.schema import SampleBody, SampleUsed
 from app.settings import Settings
 from models.arrays import UInt8
-from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
+from models.engine.orders import Order
 from models.images.files import decode_image, resize_image, with_channels
 from models.nets.precision import Precision
 from models.pipeline.card import ModelCard
-from models.sampling.plan import (
+from models.sampling.request import (
     DEFAULT_CONSISTENCY_STEPS,
     DEFAULT_STEPS,
     MAX_CONSISTENCY_STEPS,
     Disturbance,
-    Plan,
     SampleRequest,
-    check_labels,
-    make_plan,
+    plan_for,
 )
 from models.sampling.samplers import (
     DEFAULT_SAMPLER,
@@ -38,62 +34,59 @@ from store.models import ModelRecord
 DEFAULT_STRENGTH = 0.5
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """`plan` says which steps there will be."""
-
-    order: ImageOrder
-    used: SampleUsed
-    plan: Plan
-    trajectory: bool
-
-
 def resolve(
-    body: SampleBody, record: ModelRecord, settings: Settings, max_images: int, watched: bool
-) -> Sampling:
-    """InvalidInput names what does not fit the model or exceeds a bound. `watched`: every step is
-    to be seen."""
+    body: SampleBody,
+    record: ModelRecord,
+    card: ModelCard,
+    settings: Settings,
+    max_images: int,
+    watched: bool,
+) -> tuple[SampleRequest, Order]:
+    """Return the request with every choice made, and the order that carries it out. `watched` asks
+    for every step. Raises InvalidInput naming the field that does not fit the model or exceeds a
+    bound."""
     _at_most("num_images", body.num_images, max_images)
-    card = ModelCard.from_dict(record.details)
-    consistency = card.consistency
-    sampler = body.sampler or (INVERTIBLE[0] if body.invert and not consistency else None)
-    sampler, steps = walk(sampler, body.num_inference_steps, consistency)
-    if body.invert and consistency:
-        raise InvalidInput.pointer("/invert", "a distilled model cannot be inverted")
-    _at_most("num_inference_steps", steps, settings.max_inference_steps)
-    height, width = card.image_size
-    schedule = _schedule(card.schedule)
-    request = replace(
-        _request(body, card, settings),
-        sampler=sampler,
-        num_inference_steps=steps,
-    )
+    request = _request(body, card, settings)
     with reported_in(SampleBody):
-        check_labels(request, len(card.class_names))
-        plan = make_plan(schedule, card.prediction, request)
-    order = ImageOrder(
+        plan = plan_for(card, request)
+    if body.trajectory:
+        height, width = card.image_size
+        pixels = 2 * body.num_images * len(plan) * height * width
+        _at_most("num_images", pixels, settings.max_pixels, what="pixels of the trajectory")
+    order = Order(
         model=record.name,
         prefix=record.artifact_prefix,
         digest=record.digest,
-        request=request,
+        plan=plan,
         deterministic=body.deterministic,
         precision=_precision(body, settings),
         watched=watched or body.trajectory,
         seconds=body.deadline_seconds,
     )
-    spacing = request.spacing or default_spacing(sampler, schedule.config.name)
-    used = _used(body, order, spacing)
-    if body.trajectory:
-        pixels = 2 * body.num_images * len(plan) * height * width
-        _at_most("num_images", pixels, settings.max_pixels, what="pixels of the trajectory")
-    return Sampling(order, used, plan, body.trajectory)
+    return request, order
 
 
-def walk(
+def used_by(request: SampleRequest, order: Order) -> SampleUsed:
+    same = {
+        name: getattr(request, name) for name in SampleUsed.model_fields if hasattr(request, name)
+    }
+    own = {
+        "model": order.model,
+        "model_digest": order.digest,
+        "class_label": request.labels and list(request.labels),
+        "strength": None if request.init_image is None else request.strength,
+        "disturb": request.disturb and asdict(request.disturb),
+        "deterministic": order.deterministic,
+        "precision": order.precision,
+    }
+    return SampleUsed.model_validate(same | own)
+
+
+def sampler_and_steps(
     sampler: SamplerName | None, steps: int | None, consistency: bool
 ) -> tuple[SamplerName, int]:
-    """Sampler and steps: those that were asked for, or what suits the model. A distilled one knows
-    one sampler, which no other model does."""
+    """Return the sampler and steps asked for, or those that suit the model. A distilled one
+    (`consistency`) takes one sampler, which no other model takes."""
     if not consistency:
         if sampler is not None and SAMPLERS[sampler].for_distilled:
             raise InvalidInput.pointer(
@@ -110,10 +103,17 @@ def walk(
 
 
 def _request(body: SampleBody, card: ModelCard, settings: Settings) -> SampleRequest:
+    sampler = body.sampler
+    if body.invert and not card.consistency:
+        sampler = sampler or INVERTIBLE[0]
+    sampler, steps = sampler_and_steps(sampler, body.num_inference_steps, card.consistency)
+    if body.invert and card.consistency:
+        raise InvalidInput.pointer("/invert", "a distilled model cannot be inverted")
+    _at_most("num_inference_steps", steps, settings.max_inference_steps)
+    size, channels = card.image_size, card.channels
     init_image = mask = None
-    size = card.image_size
     if body.init_image is not None:
-        init_image = _picture("init_image", body.init_image, size, card.channels, settings)
+        init_image = _picture("init_image", body.init_image, size, channels, settings)
     if body.mask is not None:
         mask = _picture("mask", body.mask, size, 1, settings)[:, :, 0]
     strength = body.strength
@@ -123,7 +123,9 @@ def _request(body: SampleBody, card: ModelCard, settings: Settings) -> SampleReq
     return SampleRequest(
         seed=secrets.randbits(32) if body.seed is None else body.seed,
         num_images=body.num_images,
-        spacing=body.spacing,
+        sampler=sampler,
+        num_inference_steps=steps,
+        spacing=body.spacing or default_spacing(sampler, card.schedule.name),
         eta=body.eta,
         labels=_labels(body, card.class_names),
         guidance_scale=body.guidance_scale,
@@ -137,24 +139,6 @@ def _request(body: SampleBody, card: ModelCard, settings: Settings) -> SampleReq
     )
 
 
-def _used(body: SampleBody, order: ImageOrder, spacing: str) -> SampleUsed:
-    request = order.request
-    same = {
-        name: getattr(request, name) for name in SampleUsed.model_fields if hasattr(request, name)
-    }
-    own = {
-        "model": order.model,
-        "model_digest": order.digest,
-        "class_label": request.labels and list(request.labels),
-        "spacing": spacing,
-        "strength": None if request.init_image is None else request.strength,
-        "disturb": body.disturb,
-        "deterministic": order.deterministic,
-        "precision": order.precision,
-    }
-    return SampleUsed.model_validate(same | own)
-
-
 def _precision(body: SampleBody, settings: Settings) -> Precision:
     return body.precision or ("float32" if body.deterministic else settings.engine_precision)
 
@@ -162,19 +146,19 @@ def _precision(body: SampleBody, settings: Settings) -> Precision:
 def _picture(
     field: str, text: str, size: tuple[int, int], channels: int, settings: Settings
 ) -> UInt8:
-    """An image file in base64, as large as the model's images: (H, W, channels)."""
+    """Decode an image file in base64 and fit it to the model's images: (H, W, channels)."""
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
         data = base64.b64decode(text, validate=True)
-    except ValueError:  # also of what is no ASCII
+    except ValueError:  # also where it is not ASCII
         raise InvalidInput.pointer(f"/{field}", f"{field} is not base64") from None
     with reported_at(f"/{field}"):
         image = decode_image(data, max_pixels=settings.max_pixels)
     return resize_image(with_channels(image, channels), size)
 
 
-def _labels(body: SampleBody, class_names: Sequence[str]) -> tuple[int, ...] | None:
+def _labels(body: SampleBody, class_names: tuple[str, ...]) -> tuple[int, ...] | None:
     given = body.class_label
     if given is None:
         return None
@@ -182,7 +166,7 @@ def _labels(body: SampleBody, class_names: Sequence[str]) -> tuple[int, ...] | N
     return tuple(_label(label, class_names) for label in several)
 
 
-def _label(label: int | str, class_names: Sequence[str]) -> int:
+def _label(label: int | str, class_names: tuple[str, ...]) -> int:
     if isinstance(label, int):
         return label
     if label in class_names:
@@ -197,8 +181,3 @@ def _at_most(field: str, value: int, bound: int, what: str = "") -> None:
     if value > bound:
         name = what or field
         raise InvalidInput.pointer(f"/{field}", f"{name} is {value}; it must lie in 1..{bound}")
-
-
-@lru_cache(maxsize=64)
-def _schedule(config: ScheduleConfig) -> NoiseSchedule:
-    return NoiseSchedule.from_config(config)

@@ -13,21 +13,23 @@ from starlette.responses import Response, StreamingResponse
 from app.http import problems
 from app.http.accept import choose
 from app.http.streams import EVENT_STREAM
-from app.sample.answer import Harvest, represent
+from app.registry.card import model_card
+from app.sample.answer import Collected, represent
 from app.sample.events import event_stream
 from app.sample.jobs_route import create_sample_job
 from app.sample.jobs_schema import SampleJobAnswer
-from app.sample.request import Sampling, resolve
+from app.sample.request import resolve, used_by
 from app.sample.schema import SampleAnswer, SampleBody, SampleUsed
 from app.services import Services, ServicesDep
 from app.settings import Settings
+from models.engine.orders import Order
 from models.images.formats import BY_MEDIA_TYPE
 from store.models import get_model
 
 router = APIRouter(tags=["sample"])
 
 OFFERED = (*BY_MEDIA_TYPE, "application/zip", "application/json", EVENT_STREAM)
-CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody reads the answer
+CLIENT_CLOSED_REQUEST = 499  # nginx's; the client does not read it
 
 Result = TypeVar("Result")
 
@@ -72,20 +74,24 @@ async def sample(body: SampleBody, request: Request, services: ServicesDep) -> R
     watched = media_type == EVENT_STREAM
     as_job = not watched and _becomes_a_job(body, request, settings)
     bound = settings.max_images_per_job if as_job else settings.max_images_per_request
-    sampling = await services.quick.run(partial(resolve, body, record, settings, bound, watched))
-    headers = _headers(sampling.used)
+    card = await run_in_threadpool(model_card, services.artifacts, record)
+    sample_request, order = await services.threads.run(
+        partial(resolve, body, record, card, settings, bound, watched)
+    )
+    used = used_by(sample_request, order)
+    headers = _headers(used)
     if as_job:
-        job = await run_in_threadpool(create_sample_job, services, sampling)
+        job = await run_in_threadpool(create_sample_job, services, sample_request, order)
         return _accepted(job, request, headers)
+    collected = Collected(used, order.plan.t, keeps_previews=body.trajectory)
     if watched:
-        events = event_stream(services, sampling, request.scope)
+        events = event_stream(services, order, collected, request.scope)
         return StreamingResponse(
             events, media_type=EVENT_STREAM, headers={**headers, "Cache-Control": "no-cache"}
         )
-    harvest = await _unless_left(request, _harvest(services, sampling))
-    if harvest is None:
+    if await _unless_disconnected(request, _collect(services, order, collected)) is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
-    content = await services.quick.run(partial(represent, harvest, sampling, media_type))
+    content = await services.threads.run(partial(represent, collected, media_type))
     return Response(content, media_type=media_type, headers=headers)
 
 
@@ -96,7 +102,7 @@ def _becomes_a_job(body: SampleBody, request: Request, settings: Settings) -> bo
 
 
 def _prefers_a_job(request: Request) -> bool:
-    """Prefer: respond-async (RFC 7240, section 4.1)."""
+    """Look for `Prefer: respond-async` (RFC 7240, section 4.1)."""
     given = ",".join(request.headers.getlist("prefer")).split(",")
     return "respond-async" in (item.partition(";")[0].strip().lower() for item in given)
 
@@ -108,16 +114,15 @@ def _accepted(job: SampleJobAnswer, request: Request, headers: dict[str, str]) -
     return Response(job.model_dump_json(), 202, headers, "application/json")
 
 
-async def _harvest(services: Services, sampling: Sampling) -> Harvest:
-    harvest = Harvest(keeps_steps=sampling.trajectory)
-    async for event in services.engine.events(sampling.order):
-        harvest.add(event)
-    return harvest
+async def _collect(services: Services, order: Order, collected: Collected) -> Collected:
+    async for event in services.engine.events(order):
+        collected.add(event)
+    return collected
 
 
-async def _unless_left(request: Request, work: Awaitable[Result]) -> Result | None:
-    """The result, or None where the caller closes the connection; the work is then cancelled."""
-    leaving = asyncio.ensure_future(_left(request))
+async def _unless_disconnected(request: Request, work: Awaitable[Result]) -> Result | None:
+    """Return the result, or None where the client disconnects; the work is then cancelled."""
+    leaving = asyncio.ensure_future(_disconnected(request))
     working = asyncio.ensure_future(work)
     try:
         await asyncio.wait((leaving, working), return_when=asyncio.FIRST_COMPLETED)
@@ -127,7 +132,7 @@ async def _unless_left(request: Request, work: Awaitable[Result]) -> Result | No
         working.cancel()
 
 
-async def _left(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 

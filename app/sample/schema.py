@@ -1,4 +1,4 @@
-"""What POST /sample takes and gives."""
+"""The body and the answers of POST /sample."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -10,7 +10,7 @@ from app.http.refusal import refused_with
 from models.diffusion.noise import MAX_SEED
 from models.nets.precision import Precision
 from models.sampling.grid import SPACINGS, SpacingName, spacings_of
-from models.sampling.plan import DEFAULT_CONSISTENCY_STEPS, DEFAULT_STEPS, MAX_CONSISTENCY_STEPS
+from models.sampling.request import DEFAULT_CONSISTENCY_STEPS, DEFAULT_STEPS, MAX_CONSISTENCY_STEPS
 from models.sampling.samplers import (
     DEFAULT_SAMPLER,
     DISTILLED_SAMPLER,

@@ -1,12 +1,12 @@
-"""Compiles one network: `python -m models.compile.build_process VARIANT FILE SCRATCH`.
+"""The compiler of one network: `python -m models.compile.build_process VARIANT FILE SCRATCH`.
 
-VARIANT is JSON; all that is made on the way lies in the folder SCRATCH.
+VARIANT is JSON; temporary files lie in the folder SCRATCH.
 
-A process of its own, since tracing holds the interpreter lock for seconds: in the engine's process
-that would be a pause of all requests. It yields to everything else on the machine, compares what it
-made with the network itself, and only then puts it at FILE; an empty one where it is no faster, as
-happens where convolutions are all there is to a call. It leaves, with the compiler that it runs,
-when its standard input ends; whoever starts it gives it a session of its own.
+It is a process of its own, since tracing holds the interpreter lock for seconds: in the engine's
+process that would pause all requests. It yields to everything else on the machine, compares its
+library with the network itself, and only then puts it at FILE; an empty file where the library is
+no faster, as happens where a call is nearly all convolutions. It ends, with the compiler that it
+runs, when its standard input ends; its parent starts it in a session of its own.
 """
 
 import os
@@ -31,7 +31,7 @@ with loading():
 
 NICENESS = 19
 TIMED_CALLS = 5
-MIN_GAIN = 0.97  # of the eager time; what is nearer to it is not told from noise
+MIN_GAIN = 0.97  # of the eager time; a smaller gain is within measurement noise
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # of the largest output
 
 
@@ -63,8 +63,8 @@ def build(variant: Variant, net: UNet, library: Path) -> None:
 
 @torch.inference_mode()
 def is_worth_it(variant: Variant, net: UNet, library: Path) -> bool:
-    """Whether the library is faster than the network. It has other weights than the one that was
-    built from; RuntimeError where their outputs differ."""
+    """Tell whether the library is faster than the network. `net` has other weights than the network
+    of the build. Raises RuntimeError where their outputs differ."""
     torch.set_num_threads(1)  # several would wait for each other while the machine is in use
     compiled, inputs = CompiledNet(library, net), variant.inputs()
     y: Tensor = net(*inputs).float()
@@ -84,7 +84,7 @@ def _cpu_seconds(call: Callable[[], Tensor]) -> float:
 
 
 def some_net(variant: Variant, seed: int) -> UNet:
-    """With weights no two of which are alike, so that none can be taken for a constant."""
+    """Make a network whose weights all differ, so that none can be mistaken for a constant."""
     torch.manual_seed(seed)
     net = UNet(variant.net).eval().requires_grad_(False)
     for parameter in net.parameters():

@@ -1,7 +1,7 @@
 """Compiled networks as files: built in the background, one at a time, the most called first.
 
-Until a file is there its callers do without. What was built once is there from the first call on,
-also after a restart. A build that fails is said once and not tried again.
+Until a file exists its callers use the network itself. A file once built is used from the first
+call on, also after a restart. A failed build is logged once and not tried again.
 """
 
 import logging
@@ -26,7 +26,8 @@ MAX_FILES = 500  # a few megabytes each; the oldest make room
 
 
 class Compiler:
-    """Of one process; `folder` may be shared by several. All but `close` is for one thread."""
+    """The compiler of one process; several may share `folder`. All methods but `close` are for one
+    thread."""
 
     def __init__(self, folder: Path, min_calls: int = MIN_CALLS) -> None:
         self._folder, self._min_calls = folder, min_calls
@@ -38,7 +39,7 @@ class Compiler:
         self._closed = False
 
     def call(self, variant: Variant, net: UNet) -> CompiledNet | None:
-        """Counts a call of `net`: its compiled form, where there is one by now."""
+        """Count a call of `net` and return its compiled form, if there is one by now."""
         if variant in self._given_up:
             return None
         if file := self._built(variant):
@@ -49,11 +50,11 @@ class Compiler:
         return None
 
     def knows(self, variant: Variant) -> bool:
-        """Whether `call` says the last word about it already."""
+        """Tell whether further calls of a variant change nothing."""
         return variant in self._given_up or self._built(variant) is not None
 
     def close(self) -> None:
-        """Ends the build under way."""
+        """End the build under way."""
         self._closed = True
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
@@ -68,12 +69,17 @@ class Compiler:
 
     def _load(self, file: Path, variant: Variant, net: UNet) -> CompiledNet | None:
         try:
-            if not file.stat().st_size:  # as models.compile.build_process says
+            if not file.stat().st_size:  # no faster: see models.compile.build_process
                 self._given_up.add(variant)
                 return None
             compiled = CompiledNet(file, net)
             os.utime(file)  # the last use, for `_make_room`
-        except (RuntimeError, OSError, AttributeError, TypeError) as error:  # or another torch
+        except (
+            RuntimeError,
+            OSError,
+            AttributeError,
+            TypeError,
+        ) as error:  # or another torch
             self._give_up(variant, error)
             file.unlink(missing_ok=True)
             return None
@@ -97,7 +103,7 @@ class Compiler:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._make_room()
-            shutil.rmtree(scratch, ignore_errors=True)  # a container's processes have old numbers
+            shutil.rmtree(scratch, ignore_errors=True)  # process ids repeat in containers
             scratch.mkdir()
             self._run(variant, scratch)
         except (OSError, RuntimeError, subprocess.TimeoutExpired) as error:
@@ -110,13 +116,13 @@ class Compiler:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _run(self, variant: Variant, scratch: Path) -> None:
-        """Raises RuntimeError where the process fails."""
+        """Build a variant in a process of its own. Raises RuntimeError where that fails."""
         command = [sys.executable, "-m", "models.compile.build_process"]
         arguments = [variant.to_json(), str(self._files[variant]), str(scratch)]
         with (scratch / "log").open("wb") as output:
             self._process = subprocess.Popen(
                 [*command, *arguments],
-                stdin=subprocess.PIPE,  # its end tells it to leave
+                stdin=subprocess.PIPE,  # the process ends when it closes
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
@@ -129,7 +135,7 @@ class Compiler:
             raise RuntimeError(next((line for line in reversed(lines) if line.strip()), "killed"))
 
     def _make_room(self) -> None:
-        """Also removes what a process left that was killed with its build."""
+        """Delete the oldest files, and temporary folders of killed builds."""
         for left in self._folder.glob("build-*"):
             if not Path("/proc", left.name.removeprefix("build-")).exists():
                 shutil.rmtree(left, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""Networks as graphs of CUDA: a call is one launch instead of a hundred.
+"""Networks as CUDA graphs: a call is one launch instead of a hundred.
 
-A graph is captured for one width once calls of it have warmed up whatever they use. That takes as
-long as a call or two, so it is done where the calls are made.
+A graph is captured for one width after a few calls have warmed up everything they use. Capturing
+takes as long as a call or two, so the thread of the calls does it.
 """
 
 import logging
@@ -19,18 +19,18 @@ log = logging.getLogger(__name__)
 MIN_CALLS = 3  # of a width, before it is captured
 
 
-class GraphMaker:
-    """Has the interface of models.compile.compiler.Compiler. For one thread, in inference mode."""
+class GraphCompiler:
+    """The interface of models.compile.compiler.Compiler. For one thread, in inference mode."""
 
     def __init__(self, min_calls: int = MIN_CALLS) -> None:
         self._min_calls = min_calls
         self._calls: Counter[tuple[Variant, int]] = Counter()
         self._given_up = False
-        # One for all: only one graph runs at a time, and no other while its output is needed.
+        # Shared by all: only one graph runs at a time, and no other while its output is needed.
         self._pool = torch.cuda.graph_pool_handle()
 
     def call(self, variant: Variant, net: UNet) -> "GraphedNet | None":
-        """Counts a call of `net`: its graph, from a few on."""
+        """Count a call of `net` and return its graph, after a few calls."""
         if self._given_up:
             return None
         key = variant, id(net)
@@ -42,13 +42,13 @@ class GraphMaker:
             return GraphedNet(net, variant.inputs(), self._pool)
         except RuntimeError as error:  # no memory, or a network that cannot be captured
             self._given_up = True
-            log.warning("graphs of CUDA are not used: %s", error)
+            log.warning("CUDA graphs are not used: %s", error)
             return None
 
 
 class GraphedNet:
-    """Called like `net`, with inputs shaped as those here. The output is overwritten by the next
-    call of any graph of the pool."""
+    """A callable like `net`, with inputs of the shapes given here. The next call of any graph of
+    the pool overwrites the output."""
 
     def __init__(self, net: UNet, inputs: tuple[Tensor, ...], pool: Any) -> None:
         device = net.conv_in.weight.device

@@ -1,7 +1,7 @@
-"""A network compiled for one width of call: which one, and how to call it.
+"""A network compiled for one width of call: its variant, and the call.
 
 AOTInductor makes a shared library of the network's operations without its weights, so that one
-library serves every model of that architecture. models.compile.compiler has them built, each in a
+library serves every model of that architecture. models.compile.compiler builds them, each in a
 process of its own (models.compile.build_process), and keeps them as files.
 """
 
@@ -21,8 +21,8 @@ from models.nets.unet import UNet, UNetConfig
 
 @dataclass(frozen=True)
 class Variant:
-    """What a library is made for: x is (width, C, *image_size) of `dtype`, a name of torch's, in
-    channels_last; `threads` is how many its loops are split among."""
+    """The calls that a library is made for: x is (width, C, *image_size) of `dtype`, a name of
+    torch's, in channels_last; its loops are split among `threads` threads."""
 
     net: UNetConfig
     image_size: tuple[int, int]
@@ -32,8 +32,8 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """Of its file. Differs with whatever may change the machine code: the variant, torch, the
-        processor, and how the network computes."""
+        """The name of its file. It differs with everything that may change the machine code: the
+        variant, torch, the processor, and the source of the network."""
         source = hashlib.sha256(Path(unet.__file__).read_bytes()).hexdigest()
         parts = [asdict(self), torch.__version__, _processor(), source]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32] + ".so"
@@ -48,7 +48,7 @@ class Variant:
         return cls(net, tuple(values.pop("image_size")), **values)
 
     def inputs(self) -> tuple[Tensor, ...]:
-        """Some x and c_noise, and labels where the network has classes."""
+        """Make some x and c_noise, and labels where the network has classes."""
         generator = torch.Generator().manual_seed(0)
         shape = (self.width, self.net.in_channels, *self.image_size)
         x = torch.randn(shape, generator=generator).to(getattr(torch, self.dtype))
@@ -61,17 +61,17 @@ class Variant:
 
 
 class CompiledNet:
-    """Called like `net`, whose weights it uses: on the CPU, in the variant's dtype and in
-    channels_last. Nothing checks what it is called with."""
+    """A callable like `net`, whose weights it uses: on the CPU, in the variant's dtype and in
+    channels_last. Nothing checks the arguments of a call."""
 
     def __init__(self, library: Path, net: UNet) -> None:
-        """Raises RuntimeError where the library does not load or does not suit the network."""
+        """Load a library. Raises RuntimeError where that fails or it does not suit the network."""
         self._runner = torch._C._aoti.AOTIModelContainerRunnerCpu(str(library), 1)
         state = net.state_dict()
         names = self._runner.get_constant_names_to_original_fqns()
         if unlike := set(names.values()) ^ state.keys():
             raise RuntimeError(f"{library.name} is of a network that differs in {sorted(unlike)}")
-        # The library has but pointers to them.
+        # The library only has pointers to them.
         self._weights = {name: state[original] for name, original in names.items()}
         self._runner.update_constant_buffer(self._weights, False, True, True)
 
@@ -82,7 +82,7 @@ class CompiledNet:
 
 
 def _processor() -> str:
-    """Its name and abilities: code made for one may not run on another."""
+    """Return the processor's name and abilities: code made for one may not run on another."""
     with suppress(OSError):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         kinds = ("model name", "flags", "Features")

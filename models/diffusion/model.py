@@ -31,7 +31,7 @@ class ModelConfig:
     def __post_init__(self) -> None:
         self._check_images()
         schedule = NoiseSchedule.from_config(self.schedule)
-        Prediction(self.prediction_type, self.sigma_data).check(schedule)
+        self.prediction.check(schedule)
         self.net.check_image_size(*self.image_size)
         expected = len(self.class_names) + 1 if self.class_names else None
         if self.net.num_class_embeds != expected:
@@ -56,6 +56,14 @@ class ModelConfig:
         if len(set(self.class_names)) < len(self.class_names):
             raise Invalid.because("class_names holds a name twice", field="class_names")
 
+    @property
+    def channels(self) -> int:
+        return self.net.out_channels
+
+    @property
+    def prediction(self) -> Prediction:
+        return Prediction(self.prediction_type, self.sigma_data)
+
 
 @dataclass(frozen=True)
 class DiffusionModel:
@@ -70,7 +78,7 @@ class DiffusionModel:
 
     @cached_property
     def prediction(self) -> Prediction:
-        return Prediction(self.config.prediction_type, self.config.sigma_data)
+        return self.config.prediction
 
     @property
     def null_label(self) -> int:

@@ -1,14 +1,14 @@
-"""Which rows share the next network call: the engine's policy, in plain Python.
+"""Which images share the next network call: the engine's policy, in plain Python.
 
-A ticket is a request for images of one group (one model, one way of running it); each of its images
-is a row that walks down its plan, one step per network call, beside whatever rows of other tickets
-stand anywhere in theirs. A step of a guided row takes two evaluations of the network, so budgets
-are in evaluations.
+A ticket is a request for images of one group (one model, one way of running it). Each of its images
+is a sample on its way from row to row of the ticket's plan, one row per network call, beside
+samples of other tickets at whatever row of theirs. A guided row takes two evaluations of the
+network, so budgets are in evaluations.
 
-Within a group the most urgent tickets go first: the least work left, less with age, so that nobody
-starves. How many rows join follows from the measured cost of a call, alpha + beta * width: a row is
-worth its share of the call if it brings its ticket nearer to its end by more than it holds up those
-before it (Smith's rule for weighted completion times). Where alpha dominates, calls are wide; where
+Within a group the most urgent tickets go first: those with the least work left, less with age, so
+that none starves. How many samples join follows from the measured cost of a call, alpha + beta *
+width: add a sample when the time that it saves its own request exceeds the delay that it causes the
+others (Smith's rule for weighted completion times). Where alpha dominates, calls are wide; where
 beta does, they are narrow. Groups take turns by time used (surplus round robin).
 
 Knows nothing of tensors, devices or networks; time is a number that the caller passes in.
@@ -23,11 +23,11 @@ Batching = Literal["step", "request", "off"]
 
 FORGET = 0.98  # weight of older measurements at each new one
 PRIOR_WEIGHT = 1e-3
-FORGOTTEN = 0.001  # what is left of the weight of all that was measured before a change
+FORGOTTEN = 0.001  # weight kept by old measurements after a change
 
 
 class Refused(Exception):
-    """The ticket cannot be taken now; `retry_after` seconds from now it may be."""
+    """The ticket cannot be taken now, but perhaps `retry_after` seconds from now."""
 
     def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
@@ -36,17 +36,17 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Policy:
-    """`batching` of "request" admits new tickets only when all rows under way have ended, "off"
-    runs one ticket at a time; both are there to be compared with."""
+    """`batching` of "request" admits new tickets only when all samples under way have ended, "off"
+    runs one ticket at a time; both serve comparisons only."""
 
     max_waiting: int = 256  # tickets
-    ageing: float = 0.05  # seconds of work that a second of waiting makes up for
+    ageing: float = 0.05  # seconds of work that a second of waiting offsets
     quantum_seconds: float = 0.1
     batching: Batching = "step"
 
 
 @dataclass(eq=False)
-class Row:
+class Sample:
     """One image on its way: the next row of its plan is `at`. It holds a slot once it started."""
 
     ticket: "Ticket"
@@ -75,27 +75,27 @@ class Ticket:
     arrived: float
     deadline: float | None = None
     first_image: int = 0
-    rows: list[Row] = field(init=False)
+    samples: list[Sample] = field(init=False)
     remaining: int = field(init=False)  # evaluations, over all images
 
     def __post_init__(self) -> None:
         images = range(self.first_image, self.first_image + self.num_images)
-        self.rows = [Row(self, image) for image in images]
+        self.samples = [Sample(self, image) for image in images]
         self.remaining = sum(self.evaluations) * self.num_images
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows for one network call of `width` evaluations, `used` of which are theirs."""
+    """Samples for one network call of `width` evaluations; they use `used` of these."""
 
     group: Hashable
-    rows: tuple[Row, ...]
+    samples: tuple[Sample, ...]
     used: int
     width: int
 
 
 class CallCost:
-    """Seconds of a call as alpha + beta * width, fitted to what was measured, the latest most."""
+    """Seconds of a call as alpha + beta * width, fitted to measurements, the latest most."""
 
     def __init__(self, alpha: float = 0.005, beta: float = 0.005) -> None:
         self._n, self._w, self._ww, self._s, self._ws = 0.0, 0.0, 0.0, 0.0, 0.0
@@ -111,13 +111,13 @@ class CallCost:
         mean_width, mean_seconds = self._w / self._n, self._s / self._n
         if spread > 1e-3 * self._w**2:
             self.beta = max(0.0, (self._n * self._ws - self._w * self._s) / spread)
-        else:  # one width only says nothing of the share that grows: take half
+        else:  # a single width tells nothing about the share that grows: take half
             self.beta = 0.5 * mean_seconds / mean_width
         self.beta = min(self.beta, mean_seconds / mean_width)
         self.alpha = max(1e-6, mean_seconds - self.beta * mean_width)
 
     def forget(self) -> None:
-        """Calls have become cheaper: what comes next outweighs what was."""
+        """Let coming measurements outweigh all earlier ones: calls have become cheaper."""
         self._n, self._w, self._ww = (FORGOTTEN * sum_ for sum_ in (self._n, self._w, self._ww))
         self._s, self._ws = FORGOTTEN * self._s, FORGOTTEN * self._ws
 
@@ -134,7 +134,7 @@ class CallCost:
 
 class Group:
     """Tickets that can share calls. Widths are rounded up to one of `buckets`, ascending; at most
-    `slots` rows are under way at once."""
+    `slots` samples are under way at once."""
 
     def __init__(self, name: Hashable, buckets: Sequence[int], slots: int) -> None:
         if not buckets or buckets[-1] < 2 or slots < 1:
@@ -143,9 +143,9 @@ class Group:
         self.buckets = tuple(buckets)
         self.slots = slots
         self.cost = CallCost()
-        self.deficit = 0.0  # seconds of the device that it may still use in this turn
+        self.deficit = 0.0  # seconds of the device left to it in this turn
         self.tickets: dict[Hashable, Ticket] = {}
-        self.cohort: set[Hashable] = set()  # of "request" and "off": who runs until all have ended
+        self.cohort: set[Hashable] = set()  # of "request" and "off": tickets that run to their ends
         self._free = list(range(slots))[::-1]
 
     @property
@@ -164,24 +164,24 @@ class Group:
         return next(b for b in self.buckets if b >= width)
 
     def seconds_of(self, evaluations: int) -> float:
-        """What so much work takes when calls are as wide as they can be."""
+        """Return the time of so many evaluations in calls as wide as possible."""
         return evaluations * self.cost.seconds(self.max_width) / self.max_width
 
-    def take_slot(self, row: Row) -> None:
-        if row.slot is None:
-            row.slot = self._free.pop()
+    def take_slot(self, sample: Sample) -> None:
+        if sample.slot is None:
+            sample.slot = self._free.pop()
 
-    def give_slot(self, row: Row) -> None:
-        if row.slot is not None:
-            self._free.append(row.slot)
-            row.slot = None
+    def give_slot(self, sample: Sample) -> None:
+        if sample.slot is not None:
+            self._free.append(sample.slot)
+            sample.slot = None
 
 
 class Batcher:
     def __init__(self, policy: Policy | None = None) -> None:
         self.policy = policy or Policy()
         self.groups: dict[Hashable, Group] = {}
-        self._turn: deque[Hashable] = deque()  # groups with work, the one whose turn it is first
+        self._turn: deque[Hashable] = deque()  # groups with work, the next one first
         self._group_of: dict[Hashable, Group] = {}  # by ticket
 
     def __len__(self) -> int:
@@ -191,13 +191,13 @@ class Batcher:
         self.groups[group.name] = group
 
     def drop_group(self, name: Hashable) -> None:
-        """Only where it has no tickets."""
+        """Forget a group. Raises ValueError where it has tickets."""
         if self.groups[name].tickets:
             raise ValueError(f"group {name!r} has tickets")
         del self.groups[name]
 
     def add(self, ticket: Ticket, now: float) -> None:
-        """Raises Refused where too many wait, or where the deadline cannot be met."""
+        """Take a ticket. Raises Refused where too many wait or the deadline cannot be met."""
         if len(self) >= self.policy.max_waiting:
             place_free_in = self.backlog_seconds() / len(self)
             raise Refused(f"{len(self)} requests for images are waiting already", place_free_in)
@@ -213,18 +213,18 @@ class Batcher:
             self._turn.append(group.name)
 
     def remove(self, ticket_id: Hashable) -> Ticket | None:
-        """Its slots are free again. None where it has ended already."""
+        """Take a ticket out and free its slots. Returns None where it has ended already."""
         group = self._group_of.pop(ticket_id, None)
         if group is None:
             return None
         ticket = group.tickets.pop(ticket_id)
         group.cohort.discard(ticket_id)
-        for row in ticket.rows:
-            group.give_slot(row)
+        for sample in ticket.samples:
+            group.give_slot(sample)
         return ticket
 
     def expired(self, now: float) -> list[Ticket]:
-        """Those whose deadline has passed; they are not removed."""
+        """Return the tickets past their deadlines; they are not removed."""
         return [
             ticket
             for group in self.groups.values()
@@ -233,7 +233,7 @@ class Batcher:
         ]
 
     def next_batch(self, now: float) -> Batch | None:
-        """None where there is nothing to do."""
+        """Choose the samples of the next call. Returns None where there is nothing to do."""
         while self._turn:
             group = self.groups.get(self._turn[0])
             if group is None or not group.tickets:
@@ -245,39 +245,40 @@ class Batcher:
                 return self._batch(group, now)
         return None
 
-    def done(self, batch: Batch, seconds: float) -> list[Row]:
-        """The call was made: its rows stand one further. Those at their end are returned; they keep
-        their slots until `finish`. Rows whose ticket was removed meanwhile are left alone."""
+    def done(self, batch: Batch, seconds: float) -> list[Sample]:
+        """Take the samples of a call that was made one row further, and return those at their end;
+        they keep their slots until `finish`. Samples whose ticket was removed meanwhile are left
+        alone."""
         group = self.groups[batch.group]
         group.deficit -= seconds
         finished = []
-        for row in batch.rows:
-            if row.ticket.id not in group.tickets:
+        for sample in batch.samples:
+            if sample.ticket.id not in group.tickets:
                 continue
-            row.ticket.remaining -= row.evaluations
-            row.at += 1
-            if row.done:
-                finished.append(row)
+            sample.ticket.remaining -= sample.evaluations
+            sample.at += 1
+            if sample.done:
+                finished.append(sample)
         return finished
 
-    def finish(self, row: Row) -> bool:
-        """The row's image is out: its slot is free. True where its ticket has ended with it."""
-        group = self._group_of[row.ticket.id]
-        group.give_slot(row)
-        row.ticket.rows.remove(row)
-        if not row.ticket.rows:
-            self.remove(row.ticket.id)
+    def finish(self, sample: Sample) -> bool:
+        """Free the slot of a finished image. Returns True where its ticket has ended with it."""
+        group = self._group_of[sample.ticket.id]
+        group.give_slot(sample)
+        sample.ticket.samples.remove(sample)
+        if not sample.ticket.samples:
+            self.remove(sample.ticket.id)
             return True
         return False
 
     def limit_width(self, name: Hashable, width: int) -> None:
-        """The device has no room for wider calls."""
+        """Make calls of a group no wider from now on: the device has no room."""
         group = self.groups[name]
         group.buckets = tuple(b for b in group.buckets if b <= width) or group.buckets[:1]
 
     def predict(self, ticket: Ticket, now: float) -> float:
-        """Seconds until a new ticket would be done: its own steps, those of its group that are more
-        urgent, and other groups' for as long as those last."""
+        """Estimate the seconds until a new ticket would be done: its own steps, those of more
+        urgent tickets of its group, and other groups' for as long as those last."""
         group = self.groups[ticket.group]
         urgency = self._urgency(group, ticket, now)
         ahead = sum(
@@ -297,43 +298,43 @@ class Batcher:
         return mine + sum(min(mine, seconds) for seconds in beside)
 
     def backlog_seconds(self) -> float:
-        """All the work that waits, at the speed of full calls."""
+        """Return the time of all waiting work, at the speed of full calls."""
         return sum(
             group.seconds_of(sum(ticket.remaining for ticket in group.tickets.values()))
             for group in self.groups.values()
         )
 
     def _batch(self, group: Group, now: float) -> Batch:
-        rows = self._choose(group, now)
-        for row in rows:
-            group.take_slot(row)
-        used = sum(row.evaluations for row in rows)
-        return Batch(group.name, tuple(rows), used, group.bucket(used))
+        samples = self._choose(group, now)
+        for sample in samples:
+            group.take_slot(sample)
+        used = sum(sample.evaluations for sample in samples)
+        return Batch(group.name, tuple(samples), used, group.bucket(used))
 
-    def _choose(self, group: Group, now: float) -> list[Row]:
-        chosen: list[Row] = []
+    def _choose(self, group: Group, now: float) -> list[Sample]:
+        chosen: list[Sample] = []
         width, gain, best_rate, best = 0, 0.0, 0.0, 0
-        for row, weight in self._candidates(group, now):
-            if width + row.evaluations > group.max_width:
+        for sample, weight in self._candidates(group, now):
+            if width + sample.evaluations > group.max_width:
                 break
-            chosen.append(row)
-            width += row.evaluations
-            gain += row.evaluations * weight
+            chosen.append(sample)
+            width += sample.evaluations
+            gain += sample.evaluations * weight
             rate = gain / group.cost.seconds(group.bucket(width))
             if rate >= best_rate or self.policy.batching != "step":
                 best_rate, best = rate, len(chosen)
         return chosen[:best]
 
-    def _candidates(self, group: Group, now: float) -> Iterator[tuple[Row, float]]:
-        """Rows, the most urgent first, with what a second nearer to their end is worth."""
+    def _candidates(self, group: Group, now: float) -> Iterator[tuple[Sample, float]]:
+        """Yield samples, the most urgent first, with the worth of a second nearer to their end."""
         free = group.num_free_slots
         for ticket in self._by_urgency(group, now):
-            for row in ticket.rows:
-                if row.slot is None:
+            for sample in ticket.samples:
+                if sample.slot is None:
                     if free == 0:
                         continue
                     free -= 1
-                yield row, 1.0 / ticket.remaining
+                yield sample, 1.0 / ticket.remaining
 
     def _by_urgency(self, group: Group, now: float) -> list[Ticket]:
         if self.policy.batching == "step":
@@ -343,7 +344,7 @@ class Batcher:
         return [ticket for ticket in group.tickets.values() if ticket.id in group.cohort]
 
     def _next_cohort(self, group: Group) -> set[Hashable]:
-        """The oldest ticket, and in "request" those after it that fit beside it."""
+        """Return the oldest ticket, and in "request" the following ones that fit beside it."""
         cohort: set[Hashable] = set()
         width = 0
         for ticket in group.tickets.values():
@@ -354,6 +355,6 @@ class Batcher:
         return cohort
 
     def _urgency(self, group: Group, ticket: Ticket, now: float) -> float:
-        """Seconds of work left, less what waiting makes up for; the smallest goes first."""
+        """Return the seconds of work left, less a credit for waiting; the smallest goes first."""
         waited = now - ticket.arrived
         return group.seconds_of(ticket.remaining) - self.policy.ageing * waited

@@ -1,103 +1,42 @@
 """The engine: the loop that owns one device and makes images for many requests at once.
 
-Each step is one network call. Rows of different requests share it, whatever their samplers, step
-counts, guidance, classes and seeds, since a row is a few numbers (models.sampling.plan) and its
-noise a function of (seed, image, step). Rows that have finished leave and new ones join at every
-step; which ones is the batcher's business (models.engine.batcher).
+Each step is one network call. Images of different requests share it, whatever their samplers, step
+counts, guidance, classes and seeds, since the row of a plan is a few numbers (models.sampling.plan)
+and noise is a function of (seed, image, step). Finished images leave and new ones join at every
+step; the batcher decides which (models.engine.batcher).
 
-An image does not depend on its company: up to the last bits of a float, since a network call's
-arithmetic depends on its width; and to the bit in `deterministic` requests, whose calls all have
-one width. `submit`, `cancel` and `release` may be called from any thread, `step` from one only.
+Batching does not change an image, except for float rounding: a network call's arithmetic depends on
+its width. `deterministic` orders are bit-identical, since their calls all have one width. `submit`,
+`cancel` and `release` may be called from any thread, `step` from one only.
 """
 
 import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Literal, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from models.arrays import UInt8, to_uint8
+from models.arrays import to_uint8
 from models.diffusion.model import DiffusionModel
-from models.engine.batcher import Batch, Batcher, Group, Policy, Refused, Row, Ticket
-from models.engine.state import LaneRow, Lanes, NetCompiler, StepResult
+from models.engine.batcher import Batch, Batcher, Group, Policy, Refused, Sample, Ticket
+from models.engine.orders import Event, Failed, Made, Order, Preview, Started
+from models.engine.state import GroupState, NetCompiler
 from models.fields import Invalid
 from models.nets.precision import Precision
-from models.sampling.generate import Prepared
-from models.sampling.plan import SampleRequest
+from models.sampling.update import Pictures, Rows, Updated
 
-# Widths of network calls. Few, so that what is prepared for a width (a compiled graph, a graph of
-# CUDA, oneDNN's plans) is used again.
+# Widths of network calls. Few, so that everything prepared for a width (a compiled graph, a CUDA
+# graph, oneDNN's plans) is used again.
 BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 DETERMINISTIC_WIDTH = 4
 
 
-@dataclass(frozen=True)
-class Order:
-    """What is submitted. `model_key` names the model's weights; `watched` asks for a Seen after
-    every row; `deadline` is in the clock's time; images before `first_image` are there already."""
-
-    id: Hashable
-    model_key: Hashable
-    model: DiffusionModel
-    request: SampleRequest
-    deterministic: bool = False
-    precision: Precision = "float32"
-    watched: bool = False
-    deadline: float | None = None
-    first_image: int = 0
-
-
-# What a step tells, by the id of the order -------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Started:
-    id: Hashable
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What the network saw at row `row` of image `image`, and the clean image that it saw in it:
-    (H, W, C). x_t is divided by its standard deviation where that is above 1."""
-
-    id: Hashable
-    image: int
-    row: int
-    x_t: UInt8
-    x0_hat: UInt8
-
-
-@dataclass(frozen=True)
-class Made:
-    """An image (H, W, C). `last`: the order has ended with it."""
-
-    id: Hashable
-    image: int
-    pixels: UInt8
-    last: bool
-
-
-@dataclass(frozen=True)
-class NotMade:
-    """The order has ended. `invalid`: it cannot be made; `busy`: not now, but after `retry_after`
-    seconds; `out_of_memory`: not even a row of it fits the device; `failed`: a fault of ours."""
-
-    id: Hashable
-    reason: Literal["invalid", "busy", "out_of_memory", "failed"]
-    message: str
-    retry_after: float = 0.0
-
-
-Event = Started | Seen | Made | NotMade
-
-
 @dataclass
 class GroupStats:
-    """Counts since the group was made; seconds are of network calls with all that belongs to
-    them."""
+    """Counts since the group was made; `seconds` are of network calls with their updates."""
 
     steps: int = 0
     rows: int = 0
@@ -107,7 +46,7 @@ class GroupStats:
 
 
 class GroupKey(NamedTuple):
-    """What orders must have in common to share network calls."""
+    """The facts that orders must share to share network calls."""
 
     model_key: Hashable
     precision: Precision
@@ -116,7 +55,10 @@ class GroupKey(NamedTuple):
 
 @dataclass
 class _Submit:
+    id: Hashable
     order: Order
+    model: DiffusionModel
+    deadline: float | None
 
 
 @dataclass
@@ -146,16 +88,23 @@ class Engine:
         self._clock = clock
         self._compiler = compiler
         self._inbox: SimpleQueue[_Submit | _Cancel | _Release | None] = SimpleQueue()
-        self._lanes: dict[GroupKey, Lanes] = {}
-        self._orders: dict[Hashable, tuple[Order, Prepared]] = {}
+        self._states: dict[GroupKey, GroupState] = {}
+        self._orders: dict[Hashable, tuple[Order, Pictures]] = {}
         self._released: set[Hashable] = set()
 
-    def submit(self, order: Order) -> None:
-        """Its events come out of `step`, the last being Made or NotMade."""
-        self._inbox.put(_Submit(order))
+    def submit(
+        self,
+        order_id: Hashable,
+        order: Order,
+        model: DiffusionModel,
+        deadline: float | None = None,
+    ) -> None:
+        """Take an order of a model; `deadline` is in the clock's time. Its events come out of
+        `step` with its id, the last being Made or Failed."""
+        self._inbox.put(_Submit(order_id, order, model, deadline))
 
     def cancel(self, order_id: Hashable) -> None:
-        """No further event; its rows are free at the next step."""
+        """Send no further event; its slots are free at the next step."""
         self._inbox.put(_Cancel(order_id))
 
     def release(self, model_key: Hashable) -> None:
@@ -163,23 +112,23 @@ class Engine:
         self._inbox.put(_Release(model_key))
 
     def wake(self) -> None:
-        """Ends the wait of `step`."""
+        """End the wait of `step`."""
         self._inbox.put(None)
 
     @torch.inference_mode()
     def step(self, wait: float = 0.0) -> list[Event]:
-        """One network call and what came of it. Where there is nothing to do, waits up to so many
-        seconds for an order."""
+        """Make one network call and return the events that follow from it. Where there is nothing
+        to do, wait up to so many seconds for an order."""
         events = self._read_inbox(wait)
         now = self._clock()
         for ticket in self.batcher.expired(now):
             self._drop(ticket.id)
             late = "the images were not ready by the deadline"
-            events.append(NotMade(ticket.id, "busy", late, self.batcher.backlog_seconds()))
+            events.append(Failed(ticket.id, "busy", late, self.batcher.backlog_seconds()))
         batch = self.batcher.next_batch(now)
         if batch is not None:
             events += self._run(batch)
-        self._free_lanes()
+        self._free_states()
         return events
 
     # Orders -----------------------------------------------------------------------------------
@@ -193,7 +142,7 @@ class Engine:
             except Empty:
                 return events
             if isinstance(message, _Submit):
-                events += self._admit(message.order)
+                events += self._admit(message)
             elif isinstance(message, _Cancel):
                 self._drop(message.id)
             elif isinstance(message, _Release):
@@ -201,41 +150,42 @@ class Engine:
             else:
                 wait = 0.0
 
-    def _admit(self, order: Order) -> list[Event]:
-        now, request = self._clock(), order.request
+    def _admit(self, submitted: _Submit) -> list[Event]:
+        now, order, plan = self._clock(), submitted.order, submitted.order.plan
+        config = submitted.model.config
         try:
-            prepared = Prepared.of(order.model, request)
-            key = self._group_for(order)
+            plan.check_fits(config.image_size, config.net.out_channels, len(config.class_names))
+            pictures = Pictures.of(plan, submitted.model.device)
             ticket = Ticket(
-                order.id,
-                key,
-                prepared.plan.evaluations,
-                request.num_images - order.first_image,
+                submitted.id,
+                self._group_for(order, submitted.model),
+                plan.evaluations,
+                plan.num_images - order.first_image,
                 now,
-                order.deadline,
+                submitted.deadline,
                 order.first_image,
             )
             self.batcher.add(ticket, now)
         except Refused as error:
-            return [NotMade(order.id, "busy", str(error), error.retry_after)]
+            return [Failed(submitted.id, "busy", str(error), error.retry_after)]
         except Invalid as error:
-            return [NotMade(order.id, "invalid", str(error))]
+            return [Failed(submitted.id, "invalid", str(error))]
         except (ValueError, RuntimeError, ArithmeticError, TypeError) as error:
             # Nothing has run on the device yet: it is this order's fault, and others go on.
-            return [NotMade(order.id, "failed", f"the request cannot be prepared: {error}")]
-        self._orders[order.id] = order, prepared
+            return [Failed(submitted.id, "failed", f"the request cannot be prepared: {error}")]
+        self._orders[submitted.id] = order, pictures
         return []
 
-    def _group_for(self, order: Order) -> GroupKey:
+    def _group_for(self, order: Order, model: DiffusionModel) -> GroupKey:
         key = GroupKey(order.model_key, order.precision, order.deterministic)
         self._released.discard(order.model_key)
-        if key not in self._lanes:
+        if key not in self._states:
             # A compiled call differs in its last bits, and when it is ready is chance.
             compiler = None if order.deterministic else self._compiler
-            lanes = Lanes(order.model, order.precision, compiler)
+            state = GroupState(model, order.precision, compiler)
             buckets = (DETERMINISTIC_WIDTH,) if order.deterministic else self._buckets
-            self.batcher.add_group(Group(key, buckets, lanes.slots))
-            self._lanes[key] = lanes
+            self.batcher.add_group(Group(key, buckets, state.slots))
+            self._states[key] = state
             self.stats[key] = GroupStats()
         return key
 
@@ -243,94 +193,100 @@ class Engine:
         self.batcher.remove(order_id)
         self._orders.pop(order_id, None)
 
-    def _free_lanes(self) -> None:
+    def _free_states(self) -> None:
         if not self._released:
             return
-        for key in [key for key in self._lanes if key.model_key in self._released]:
+        for key in [key for key in self._states if key.model_key in self._released]:
             if not self.batcher.groups[key].tickets:
                 self.batcher.drop_group(key)
-                del self._lanes[key], self.stats[key]
-        self._released &= {key.model_key for key in self._lanes}
+                del self._states[key], self.stats[key]
+        self._released &= {key.model_key for key in self._states}
 
     # A network call ---------------------------------------------------------------------------
 
     def _run(self, batch: Batch) -> list[Event]:
         key = cast(GroupKey, batch.group)
-        lanes = self._lanes[key]
-        orders = [self._orders[row.ticket.id] for row in batch.rows]
-        rows = [
-            LaneRow(row, prepared) for row, (_, prepared) in zip(batch.rows, orders, strict=True)
-        ]
+        state, samples = self._states[key], batch.samples
+        orders = [self._orders[sample.ticket.id] for sample in samples]
+        rows = Rows(
+            [order.plan for order, _ in orders],
+            [pictures for _, pictures in orders],
+            [sample.image for sample in samples],
+            [sample.at for sample in samples],
+        )
         events: list[Event] = [
-            Started(row.ticket.id)
-            for row in batch.rows
-            if row.at == 0 and row.image == row.ticket.first_image
+            Started(sample.ticket.id)
+            for sample in samples
+            if sample.at == 0 and sample.image == sample.ticket.first_image
         ]
-        if lanes.prepare(batch.width):
+        if state.prepare(batch.width):
             self.batcher.groups[key].cost.forget()
         started = self._clock()
         try:
-            result = lanes.step(rows, batch.width)
+            updated = state.step(rows, [sample.slot for sample in samples], batch.width)
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
             return self._make_room(batch)
         seconds = self._clock() - started
-        if lanes.is_warm(batch.width):
+        if state.is_warm(batch.width):
             self.batcher.groups[key].cost.measured(batch.width, seconds)
         self._count(key, batch, seconds)
         finished = self.batcher.done(batch, seconds)
         watched = [b for b, (order, _) in enumerate(orders) if order.watched]
         if watched:
-            events += self._show([batch.rows[b] for b in watched], result, watched)
+            events += self._previews([samples[b] for b in watched], updated, watched)
         if finished:
-            where = [b for b, row in enumerate(batch.rows) if row in finished]
-            events += self._hand_out(finished, result.x[where])
+            where = [b for b, sample in enumerate(samples) if sample in finished]
+            events += self._hand_out(finished, updated.x[where])
         return events
 
-    def _show(self, rows: Sequence[Row], result: StepResult, where: list[int]) -> list[Event]:
-        x_t = to_uint8(result.x_t[where] / result.shown[where])
-        x0_hat = to_uint8(result.x0_hat[where])
+    def _previews(
+        self, samples: Sequence[Sample], updated: Updated, where: list[int]
+    ) -> list[Event]:
+        x_t = to_uint8(updated.x_t[where] / updated.display_scale[where])
+        x0_hat = to_uint8(updated.x0_hat[where])
         return [
-            Seen(row.ticket.id, row.image, row.at - 1, x_t[i], x0_hat[i])
-            for i, row in enumerate(rows)
+            Preview(sample.ticket.id, sample.image, sample.at - 1, x_t[i], x0_hat[i])
+            for i, sample in enumerate(samples)
         ]
 
-    def _hand_out(self, rows: Sequence[Row], x: Tensor) -> list[Event]:
+    def _hand_out(self, samples: Sequence[Sample], x: Tensor) -> list[Event]:
         events: list[Event] = []
         finite = x.isfinite().flatten(1).all(1).tolist()
-        for row, pixels, is_finite in zip(rows, to_uint8(x), finite, strict=True):
-            order_id = row.ticket.id
+        for sample, pixels, is_finite in zip(samples, to_uint8(x), finite, strict=True):
+            order_id = sample.ticket.id
             if order_id not in self._orders:
-                continue  # another of its images came to nothing a moment ago
+                continue  # another of its images failed a moment ago
             if not is_finite:
                 self._drop(order_id)
-                message = f"the model's output for image {row.image} is not finite"
-                events.append(NotMade(order_id, "invalid", message))
+                message = f"the model's output for image {sample.image} is not finite"
+                events.append(Failed(order_id, "invalid", message))
                 continue
-            last = self.batcher.finish(row)
+            last = self.batcher.finish(sample)
             if last:
                 del self._orders[order_id]
-            events.append(Made(order_id, row.image, pixels, last))
+            events.append(Made(order_id, sample.image, pixels, last))
         return events
 
     def _make_room(self, batch: Batch) -> list[Event]:
-        """Narrower calls from now on; a single row that does not fit cannot be helped."""
+        """Make calls narrower from now on. Orders fail where a single one of their images does not
+        fit."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if len(batch.rows) > 1 and batch.width > self.batcher.groups[batch.group].buckets[0]:
+        if len(batch.samples) > 1 and batch.width > self.batcher.groups[batch.group].buckets[0]:
             self.batcher.limit_width(batch.group, batch.width // 2)
             return []
         events: list[Event] = []
-        for order_id in {row.ticket.id for row in batch.rows}:
+        for order_id in {sample.ticket.id for sample in batch.samples}:
             self._drop(order_id)
-            events.append(NotMade(order_id, "out_of_memory", "the device has too little memory"))
+            events.append(Failed(order_id, "out_of_memory", "the device has too little memory"))
         return events
 
     def _count(self, key: GroupKey, batch: Batch, seconds: float) -> None:
         stats = self.stats[key]
         stats.steps += 1
-        stats.rows += len(batch.rows)
+        stats.rows += len(batch.samples)
         stats.evaluations += batch.used
         stats.padding += batch.width - batch.used
         stats.seconds += seconds

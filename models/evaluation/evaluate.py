@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from models.arrays import Float64, Int64, UInt8, to_uint8
+from models.arrays import Float64, Int64, UInt8
 from models.diffusion.model import DiffusionModel
 from models.diffusion.noise import MAX_SEED, Stream, permutation
 from models.evaluation.distances import (
@@ -30,8 +30,8 @@ from models.evaluation.likelihood import MAX_PROBES, MAX_STEPS, bits_per_dimensi
 from models.fields import Invalid, check_number, check_whole
 from models.images.dataset import Dataset
 from models.images.files import image_grid
-from models.sampling.generate import BATCH_SIZE, Prepared, Stopped, sample
-from models.sampling.plan import SampleRequest
+from models.sampling.generate import image_batches
+from models.sampling.request import SampleRequest, plan_for
 from models.sampling.samplers import DEFAULT_SAMPLER, SAMPLER_NAMES, SamplerName
 
 MIN_IMAGES, MAX_IMAGES = 8, 50_000
@@ -296,14 +296,7 @@ def _made_images(
         labels=None if asked is None else tuple(asked.tolist()),
         guidance_scale=config.guidance_scale,
     )
-    prepared = Prepared.of(model, request)
-    for start in range(0, config.num_images, BATCH_SIZE):
-        images = range(start, min(start + BATCH_SIZE, config.num_images))
-        for step in sample(model, prepared, images):
-            x = step.x
-            if stopped():
-                raise Stopped
-        yield to_uint8(x)
+    return image_batches(model, plan_for(model.config, request), stopped)
 
 
 # Comparisons --------------------------------------------------------------------------------------

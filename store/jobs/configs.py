@@ -58,7 +58,7 @@ class SampleJobConfig:
     """The config of a job that makes images from a model.
 
     `prefix` and `digest` say where the model's artifacts are and which weights they hold. `request`
-    is a SampleRequest of models.sampling.plan. `used` is shown to callers, so that
+    is a SampleRequest of models.sampling.request. `used` is shown to callers, so that
     they can make the same images again.
     """
 

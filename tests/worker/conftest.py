@@ -25,7 +25,7 @@ from models.diffusion.schedule import ScheduleConfig
 from models.images.dataset import inspect_archive, open_dataset, prepare
 from models.nets.unet import UNet, UNetConfig
 from models.pipeline.folder import save_model, weights_digest
-from models.sampling.plan import SampleRequest
+from models.sampling.request import SampleRequest
 from models.training.config import TrainConfig, resolve_config
 from models.training.defaults import DatasetFacts
 from models.training.state import TrainState

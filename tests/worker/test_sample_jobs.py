@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 
 from models.diffusion.model import DiffusionModel
-from models.engine.engine import Engine, Made, Order
-from models.sampling.plan import SampleRequest
+from models.engine.engine import Engine
+from models.engine.orders import Made, Order
+from models.sampling.request import SampleRequest, plan_for
 from store.jobs import requests
 from store.jobs.sample_images import archive_key, image_key, images_made
 
@@ -21,7 +22,8 @@ def by_the_engine(model: DiffusionModel, num_images: int, steps: int) -> np.ndar
     """(N, H, W): the request that Place.accept_images makes, in this process."""
     engine = Engine()
     request = SampleRequest(seed=7, num_images=num_images, num_inference_steps=steps)
-    engine.submit(Order("one", "tiny", model, request, deterministic=True))
+    plan = plan_for(model.config, request)
+    engine.submit("one", Order("tiny", "tiny", "", plan, deterministic=True), model)
     images = {}
     while len(images) < num_images:
         images |= {e.image: e.pixels[:, :, 0] for e in engine.step() if isinstance(e, Made)}

@@ -13,7 +13,7 @@ from models.evaluation.denoising_error import LevelError, denoising_error
 from models.images.dataset import Dataset
 from models.images.files import encode_image, image_grid
 from models.sampling.generate import sample_images
-from models.sampling.plan import DEFAULT_CONSISTENCY_STEPS, DEFAULT_STEPS, SampleRequest
+from models.sampling.request import DEFAULT_CONSISTENCY_STEPS, DEFAULT_STEPS, SampleRequest
 from models.sampling.samplers import DISTILLED_SAMPLER, SamplerName
 from models.training.batches import Split
 from models.training.config import TrainConfig

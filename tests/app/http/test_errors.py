@@ -14,7 +14,7 @@ from app.http.accept import choose
 from app.http.errors import Busy, InvalidInput, reported_at, reported_in
 from app.http.problems import KINDS
 from app.main import create_app
-from app.processes.threads import Lane
+from app.processes.threads import ThreadPool
 from models.fields import Invalid
 
 
@@ -153,19 +153,19 @@ def test_accept_is_read_as_the_standard_says():
 
 
 def test_more_work_than_may_wait_is_refused_with_when_to_come_back():
-    async def fill(lane: Lane, gate: threading.Event) -> None:
-        first = asyncio.create_task(lane.run(gate.wait))
+    async def fill(pool: ThreadPool, gate: threading.Event) -> None:
+        first = asyncio.create_task(pool.run(gate.wait))
         await asyncio.sleep(0)
         with pytest.raises(Busy) as refusal:
-            await lane.run(gate.wait)
+            await pool.run(gate.wait)
         assert int(refusal.value.headers["Retry-After"]) >= 1
         gate.set()
         assert await first
-        assert await lane.run(gate.wait)
+        assert await pool.run(gate.wait)
 
-    lane = Lane("tests", threads=1, max_waiting=0)
-    asyncio.run(fill(lane, threading.Event()))
-    lane.close()
+    pool = ThreadPool("tests", threads=1, max_waiting=0)
+    asyncio.run(fill(pool, threading.Event()))
+    pool.close()
 
 
 def test_errors_of_one_place_are_told_once():

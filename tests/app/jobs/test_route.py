@@ -7,7 +7,7 @@ import pytest
 
 from app.settings import Settings
 from models.evaluation.evaluate import EvaluationConfig
-from models.sampling.plan import SampleRequest
+from models.sampling.request import SampleRequest
 from models.training.config import resolve_config
 from models.training.defaults import DatasetFacts
 from store.database import Database

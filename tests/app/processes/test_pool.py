@@ -55,9 +55,9 @@ async def the_process_of(pool: ProcessPool) -> int:
 def test_one_process_answers_many_who_ask_at_once(picture) -> None:
     async def scenario() -> None:
         async with a_pool() as pool:
-            asked = [pool.ask(noising(picture(), t=[t])) for t in (1, 500, 1000)]
+            asked = [pool.call(noising(picture(), t=[t])) for t in (1, 500, 1000)]
             answers = await asyncio.gather(*asked)
-            again = await pool.ask(noising(picture(), t=[500]))
+            again = await pool.call(noising(picture(), t=[500]))
             assert [header["status"] for header, _ in answers] == [200] * 3
             assert answers[1][1] == again[1]
 
@@ -67,11 +67,11 @@ def test_one_process_answers_many_who_ask_at_once(picture) -> None:
 def test_a_process_that_is_lost_costs_one_request(picture) -> None:
     async def scenario() -> None:
         async with a_pool() as pool:
-            assert (await pool.ask(noising(picture())))[0]["status"] == 200
+            assert (await pool.call(noising(picture())))[0]["status"] == 200
             os.kill(await the_process_of(pool), signal.SIGKILL)
             with pytest.raises(Busy):
-                await pool.ask(noising(picture()))
-            assert (await pool.ask(noising(picture())))[0]["status"] == 200
+                await pool.call(noising(picture()))
+            assert (await pool.call(noising(picture())))[0]["status"] == 200
 
     run(scenario)
 
@@ -79,14 +79,14 @@ def test_a_process_that_is_lost_costs_one_request(picture) -> None:
 def test_a_process_that_hangs_is_given_up(picture) -> None:
     async def scenario() -> None:
         async with a_pool(limit_seconds=60) as pool:
-            await pool.ask(noising(picture()))
+            await pool.call(noising(picture()))
             stopped = await the_process_of(pool)
             os.kill(stopped, signal.SIGSTOP)
             pool._limit_seconds = 0.2
             with pytest.raises(Busy, match="too long"):
-                await pool.ask(noising(picture()))
+                await pool.call(noising(picture()))
             pool._limit_seconds = 60
-            assert (await pool.ask(noising(picture())))[0]["status"] == 200
+            assert (await pool.call(noising(picture())))[0]["status"] == 200
             assert await the_process_of(pool) != stopped
 
     run(scenario)
@@ -95,16 +95,18 @@ def test_a_process_that_hangs_is_given_up(picture) -> None:
 def test_a_lost_fork_server_is_replaced(picture) -> None:
     async def scenario() -> None:
         async with a_pool() as pool:
-            await pool.ask(noising(picture()))
+            await pool.call(noising(picture()))
             server = pool._fork_server._popen
             assert server is not None
             server.kill()
             server.wait()
-            assert (await pool.ask(noising(picture())))[0]["status"] == 200  # it has forked already
+            assert (await pool.call(noising(picture())))[0][
+                "status"
+            ] == 200  # it has forked already
             os.kill(await the_process_of(pool), signal.SIGKILL)
             with pytest.raises(Busy):
-                await pool.ask(noising(picture()))
-            assert (await pool.ask(noising(picture())))[0]["status"] == 200
+                await pool.call(noising(picture()))
+            assert (await pool.call(noising(picture())))[0]["status"] == 200
 
     run(scenario)
 
@@ -112,14 +114,14 @@ def test_a_lost_fork_server_is_replaced(picture) -> None:
 def test_who_gives_up_waiting_leaves_no_answer_to_the_next(picture) -> None:
     async def scenario() -> None:
         async with a_pool() as pool:
-            await pool.ask(noising(picture()))
+            await pool.call(noising(picture()))
             long_walk = noising(picture(200, 200), t=[500], method="step_by_step")
-            walk = asyncio.create_task(pool.ask(long_walk))
+            walk = asyncio.create_task(pool.call(long_walk))
             await asyncio.sleep(0.2)
             walk.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await walk
-            header, image = await pool.ask(noising(picture(), t=[0]))
+            header, image = await pool.call(noising(picture(), t=[0]))
             assert header["status"] == 200
             assert len(image) < 10_000
 
@@ -129,10 +131,10 @@ def test_who_gives_up_waiting_leaves_no_answer_to_the_next(picture) -> None:
 def test_more_than_may_wait_are_refused(picture) -> None:
     async def scenario() -> None:
         async with a_pool(max_waiting=1) as pool:
-            asked = [asyncio.create_task(pool.ask(noising(picture()))) for _ in range(2)]
+            asked = [asyncio.create_task(pool.call(noising(picture()))) for _ in range(2)]
             await asyncio.sleep(0)
             with pytest.raises(Busy) as refusal:
-                await pool.ask(noising(picture()))
+                await pool.call(noising(picture()))
             assert int(refusal.value.headers["Retry-After"]) >= 1
             for header, _ in await asyncio.gather(*asked):
                 assert header["status"] == 200

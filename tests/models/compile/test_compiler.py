@@ -20,9 +20,10 @@ from models.compile.compiler import Compiler
 from models.compile.library import CompiledNet, Variant
 from models.diffusion.model import DiffusionModel, ModelConfig
 from models.diffusion.schedule import ScheduleConfig
-from models.engine.engine import Engine, Made, Order
+from models.engine.engine import Engine
+from models.engine.orders import Made, Order
 from models.nets.unet import UNet, UNetConfig
-from models.sampling.plan import SampleRequest
+from models.sampling.request import SampleRequest, plan_for
 
 CONFIG = UNetConfig(1, 1, (8, 8), norm_num_groups=4, attention_head_dim=4, num_class_embeds=3)
 WIDTH = 2
@@ -72,9 +73,8 @@ def folder(tmp_path_factory):
 
 
 def images_of(engine, model, **options):
-    engine.submit(
-        Order(0, "m", model, SampleRequest(seed=1, num_images=8, labels=(0, 1) * 4), **options)
-    )
+    request = SampleRequest(seed=1, num_images=8, labels=(0, 1) * 4)
+    engine.submit(0, Order("m", "m", "", plan_for(model.config, request), **options), model)
     made = {}
     while len(made) < 8:
         made |= {event.image: event.pixels for event in engine.step() if isinstance(event, Made)}
@@ -97,8 +97,8 @@ def test_images_of_compiled_calls_are_those_of_eager_ones(folder, monkeypatch):
     eager = images_of(Engine(buckets=(WIDTH,)), model)
     engine = Engine(buckets=(WIDTH,), compiler=Compiler(folder))
     difference = np.abs(images_of(engine, model) - eager)
-    (lanes,) = engine._lanes.values()
-    assert isinstance(lanes._compiled[WIDTH], CompiledNet)
+    (state,) = engine._states.values()
+    assert isinstance(state._compiled[WIDTH], CompiledNet)
     assert difference.max() <= 1
     assert (difference > 0).mean() <= 1e-3
 

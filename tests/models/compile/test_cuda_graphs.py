@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.compile.cuda_graphs import GraphMaker
+from models.compile.cuda_graphs import GraphCompiler
 from models.compile.library import Variant
 from models.nets.unet import UNet, UNetConfig
 
@@ -23,7 +23,7 @@ def net_of(dtype):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @torch.inference_mode()
 def test_graphs_of_several_widths_give_what_the_network_gives(dtype):
-    net, maker, graphs = net_of(dtype), GraphMaker(min_calls=2), {}
+    net, maker, graphs = net_of(dtype), GraphCompiler(min_calls=2), {}
     for width in (1, 4):
         variant = Variant(CONFIG, (8, 8), width, dtype, 1)
         assert maker.call(variant, net) is None

@@ -2,7 +2,7 @@
 exceeded, every ticket ends exactly once."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.engine.batcher import Batch, Batcher, CallCost, Group, Policy, Refused, Ticket
@@ -55,11 +55,11 @@ class Run:
         assert len(self.batches) < 50_000, "it does not end"
         self.now += seconds
         self.batcher.groups[batch.group].cost.measured(batch.width, seconds)
-        for row in self.batcher.done(batch, seconds):
-            self.images.append((row.ticket.id, row.image))
-            if self.batcher.finish(row):
-                assert row.ticket.id not in self.finished
-                self.finished[row.ticket.id] = self.now
+        for sample in self.batcher.done(batch, seconds):
+            self.images.append((sample.ticket.id, sample.image))
+            if self.batcher.finish(sample):
+                assert sample.ticket.id not in self.finished
+                self.finished[sample.ticket.id] = self.now
 
 
 tickets = st.lists(
@@ -74,6 +74,7 @@ tickets = st.lists(
 )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(tickets, st.sampled_from(["step", "request", "off"]), st.integers(1, 40))
 def test_every_ticket_ends_once_and_no_budget_is_exceeded(drawn, batching, slots):
     policy = Policy(max_waiting=100, batching=batching)
@@ -86,15 +87,16 @@ def test_every_ticket_ends_once_and_no_budget_is_exceeded(drawn, batching, slots
     assert sorted(run.finished) == list(range(len(drawn)))
     assert sorted(run.images) == [(i, j) for i, d in enumerate(drawn) for j in range(d[3])]
     for batch in run.batches:
-        assert batch.rows
-        assert batch.used == sum(row.ticket.evaluations[0] for row in batch.rows)
+        assert batch.samples
+        assert batch.used == sum(sample.ticket.evaluations[0] for sample in batch.samples)
         assert batch.used <= batch.width <= BUCKETS[-1]
         assert batch.width in BUCKETS
-        assert len({id(row) for row in batch.rows}) == len(batch.rows)
+        assert len({id(sample) for sample in batch.samples}) == len(batch.samples)
     for group in batcher.groups.values():
         assert group.num_free_slots == slots
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(tickets, st.dictionaries(st.integers(0, 60), st.integers(0, 24), max_size=15))
 def test_whoever_leaves_gives_back_the_slots(drawn, cancelled):
     batcher = batcher_of("g", "h", policy=Policy(max_waiting=100), slots=12)
@@ -108,7 +110,7 @@ def test_whoever_leaves_gives_back_the_slots(drawn, cancelled):
     assert len(batcher) == 0
 
 
-def test_no_two_rows_under_way_share_a_slot():
+def test_no_two_samples_under_way_share_a_slot():
     batcher = batcher_of(slots=6)
     for i in range(5):
         batcher.add(ticket(i, steps=7 + i, images=4), 0.0)
@@ -116,10 +118,10 @@ def test_no_two_rows_under_way_share_a_slot():
     while len(batcher):
         batch = batcher.next_batch(run.now)
         under_way = [
-            row.slot
+            sample.slot
             for t in batcher.groups["g"].tickets.values()
-            for row in t.rows
-            if row.slot is not None
+            for sample in t.samples
+            if sample.slot is not None
         ]
         assert len(set(under_way)) == len(under_way) <= 6
         run.call(batch)
@@ -144,7 +146,7 @@ def test_nobody_starves_behind_an_endless_row_of_short_requests():
     assert run.finished[0] < 0.25 * run.now
 
 
-def test_calls_are_wide_where_a_row_costs_little_and_narrow_where_it_costs_all():
+def test_calls_are_wide_where_a_sample_costs_little_and_narrow_where_it_costs_all():
     widths = {}
     for name, alpha, beta in (("gpu", 1e-2, 1e-5), ("cpu", 1e-5, 1e-2)):
         batcher = batcher_of()
@@ -153,7 +155,7 @@ def test_calls_are_wide_where_a_row_costs_little_and_narrow_where_it_costs_all()
             group.cost.measured(width, alpha + beta * width)
         for i in range(8):
             batcher.add(ticket(i, steps=10 * (i + 1)), 0.0)
-        widths[name] = len(batcher.next_batch(0.0).rows)
+        widths[name] = len(batcher.next_batch(0.0).samples)
     assert widths == {"gpu": 8, "cpu": 1}
 
 
@@ -192,6 +194,7 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once():
     assert refusal.value.retry_after == pytest.approx(1000 * (ALPHA + BETA) - 1.0, rel=0.2)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.integers(1, 60), st.integers(1, 16), st.integers(0, 12))
 def test_a_predicted_finish_is_near_the_real_one(steps, images, others):
     batcher = batcher_of()
@@ -216,6 +219,7 @@ def test_expired_tickets_are_named():
     assert [t.id for t in batcher.expired(5.1)] == [0]
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.floats(1e-4, 1.0), st.floats(1e-5, 0.5), st.lists(st.sampled_from(BUCKETS), min_size=2))
 def test_the_cost_of_a_call_is_found_from_what_calls_took(alpha, beta, widths):
     cost = CallCost()

@@ -1,6 +1,7 @@
 """The engine against the plain loop of models.sampling.generate, alone and in a crowd."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,11 @@ from models.arrays import to_uint8
 from models.diffusion.model import DiffusionModel, ModelConfig
 from models.diffusion.schedule import ScheduleConfig
 from models.engine.batcher import Policy
-from models.engine.engine import Engine, Made, NotMade, Order, Seen, Started
+from models.engine.engine import Engine
+from models.engine.orders import Failed, Made, Order, Preview, Started, event_message, event_of
 from models.nets.unet import UNet, UNetConfig
-from models.sampling.generate import Prepared, sample
-from models.sampling.plan import Disturbance, SampleRequest
+from models.sampling.generate import sample
+from models.sampling.request import Disturbance, SampleRequest, plan_for
 from models.sampling.samplers import SAMPLER_NAMES
 
 CLASSES = ("low", "high")
@@ -65,9 +67,14 @@ def crowd(count, seed):
     return requests
 
 
+def submit(engine, order_id, model_key, model, request, deadline=None, **options):
+    plan = plan_for(model.config, request)
+    engine.submit(order_id, Order(model_key, model_key, "", plan, **options), model, deadline)
+
+
 def run(engine, expected, events=None):
     """Steps until `expected` orders have ended: their images, and why others were not made."""
-    made, not_made = {}, {}
+    made, failed = {}, {}
     ended = 0
     for _ in range(10_000):
         for event in engine.step():
@@ -77,22 +84,22 @@ def run(engine, expected, events=None):
                 assert (event.id, event.image) not in made
                 made[event.id, event.image] = event.pixels
                 ended += event.last
-            elif isinstance(event, NotMade):
-                not_made[event.id] = event
+            elif isinstance(event, Failed):
+                failed[event.id] = event
                 ended += 1
         if ended == expected:
-            return made, not_made
+            return made, failed
     raise AssertionError("it does not end")
 
 
 def reference(model, request):
-    *_, last = sample(model, Prepared.of(model, request), range(request.num_images))
+    *_, last = sample(model, plan_for(model.config, request), range(request.num_images))
     return to_uint8(last.x).astype(int)
 
 
 def alone(model, request, **options):
     engine = Engine()
-    engine.submit(Order(0, "m", model, request, **options))
+    submit(engine, 0, "m", model, request, **options)
     made, _ = run(engine, 1)
     return np.stack([made[0, i] for i in range(request.num_images)])
 
@@ -101,9 +108,9 @@ def test_in_a_crowd_every_image_is_what_the_plain_loop_makes(model):
     requests = crowd(24, seed=1)
     engine = Engine()
     for number, request in requests.items():
-        engine.submit(Order(number, "m", model, request))
-    made, not_made = run(engine, len(requests))
-    assert not not_made
+        submit(engine, number, "m", model, request)
+    made, failed = run(engine, len(requests))
+    assert not failed
     off, total = 0, 0
     for number, request in requests.items():
         expected = reference(model, request)
@@ -120,8 +127,8 @@ def test_deterministic_pixels_are_the_same_alone_in_a_crowd_and_in_another_order
     for order in (list(requests), list(requests)[::-1]):
         engine = Engine()
         for number in order:
-            engine.submit(Order(number, "m", model, requests[number], deterministic=True))
-            engine.submit(Order(f"beside {number}", "m", model, requests[number]))
+            submit(engine, number, "m", model, requests[number], deterministic=True)
+            submit(engine, f"beside {number}", "m", model, requests[number])
         made, _ = run(engine, 2 * len(requests))
         pixels.append({key: value for key, value in made.items() if isinstance(key[0], int)})
     for (number, image), one in pixels[0].items():
@@ -131,10 +138,10 @@ def test_deterministic_pixels_are_the_same_alone_in_a_crowd_and_in_another_order
 
 def test_rows_leave_and_join_at_every_step(model):
     engine, events = Engine(), []
-    engine.submit(Order("long", "m", model, SampleRequest(seed=0, num_inference_steps=40)))
+    submit(engine, "long", "m", model, SampleRequest(seed=0, num_inference_steps=40))
     for _ in range(10):
         events += engine.step()
-    engine.submit(Order("short", "m", model, SampleRequest(seed=0, num_inference_steps=3)))
+    submit(engine, "short", "m", model, SampleRequest(seed=0, num_inference_steps=3))
     run(engine, 2, events)
     assert [event.id for event in events if isinstance(event, Made)] == ["short", "long"]
 
@@ -142,14 +149,14 @@ def test_rows_leave_and_join_at_every_step(model):
 def test_every_step_of_a_watched_order_is_shown(model):
     engine, events = Engine(), []
     request = SampleRequest(seed=4, num_images=2, num_inference_steps=5, sampler="ddim")
-    engine.submit(Order("w", "m", model, request, watched=True))
+    submit(engine, "w", "m", model, request, watched=True)
     made, _ = run(engine, 1, events)
     assert isinstance(events[0], Started)
-    seen = {(e.image, e.row): e for e in events if isinstance(e, Seen)}
+    seen = {(e.image, e.row): e for e in events if isinstance(e, Preview)}
     assert sorted(seen) == [(image, row) for image in range(2) for row in range(5)]
     for image in range(2):
         assert np.array_equal(seen[image, 4].x0_hat, made["w", image])
-    steps = list(sample(model, Prepared.of(model, request), range(2)))
+    steps = list(sample(model, plan_for(model.config, request), range(2)))
     for row, step in enumerate(steps[:-1]):
         assert np.array_equal(to_uint8(step.x)[1], seen[1, row + 1].x_t)
 
@@ -160,10 +167,10 @@ def test_a_disturbance_shows_at_its_step_and_not_before(model):
         for disturb in (None, Disturbance(3, 1.0))
     )
     engine, events = Engine(), []
-    engine.submit(Order("calm", "m", model, calm, watched=True))
-    engine.submit(Order("upset", "m", model, upset, watched=True))
+    submit(engine, "calm", "m", model, calm, watched=True)
+    submit(engine, "upset", "m", model, upset, watched=True)
     run(engine, 2, events)
-    x_t = {(e.id, e.row): e.x_t for e in events if isinstance(e, Seen)}
+    x_t = {(e.id, e.row): e.x_t for e in events if isinstance(e, Preview)}
     same = [np.array_equal(x_t["calm", row], x_t["upset", row]) for row in range(6)]
     assert same == [True] * 3 + [False] * 3
 
@@ -216,10 +223,10 @@ def test_a_row_that_is_not_finite_harms_no_neighbour(model):
     engine = Engine()
     requests = {i: SampleRequest(seed=i, num_images=2, labels=(i % 2,) * 2) for i in range(8)}
     for number, request in requests.items():
-        engine.submit(Order(number, "m", ill, request))
-    made, not_made = run(engine, 8)
-    assert sorted(not_made) == [1, 3, 5, 7]
-    assert all(event.reason == "invalid" for event in not_made.values())
+        submit(engine, number, "m", ill, request)
+    made, failed = run(engine, 8)
+    assert sorted(failed) == [1, 3, 5, 7]
+    assert all(event.reason == "invalid" for event in failed.values())
     for number in (0, 2, 4, 6):
         expected = reference(model, requests[number])
         assert np.abs(np.stack([made[number, i] for i in range(2)]) - expected).max() <= 1
@@ -243,7 +250,7 @@ def test_too_little_memory_makes_calls_narrower(model):
     small = DiffusionModel(model.config, Small(model.net, room=3))
     engine = Engine()
     request = SampleRequest(seed=0, num_images=20, num_inference_steps=4)
-    engine.submit(Order(0, "m", small, request))
+    submit(engine, 0, "m", small, request)
     made, _ = run(engine, 1)
     expected = reference(model, request)
     assert np.abs(np.stack([made[0, i] for i in range(20)]) - expected).max() <= 1
@@ -252,17 +259,17 @@ def test_too_little_memory_makes_calls_narrower(model):
 def test_no_memory_for_one_row_is_said(model):
     engine = Engine()
     none = DiffusionModel(model.config, Small(model.net, room=0))
-    engine.submit(Order(0, "m", none, SampleRequest(seed=0, num_images=3)))
-    engine.submit(Order(1, "n", model, SampleRequest(seed=0)))
-    made, not_made = run(engine, 2)
-    assert not_made[0].reason == "out_of_memory"
+    submit(engine, 0, "m", none, SampleRequest(seed=0, num_images=3))
+    submit(engine, 1, "n", model, SampleRequest(seed=0))
+    made, failed = run(engine, 2)
+    assert failed[0].reason == "out_of_memory"
     assert (1, 0) in made
 
 
 def test_whoever_leaves_frees_the_rows_at_the_next_step(model):
     engine = Engine()
-    engine.submit(Order(0, "m", model, SampleRequest(seed=0, num_images=40)))
-    engine.submit(Order(1, "m", model, SampleRequest(seed=0, num_inference_steps=5)))
+    submit(engine, 0, "m", model, SampleRequest(seed=0, num_images=40))
+    submit(engine, 1, "m", model, SampleRequest(seed=0, num_inference_steps=5))
     engine.step()
     engine.cancel(0)
     events = []
@@ -274,45 +281,59 @@ def test_whoever_leaves_frees_the_rows_at_the_next_step(model):
 
 def test_what_cannot_be_is_refused_and_nothing_else(model):
     engine = Engine(Policy(max_waiting=2))
-    orders = [
-        SampleRequest(seed=0, labels=(7,)),
-        SampleRequest(seed=0, init_image=np.zeros((9, 9, 1), np.uint8)),
-        SampleRequest(seed=0),
-        SampleRequest(seed=1),
-        SampleRequest(seed=2),
-    ]
-    for number, request in enumerate(orders):
-        engine.submit(Order(number, "m", model, request))
-    made, not_made = run(engine, 5)
-    assert {n: event.reason for n, event in not_made.items()} == {
+    plan = plan_for(model.config, SampleRequest(seed=0))
+    unfit = [replace(plan, labels=(7,)), replace(plan, init_image=np.zeros((9, 9, 1), np.uint8))]
+    for number, one in enumerate([*unfit, plan, plan, plan]):
+        engine.submit(number, Order("m", "m", "", one), model)
+    made, failed = run(engine, 5)
+    assert {n: event.reason for n, event in failed.items()} == {
         0: "invalid",
         1: "invalid",
         4: "busy",
     }
-    assert not_made[4].retry_after > 0
+    assert failed[4].retry_after > 0
     assert sorted(made) == [(2, 0), (3, 0)]
 
 
 def test_an_order_that_cannot_be_prepared_ends_alone(model):
     engine = Engine()
     picture = np.full((8, 8, 1), None, dtype=object)  # of no type that a tensor has
-    engine.submit(Order("odd", "m", model, SampleRequest(0, init_image=picture)))
-    engine.submit(Order("well", "m", model, SampleRequest(0, num_inference_steps=2)))
-    made, not_made = run(engine, 2)
-    assert not_made["odd"].reason == "failed"
+    submit(engine, "odd", "m", model, SampleRequest(0, init_image=picture))
+    submit(engine, "well", "m", model, SampleRequest(0, num_inference_steps=2))
+    made, failed = run(engine, 2)
+    assert failed["odd"].reason == "failed"
     assert list(made) == [("well", 0)]
+
+
+def test_orders_and_events_survive_the_wire(model):
+    request = SampleRequest(seed=1, num_images=2, labels=(0, 1), num_inference_steps=3)
+    order = Order("m", "p", "d", plan_for(model.config, request), precision="bfloat16", seconds=2.5)
+    again = Order.from_header(order.to_header())
+    assert np.array_equal(again.plan.rows, order.plan.rows)
+    assert replace(again, plan=order.plan) == order
+    picture = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    for event in (
+        Started(None),
+        Preview(None, 1, 2, picture, picture[::-1]),
+        Made(None, 3, picture, True),
+        Failed(None, "busy", "later", 1.5),
+    ):
+        found = event_of(*event_message(event))
+        assert type(found) is type(event)
+        for name, value in vars(event).items():
+            assert np.array_equal(getattr(found, name), value)
 
 
 def test_a_deadline_that_passes_ends_an_order(model):
     now = [0.0]
     engine = Engine(clock=lambda: now[0])
     request = SampleRequest(seed=0, num_inference_steps=50)
-    engine.submit(Order(0, "m", model, request, deadline=5.0))
-    engine.submit(Order(1, "m", model, request))
+    submit(engine, 0, "m", model, request, deadline=5.0)
+    submit(engine, 1, "m", model, request)
     engine.step()
     now[0] = 6.0
-    made, not_made = run(engine, 2)
-    assert not_made[0].reason == "busy"
+    made, failed = run(engine, 2)
+    assert failed[0].reason == "busy"
     assert list(made) == [(1, 0)]
 
 
@@ -320,14 +341,14 @@ def test_models_take_turns_and_are_forgotten_when_released(model):
     other = model_of(seed=1)
     engine = Engine()
     request = SampleRequest(seed=0, num_inference_steps=4)
-    engine.submit(Order(0, "m", model, request))
-    engine.submit(Order(1, "n", other, request))
-    engine.release("m")
+    submit(engine, 0, "m", model, request)
+    submit(engine, 1, "n", other, request)
+    engine.release(("m", ""))
     made, _ = run(engine, 2)
     assert np.abs(made[0, 0].astype(int) - reference(model, request)[0]).max() <= 1
     assert np.abs(made[1, 0].astype(int) - reference(other, request)[0]).max() <= 1
     engine.step()
-    assert {key.model_key for key in engine.stats} == {"n"}
+    assert {key.model_key for key in engine.stats} == {("n", "")}
 
 
 def test_half_precision_changes_an_image_a_little(model):
@@ -339,7 +360,7 @@ def test_half_precision_changes_an_image_a_little(model):
 
 def test_padding_and_rows_are_counted(model):
     engine = Engine()
-    engine.submit(Order(0, "m", model, SampleRequest(seed=0, num_images=5, num_inference_steps=4)))
+    submit(engine, 0, "m", model, SampleRequest(seed=0, num_images=5, num_inference_steps=4))
     run(engine, 1)
     (stats,) = engine.stats.values()
     assert stats.rows == stats.evaluations == 20

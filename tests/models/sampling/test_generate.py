@@ -11,8 +11,8 @@ from models.diffusion.model import DiffusionModel, ModelConfig
 from models.diffusion.schedule import ScheduleConfig
 from models.fields import Invalid
 from models.nets.unet import UNet, UNetConfig
-from models.sampling.generate import Prepared, Stopped, sample, sample_images
-from models.sampling.plan import SampleRequest
+from models.sampling.generate import Stopped, sample, sample_images
+from models.sampling.request import SampleRequest, plan_for
 
 MEANS = (-0.4, 0.5, 0.1)  # of class 0, class 1 and any
 STD = 0.3
@@ -55,7 +55,7 @@ def test_guidance_moves_the_mean_and_keeps_the_spread(scale):
         guidance_scale=scale,
         clip=False,
     )
-    *_, last = sample(model, Prepared.of(model, request), range(64))
+    *_, last = sample(model, plan_for(model.config, request), range(64))
     expected = MEANS[2] + scale * (MEANS[1] - MEANS[2])
     n = last.x.numel()
     assert abs(float(last.x.mean()) - expected) < 5 * STD / n**0.5 + 2e-3

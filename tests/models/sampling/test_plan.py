@@ -1,23 +1,17 @@
-"""Plans: what a request asks for, as numbers of rows."""
+"""Plans: a request for images, as numbers of rows."""
 
 import json
+from dataclasses import replace
 
+import msgpack
 import numpy as np
 import pytest
 
 from models.diffusion.prediction import Prediction
 from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from models.fields import Invalid
-from models.sampling.plan import (
-    BOUND,
-    DISTURB,
-    GUIDANCE,
-    OPEN,
-    Disturbance,
-    SampleRequest,
-    check_labels,
-    make_plan,
-)
+from models.sampling.plan import K, Plan
+from models.sampling.request import Disturbance, SampleRequest, check_labels, make_plan
 
 SCHEDULE = NoiseSchedule.from_config(ScheduleConfig())
 EPSILON = Prediction("epsilon")
@@ -35,22 +29,22 @@ def test_a_row_is_an_evaluation(sampler, rows):
 
 def test_guidance_takes_two_evaluations_where_it_is_on():
     plan = plan_of(num_inference_steps=10, guidance_scale=2.0, guidance_interval=(300, 700))
-    inside = (plan.table.t >= 300) & (plan.table.t <= 700)
+    inside = (np.array(plan.t) >= 300) & (np.array(plan.t) <= 700)
     assert 0 < inside.sum() < 10
     assert plan.evaluations == tuple(np.where(inside, 2, 1))
-    assert np.array_equal(plan.coefficients[:, GUIDANCE], np.where(inside, 2.0, 1.0))
+    assert np.array_equal(plan.rows[:, K.GUIDANCE], np.where(inside, 2.0, 1.0))
 
 
 def test_an_interval_without_steps_is_no_guidance():
     never = plan_of(guidance_scale=5.0, guidance_interval=(-2, -1))
-    assert np.array_equal(never.coefficients, plan_of().coefficients)
+    assert np.array_equal(never.rows, plan_of().rows)
     assert never.evaluations == plan_of().evaluations
 
 
 def test_img2img_starts_from_the_image_at_the_level_that_leaves_its_strength():
     plan = plan_of(num_inference_steps=10, init_image=PICTURE, strength=0.3)
     assert len(plan) == 3
-    t = int(plan.table.t[0])
+    t = int(plan.t[0])
     assert plan.from_image == SCHEDULE.alpha[t]
     assert plan.from_noise == SCHEDULE.sigma[t]
 
@@ -66,25 +60,26 @@ def test_inversion_comes_first_open_and_unclipped():
         sampler="ddim", num_inference_steps=6, init_image=PICTURE, invert=True, guidance_scale=3.0
     )
     assert len(plan) == 12
-    assert plan.coefficients[:, OPEN].tolist() == [1.0] * 6 + [0.0] * 6
+    assert plan.rows[:, K.UNCONDITIONAL].tolist() == [1.0] * 6 + [0.0] * 6
     assert plan.evaluations == (1,) * 6 + (2,) * 6
-    assert np.isinf(plan.coefficients[:, BOUND]).all()
-    assert np.all(np.diff(plan.table.t[:6]) >= 0)
-    assert np.all(np.diff(plan.table.t[6:]) < 0)
+    assert np.isinf(plan.rows[:, K.CLIP]).all()
+    assert np.all(np.diff(plan.t[:6]) >= 0)
+    assert np.all(np.diff(plan.t[6:]) < 0)
     assert plan.from_noise == 0.0
 
 
 @pytest.mark.parametrize(("sampler", "row"), [("ddim", 3), ("heun", 6)])
 def test_a_disturbance_stands_where_its_step_begins(sampler, row):
     plan = plan_of(sampler=sampler, num_inference_steps=8, disturb=Disturbance(3, 0.5))
-    assert np.flatnonzero(plan.coefficients[:, DISTURB]).tolist() == [row]
-    assert plan.coefficients[row, DISTURB] == 0.5
+    assert np.flatnonzero(plan.rows[:, K.PERTURBATION]).tolist() == [row]
+    assert plan.rows[row, K.PERTURBATION] == 0.5
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"num_images": 0}, "num_images is 0"),
+        ({"seed_to": -1, "num_images": 2}, "seed_to is -1"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
         ({"strength": 0.5}, "strength is 0.5; without an init_image"),
         ({"strength": 0.0, "init_image": PICTURE}, "strength is 0.0"),
@@ -131,3 +126,33 @@ def test_a_request_survives_json():
     assert again == request
     assert np.array_equal(again.init_image, request.init_image)
     assert np.array_equal(again.mask, request.mask)
+
+
+def test_a_plan_survives_messagepack():
+    plan = plan_of(
+        num_images=2,
+        labels=(1, 2),
+        seed_to=2**62,
+        num_inference_steps=5,
+        init_image=np.arange(192, dtype=np.uint8).reshape(8, 8, 3),
+        mask=np.arange(64, dtype=np.uint8).reshape(8, 8),
+    )
+    again = Plan.from_dict(msgpack.unpackb(msgpack.packb(plan.to_dict())))
+    for name in ("rows", "init_image", "mask"):
+        assert np.array_equal(getattr(again, name), getattr(plan, name))
+        assert getattr(again, name).dtype == getattr(plan, name).dtype
+    without_arrays = {"rows": None, "init_image": None, "mask": None}
+    assert vars(replace(again, **without_arrays)) == vars(replace(plan, **without_arrays))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"labels": (3,)}, r"class_label is 3; it must lie in 0\.\.2"),
+        ({"init_image": PICTURE[:4]}, r"init_image has the shape \(4, 8, 1\)"),
+        ({"init_image": PICTURE, "mask": PICTURE}, r"mask has the shape \(8, 8, 1\)"),
+    ],
+)
+def test_a_plan_for_another_model_does_not_fit(settings, message):
+    with pytest.raises(Invalid, match=message):
+        plan_of(**settings).check_fits((8, 8), channels=1, num_classes=3)

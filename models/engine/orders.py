@@ -1,0 +1,125 @@
+"""What an engine is asked for and what it tells: an order, and the events of its images.
+
+All of it is plain data that crosses between processes as messages, a header and a payload
+(app.processes.wire).
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from models.arrays import UInt8
+from models.nets.precision import Precision
+from models.sampling.plan import Plan
+
+Message = tuple[dict[str, Any], bytes]
+
+
+@dataclass(frozen=True)
+class Order:
+    """Images asked of an engine. `model` is the model's name, `prefix` and `digest` say where its
+    weights are among the artifacts and which they are. `watched` asks for a Preview after every
+    row; `seconds` is how long the caller waits; images before `first_image` are there already."""
+
+    model: str
+    prefix: str
+    digest: str
+    plan: Plan
+    deterministic: bool = False
+    precision: Precision = "float32"
+    watched: bool = False
+    seconds: float | None = None
+    first_image: int = 0
+
+    @property
+    def model_key(self) -> tuple[str, str]:
+        """The key of the model's weights."""
+        return self.prefix, self.digest
+
+    def to_header(self) -> dict[str, Any]:
+        return {**vars(self), "plan": self.plan.to_dict()}
+
+    @classmethod
+    def from_header(cls, header: dict[str, Any]) -> "Order":
+        return cls(**{**header, "plan": Plan.from_dict(header["plan"])})
+
+
+# Events, by the id under which the order was submitted --------------------------------------------
+
+
+@dataclass(frozen=True)
+class Started:
+    """The first row of an order is taken."""
+
+    id: Hashable
+
+
+@dataclass(frozen=True)
+class Preview:
+    """The input of the network at row `row` of image `image`, and its estimate of the clean image:
+    (H, W, C). x_t is divided by its standard deviation where that is above 1."""
+
+    id: Hashable
+    image: int
+    row: int
+    x_t: UInt8
+    x0_hat: UInt8
+
+
+@dataclass(frozen=True)
+class Made:
+    """An image (H, W, C). `last`: the order has ended with it."""
+
+    id: Hashable
+    image: int
+    pixels: UInt8
+    last: bool
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The order has ended. `invalid`: it cannot be made; `busy`: not now, but after `retry_after`
+    seconds; `out_of_memory`: not even a row of it fits the device; `failed`: a fault of ours."""
+
+    id: Hashable
+    reason: Literal["invalid", "busy", "out_of_memory", "failed"]
+    message: str
+    retry_after: float = 0.0
+
+
+Event = Started | Preview | Made | Failed
+
+
+def event_message(event: Event) -> Message:
+    """Pack an event. Its id stays behind: a connection carries one order."""
+    match event:
+        case Started():
+            return {"event": "started"}, b""
+        case Preview():
+            header = {"event": "preview", "image": event.image, "row": event.row}
+            payload = event.x_t.tobytes() + event.x0_hat.tobytes()
+            return {**header, "shape": event.x_t.shape}, payload
+        case Made():
+            header = {"event": "made", "image": event.image, "last": event.last}
+            return {**header, "shape": event.pixels.shape}, event.pixels.tobytes()
+        case Failed():
+            return {**vars(event), "event": "failed", "id": None}, b""
+
+
+def event_of(header: dict[str, Any], payload: bytes) -> Event:
+    match header.pop("event"):
+        case "started":
+            return Started(None)
+        case "preview":
+            x_t, x0_hat = _pixels(payload, [2, *header["shape"]])
+            return Preview(None, header["image"], header["row"], x_t, x0_hat)
+        case "made":
+            return Made(None, header["image"], _pixels(payload, header["shape"]), header["last"])
+        case _:
+            return Failed(**header)
+
+
+def _pixels(payload: bytes, shape: list[int]) -> UInt8:
+    return np.frombuffer(payload, np.uint8).reshape(shape)
