@@ -102,7 +102,7 @@ class GroupState:
             padded = [*range(count), *[0] * (width - count)]
             x, c_noise = x[padded], c_noise[padded]
             labels = None if labels is None else labels[padded]
-        # A compiled network takes its inputs as they lie in memory; c_noise may be a column of rows.
+        # A compiled network takes its inputs as they lie in memory; c_noise may be a column.
         x = x.to(self._dtype).contiguous(memory_format=torch.channels_last)
         return self._compiled.get(width, self._net)(x, c_noise.contiguous(), labels)[:count]
 
