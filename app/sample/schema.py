@@ -30,7 +30,6 @@ def _those(marked: Callable[[Sampler], bool]) -> str:
     return quoted((name for name, entry in SAMPLERS.items() if marked(entry)), "and", "`")
 
 
-_ABOUT_SAMPLERS = " ".join(f"`{name}`: {entry.good_for}" for name, entry in SAMPLERS.items())
 _ABOUT_SPACINGS = "; ".join(f"`{name}`: {about_spacing(name)}" for name in SPACINGS)
 _EDM_SPACINGS = ", ".join(f"`{name}`" for name in spacings_of("edm"))
 
@@ -59,11 +58,11 @@ class SampleBody(BaseModel):
     )
     sampler: SamplerName | None = Field(
         default=None,
-        description=f"how x_t becomes an image. `{DEFAULT_SAMPLER}` where left out "
-        f"(`{INVERTIBLE[0]}` with invert). {_ABOUT_SAMPLERS} "
-        f"{_those(lambda entry: entry.evaluations == 2)} calls the net twice a step; "
-        f"{_those(lambda entry: entry.invertible)} can be inverted; "
-        f"{_those(lambda entry: entry.is_stochastic)} add fresh noise. "
+        description="how x_t becomes an image; GET /samplers tells what each is for. "
+        f"`{DEFAULT_SAMPLER}` where left out (`{INVERTIBLE[0]}` with invert). "
+        f"Two calls of the net a step: {_those(lambda entry: entry.evaluations == 2)}. "
+        f"Can be inverted: {_those(lambda entry: entry.invertible)}. "
+        f"Add fresh noise: {_those(lambda entry: entry.is_stochastic)}. "
         f"A distilled model takes `{DISTILLED_SAMPLER}` and nothing else.",
     )
     num_inference_steps: int | None = Field(
