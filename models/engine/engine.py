@@ -205,50 +205,53 @@ class Engine:
     # A network call ---------------------------------------------------------------------------
 
     def _run(self, batch: Batch) -> list[Event]:
+        try:
+            updated, seconds = self._call(batch)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            return self._make_room(batch)
+        events = _started(batch.samples)
+        finished = self.batcher.done(batch, seconds)
+        events += self._previews(batch.samples, updated)
+        if finished:
+            where = [b for b, sample in enumerate(batch.samples) if sample in finished]
+            events += self._hand_out(finished, updated.x[where])
+        return events
+
+    def _call(self, batch: Batch) -> tuple[Updated, float]:
+        """Take the samples of a batch one row further; return that and the seconds it took."""
         key = cast(GroupKey, batch.group)
-        state, samples = self._states[key], batch.samples
+        state, cost = self._states[key], self.batcher.groups[key].cost
+        rows = self._rows(batch.samples)
+        if state.prepare(batch.width):
+            cost.forget()
+        started = self._clock()
+        updated = state.step(rows, [sample.slot for sample in batch.samples], batch.width)
+        seconds = self._clock() - started
+        if state.is_warm(batch.width):
+            cost.measured(batch.width, seconds)
+        self._count(key, batch, seconds)
+        return updated, seconds
+
+    def _rows(self, samples: Sequence[Sample]) -> Rows:
         orders = [self._orders[sample.ticket.id] for sample in samples]
-        rows = Rows(
+        return Rows(
             [order.plan for order, _ in orders],
             [pictures for _, pictures in orders],
             [sample.image for sample in samples],
             [sample.at for sample in samples],
         )
-        events: list[Event] = [
-            Started(sample.ticket.id)
-            for sample in samples
-            if sample.at == 0 and sample.image == sample.ticket.first_image
-        ]
-        if state.prepare(batch.width):
-            self.batcher.groups[key].cost.forget()
-        started = self._clock()
-        try:
-            updated = state.step(rows, [sample.slot for sample in samples], batch.width)
-        except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            return self._make_room(batch)
-        seconds = self._clock() - started
-        if state.is_warm(batch.width):
-            self.batcher.groups[key].cost.measured(batch.width, seconds)
-        self._count(key, batch, seconds)
-        finished = self.batcher.done(batch, seconds)
-        watched = [b for b, (order, _) in enumerate(orders) if order.watched]
-        if watched:
-            events += self._previews([samples[b] for b in watched], updated, watched)
-        if finished:
-            where = [b for b, sample in enumerate(samples) if sample in finished]
-            events += self._hand_out(finished, updated.x[where])
-        return events
 
-    def _previews(
-        self, samples: Sequence[Sample], updated: Updated, where: list[int]
-    ) -> list[Event]:
+    def _previews(self, samples: Sequence[Sample], updated: Updated) -> list[Event]:
+        where = [b for b, sample in enumerate(samples) if self._orders[sample.ticket.id][0].watched]
+        if not where:
+            return []
         x_t = to_uint8(updated.x_t[where] / updated.display_scale[where])
         x0_hat = to_uint8(updated.x0_hat[where])
         return [
-            Preview(sample.ticket.id, sample.image, sample.at - 1, x_t[i], x0_hat[i])
-            for i, sample in enumerate(samples)
+            Preview(samples[b].ticket.id, samples[b].image, samples[b].at - 1, x_t[i], x0_hat[i])
+            for i, b in enumerate(where)
         ]
 
     def _hand_out(self, samples: Sequence[Sample], x: Tensor) -> list[Event]:
@@ -290,6 +293,15 @@ class Engine:
         stats.evaluations += batch.used
         stats.padding += batch.width - batch.used
         stats.seconds += seconds
+
+
+def _started(samples: Sequence[Sample]) -> list[Event]:
+    """Return an event for each order whose very first row was taken."""
+    return [
+        Started(sample.ticket.id)
+        for sample in samples
+        if sample.at == 0 and sample.image == sample.ticket.first_image
+    ]
 
 
 def _is_out_of_memory(error: Exception) -> bool:
