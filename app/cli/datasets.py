@@ -1,4 +1,4 @@
-"""`diffusion dataset`: images to learn from."""
+"""`diffusion dataset`: images for training."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,14 +6,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from app.cli.front import Yes, front_of, size, table
 from app.cli.pictures import show_pictures
+from app.cli.session import Yes, session_of, size, table
 from client.answers import DatasetAnswer
 
-cli = typer.Typer(help="Images to learn from.", no_args_is_help=True)
+cli = typer.Typer(help="Images for training.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="Of the data set.")]
-SHOWN = 5  # rejected files
+Name = Annotated[str, typer.Argument(help="Name of the dataset.")]
+MAX_REJECTED_SHOWN = 5  # files
 
 
 @cli.command()
@@ -23,25 +23,25 @@ def add(
     source: Annotated[
         Path,
         typer.Argument(
-            exists=True, help="A zip or tar of images, or a folder; its folders are the classes."
+            exists=True, help="A zip or tar of images, or a folder; its subfolders are the classes."
         ),
     ],
 ) -> None:
     """Upload images."""
-    front = front_of(context)
-    dataset = front.uploading(
-        f"uploading {source.name}", lambda sent: front.client.add_dataset(name, source, sent=sent)
+    session = session_of(context)
+    dataset = session.uploading(
+        f"uploading {source.name}", lambda sent: session.client.add_dataset(name, source, sent=sent)
     )
-    front.say(dataset, lambda console: _describe(console, dataset))
+    session.output(dataset, lambda console: _describe(console, dataset))
 
 
 @cli.command("list")
 def list_(context: typer.Context) -> None:
-    """The data sets, newest first."""
-    front = front_of(context)
+    """List the datasets, newest first."""
+    session = session_of(context)
     columns = ("name", "#images", "#classes", "size", "#bytes", "added")
-    front.say_list(
-        front.client.datasets(),
+    session.output_list(
+        session.client.datasets(),
         columns,
         lambda d: (
             d.name,
@@ -56,12 +56,12 @@ def list_(context: typer.Context) -> None:
 
 @cli.command()
 def show(context: typer.Context, name: Name) -> None:
-    """Its classes and sizes, what was rejected, and some of its images."""
-    front = front_of(context)
-    dataset = front.client.dataset(name)
-    front.say(dataset, lambda console: _describe(console, dataset))
-    if front.is_live:
-        show_pictures(front.console, [front.client.preview(name)])
+    """Show its classes and sizes, rejected files, and some of its images."""
+    session = session_of(context)
+    dataset = session.client.dataset(name)
+    session.output(dataset, lambda console: _describe(console, dataset))
+    if session.is_live:
+        show_pictures(session.console, [session.client.preview(name)])
 
 
 @cli.command()
@@ -70,9 +70,9 @@ def delete(
     name: Name,
     yes: Yes = False,
 ) -> None:
-    """Delete a data set; models that learned from it stay."""
-    front = front_of(context)
-    front.delete(f"data set {name}", name, front.client.delete_dataset, sure=yes)
+    """Delete a dataset; models that were trained on it stay."""
+    session = session_of(context)
+    session.delete(f"dataset {name}", name, session.client.delete_dataset, sure=yes)
 
 
 def _describe(console: Console, dataset: DatasetAnswer) -> None:
@@ -85,11 +85,11 @@ def _describe(console: Console, dataset: DatasetAnswer) -> None:
         counts = ((label, f"{count}") for label, count in dataset.classes.items())
         console.print(table(("class", "#images"), counts))
     if dataset.num_rejected:
-        console.print(f"{dataset.num_rejected} files were left out:")
-        for rejected in dataset.rejected[:SHOWN]:
+        console.print(f"{dataset.num_rejected} files were rejected:")
+        for rejected in dataset.rejected[:MAX_REJECTED_SHOWN]:
             console.print(f"  {rejected.name}: {rejected.reason}", markup=False)
-        if dataset.num_rejected > SHOWN:
-            console.print(f"  and {dataset.num_rejected - SHOWN} more")
+        if dataset.num_rejected > MAX_REJECTED_SHOWN:
+            console.print(f"  and {dataset.num_rejected - MAX_REJECTED_SHOWN} more")
 
 
 def _size(dataset: DatasetAnswer) -> str:

@@ -1,5 +1,7 @@
-"""`diffusion doctor`: what is installed, on what it computes, what is reachable, and what to do
-about what is not."""
+"""`diffusion doctor`: checks the installation, the device, disk space and the service.
+
+Each problem comes with advice on what to do.
+"""
 
 import importlib.metadata
 import os
@@ -11,19 +13,19 @@ from dataclasses import asdict, dataclass
 import typer
 from rich.console import Console
 
-from app.cli.front import front_of, size
+from app.cli.session import session_of, size
 from client.client import Client, ClientError
 from host.devices import cpp_compiler, num_gpus
 from host.environment import read_settings
 from store.locations import Locations
 
-LITTLE_SPACE = 2 * 10**9
+LITTLE_SPACE = 2 * 10**9  # bytes; less free space than this is reported
 PACKAGES = ("torch", "fastapi", "celery", "sqlalchemy", "pillow")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """`advice` is what to do, where something is amiss."""
+    """The result of one check; `advice` says what to do if something is wrong."""
 
     what: str
     found: str
@@ -32,10 +34,10 @@ class Finding:
 
 
 def examine(context: typer.Context) -> None:
-    """Look whether everything is in order, and say what to do where it is not."""
-    front = front_of(context)
-    with front.busy("looking"):
-        findings = [*_this_machine(), *_service(front.client)]
+    """Check whether everything works, and say what to do if it does not."""
+    session = session_of(context)
+    with session.busy("checking"):
+        findings = [*_this_machine(), *_service(session.client)]
 
     def show(console: Console) -> None:
         for finding in findings:
@@ -45,7 +47,7 @@ def examine(context: typer.Context) -> None:
             if finding.advice:
                 console.print(f"    {finding.advice}", markup=False, highlight=False)
 
-    front.say([asdict(finding) for finding in findings], show)
+    session.output([asdict(finding) for finding in findings], show)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
@@ -62,7 +64,7 @@ def _this_machine() -> Iterator[Finding]:
         advice=""
         if compiler
         else "With g++ installed, the service compiles networks that it uses "
-        "often, and samples up to twice as fast.",
+        "often, and then samples up to twice as fast.",
     )
     yield _space()
 
@@ -72,15 +74,15 @@ def _installed(package: str) -> str:
 
 
 def _device() -> Finding:
-    import torch  # takes a second, and nothing else here needs it
+    import torch  # takes a second to import; nothing else here needs it
 
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory
-        others = f", {torch.cuda.device_count()} of them" if torch.cuda.device_count() > 1 else ""
+        others = f", {torch.cuda.device_count()} GPUs" if torch.cuda.device_count() > 1 else ""
         return Finding("device", f"{torch.cuda.get_device_name(0)}, {size(memory)}{others}")
     cores = f"CPU, {len(os.sched_getaffinity(0))} cores"
     if not num_gpus():
-        return Finding("device", f"{cores}; no GPU is here")
+        return Finding("device", f"{cores}; no GPU found")
     advice = "The driver shows a GPU, but this torch cannot use it: install a build for CUDA."
     return Finding("device", cores, ok=False, advice=advice)
 
@@ -91,7 +93,7 @@ def _space() -> Finding:
     free = shutil.disk_usage(there).free
     what, found = "data folder", f"{folder}, {size(free)} free"
     if not os.access(there, os.W_OK):
-        advice = "Set DIFFUSION_DATA_DIR to a folder that you may write to."
+        advice = "Set DIFFUSION_DATA_DIR to a writable folder."
         return Finding(what, f"{found}, not writable", ok=False, advice=advice)
     if free < LITTLE_SPACE:
         advice = "Make room: checkpoints and datasets are kept there."
@@ -103,11 +105,11 @@ def _service(client: Client) -> Iterator[Finding]:
     try:
         answer = client.ready()
     except ClientError as error:
-        advice = "Start one by `diffusion up`, or name another by --url or DIFFUSION_URL."
+        advice = "Start one with `diffusion up`, or choose another with --url or DIFFUSION_URL."
         yield Finding("service", str(error), ok=False, advice=advice)
         return
     yield Finding("service", f"{client.url}, {answer['status']}")
     for name, component in answer["components"].items():
         up = component["status"] == "up"
-        advice = "" if up else "`diffusion up` starts all parts; its log tells why this one is not."
+        advice = "" if up else "`diffusion up` starts all parts; its log says why this one is down."
         yield Finding(name, f"{component['status']}, {component['detail']}", ok=up, advice=advice)

@@ -1,16 +1,16 @@
-"""`diffusion noise` and `diffusion sample`: images in files, and in the terminal where it can."""
+"""`diffusion noise` and `diffusion sample`: write image files, and show them in the terminal."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from app.cli.front import Settings, front_of, request_of
 from app.cli.pictures import show_pictures
+from app.cli.session import Settings, request_of, session_of
 from client.client import Samples
 from models.images.formats import BY_SUFFIX
 
-LADDER = (0, 50, 100, 200, 300, 500, 700, 1000)
+DEFAULT_TIMESTEPS = (0, 50, 100, 200, 300, 500, 700, 1000)
 
 
 def noise(
@@ -18,58 +18,58 @@ def noise(
     image: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="An image file.")],
     t: Annotated[
         list[int] | None,
-        typer.Option("-t", help="How far to go, 0 is the image itself. May be repeated."),
+        typer.Option("-t", help="Timestep; 0 is the image itself. May be repeated."),
     ] = None,
-    schedule: Annotated[str | None, typer.Option(help="linear where left out.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same one, the same noise.")] = None,
+    schedule: Annotated[str | None, typer.Option(help="Noise schedule; linear by default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same noise.")] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help=f"The file to write: {', '.join(BY_SUFFIX)}.")
+        Path, typer.Option("--out", "-o", help=f"File to write: {', '.join(BY_SUFFIX)}.")
     ] = Path("noise.png"),
     settings: Settings = None,
 ) -> None:
-    """What noise does to an image: x_t for each t, side by side."""
-    front = front_of(context)
+    """Add noise to an image: x_t for each t, side by side."""
+    session = session_of(context)
     file_format = BY_SUFFIX.get(out.suffix.lower())
     if file_format is None:
         raise typer.BadParameter(
             f"{out} must end in one of {', '.join(BY_SUFFIX)}", param_hint="--out"
         )
-    made = front.client.noise(
+    made = session.client.noise(
         image,
-        t or LADDER,
+        t or DEFAULT_TIMESTEPS,
         accept=file_format.media_type,
         **request_of(settings, schedule=schedule, seed=seed),
     )
     out.write_bytes(made.content)
-    front.say(
+    session.output(
         {"file": str(out), "used": made.used},
         lambda console: console.print(f"{out}, seed {made.used['seed']}", markup=False),
     )
-    if front.is_live:
-        show_pictures(front.console, [made.content])
+    if session.is_live:
+        show_pictures(session.console, [made.content])
 
 
 def sample(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="`diffusion models list` has them.")],
+    model: Annotated[str, typer.Argument(help="A model; see `diffusion models list`.")],
     num_images: Annotated[int, typer.Option("--num-images", "-n")] = 1,
     class_label: Annotated[
         str | None,
-        typer.Option("--class", "-c", help="Its name; any class where left out."),
+        typer.Option("--class", "-c", help="Name of the class; any class by default."),
     ] = None,
     guidance_scale: Annotated[
-        float | None, typer.Option("--guidance", "-g", help="Exaggerates the class; 1 is off.")
+        float | None, typer.Option("--guidance", "-g", help="Emphasises the class; 1 is off.")
     ] = None,
     num_inference_steps: Annotated[int | None, typer.Option("--steps")] = None,
-    sampler: Annotated[str | None, typer.Option(help="GET /samplers has them.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same one, the same images.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="Sampler; GET /samplers lists them.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same images.")] = None,
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="The folder for the files.", file_okay=False)
+        Path, typer.Option("--out", "-o", help="Folder for the files.", file_okay=False)
     ] = Path("."),
     settings: Settings = None,
 ) -> None:
-    """New images, one PNG file each."""
-    front = front_of(context)
+    """Make new images, one PNG file each."""
+    session = session_of(context)
     request = request_of(
         settings,
         num_images=num_images,
@@ -79,17 +79,17 @@ def sample(
         sampler=sampler,
         seed=seed,
     )
-    with front.busy("sampling"):
-        made = front.client.sample(model, **request)
+    with session.busy("sampling"):
+        made = session.client.sample(model, **request)
     paths = _write(made, model, out)
     first, last = paths[0], paths[-1]
-    said = f"{first}" if first == last else f"{first} .. {last.name}"
-    front.say(
+    message = f"{first}" if first == last else f"{first} .. {last.name}"
+    session.output(
         {"files": [str(path) for path in paths], "used": made.used},
-        lambda console: console.print(f"{said}, seed {made.used['seed']}", markup=False),
+        lambda console: console.print(f"{message}, seed {made.used['seed']}", markup=False),
     )
-    if front.is_live:
-        show_pictures(front.console, made.images)
+    if session.is_live:
+        show_pictures(session.console, made.images)
 
 
 def _write(made: Samples, model: str, folder: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""`diffusion train` and `diffusion jobs`: start trainings and watch them."""
+"""`diffusion train` and `diffusion jobs`: starts, watches and controls training jobs."""
 
 import json
 import sys
@@ -9,42 +9,49 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
-from app.cli.front import Front, Settings, duration, front_of, request_of
+from app.cli.session import Session, Settings, duration, request_of, session_of
 from client.answers import JobAnswer
 from client.client import Client, JobEnded
 
-cli = typer.Typer(help="Trainings, past and present.", no_args_is_help=True)
+cli = typer.Typer(help="Training jobs, past and present.", no_args_is_help=True)
 
-JobId = Annotated[str, typer.Argument(metavar="JOB", help="`diffusion jobs list` has them.")]
+JobId = Annotated[
+    str, typer.Argument(metavar="JOB", help="Id of a job; see `diffusion jobs list`.")
+]
 
 
 def train(
     context: typer.Context,
     dataset: Annotated[
         str | None,
-        typer.Argument(help="Dataset to learn from; not needed with --resume-from and --distill."),
+        typer.Argument(help="Dataset to train on; not needed with --resume-from and --distill."),
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Of training; 10 if left out.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps, in place of minutes.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Minutes of training; 10 by default.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps, instead of minutes.")] = None,
     model_name: Annotated[
         str | None,
-        typer.Option("--name", help="Name of the model; chosen if left out."),
+        typer.Option("--name", help="Name of the model; chosen by default."),
     ] = None,
     resume_from: Annotated[
-        str | None, typer.Option(metavar="JOB", help="Go on from the last checkpoint of this job.")
+        str | None,
+        typer.Option(metavar="JOB", help="Continue from the last checkpoint of this job."),
     ] = None,
     fine_tune: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Begin with the weights of this model.")
+        str | None, typer.Option(metavar="MODEL", help="Start from the weights of this model.")
     ] = None,
     distill: Annotated[
         str | None,
-        typer.Option(metavar="MODEL", help="Tune this model to sample in 1 to 4 steps."),
+        typer.Option(metavar="MODEL", help="Distil this model to sample in 1 to 4 steps."),
     ] = None,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Do not wait.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Do not wait for the job.")
+    ] = False,
     settings: Settings = None,
 ) -> None:
-    """Train a model and watch. Ctrl-C asks whether to leave the job running or to cancel it."""
-    front = front_of(context)
+    """Train a model and watch. Ctrl-C asks whether to keep the job running or to cancel it."""
+    session = session_of(context)
     request = request_of(
         settings,
         minutes=minutes,
@@ -54,14 +61,14 @@ def train(
         fine_tune=fine_tune,
         distill=distill,
     )
-    job = front.client.train(dataset, **request)
-    if not front.as_json:
-        front.console.print(f"{job.id} makes {job.model_name}", markup=False)
+    job = session.client.train(dataset, **request)
+    if not session.as_json:
+        session.console.print(f"{job.id} trains {job.model_name}", markup=False)
     if detach:
-        if front.as_json:
-            front.say(job, lambda console: None)
+        if session.as_json:
+            session.output(job, lambda console: None)
         return
-    _watch(front, job, may_cancel=True)
+    _watch(session, job, may_cancel=True)
 
 
 @cli.command("list")
@@ -72,103 +79,107 @@ def list_(
     ] = None,
 ) -> None:
     """List the jobs, newest first."""
-    front = front_of(context)
-    columns = ("job", "status", "#done", "model", "dataset", "#loss", "#left", "begun")
-    front.say_list(front.client.jobs(status), columns, _row)
+    session = session_of(context)
+    columns = ("job", "status", "#done", "model", "dataset", "#loss", "#left", "started")
+    session.output_list(session.client.jobs(status), columns, _row)
 
 
 @cli.command()
 def watch(context: typer.Context, job_id: JobId) -> None:
     """Follow a job to its end. Ctrl-C leaves it running."""
-    front = front_of(context)
-    _watch(front, front.client.job(job_id), may_cancel=False)
+    session = session_of(context)
+    _watch(session, session.client.job(job_id), may_cancel=False)
 
 
 @cli.command()
 def pause(context: typer.Context, job_id: JobId) -> None:
-    """Stop after the next step, with a checkpoint."""
-    _do(context, job_id, Client.pause)
+    """Pause a job after its next step, with a checkpoint."""
+    _request_action(context, job_id, Client.pause)
 
 
 @cli.command()
 def resume(context: typer.Context, job_id: JobId) -> None:
-    """Let a paused job go on."""
-    _do(context, job_id, Client.resume)
+    """Resume a paused job."""
+    _request_action(context, job_id, Client.resume)
 
 
 @cli.command()
 def cancel(context: typer.Context, job_id: JobId) -> None:
-    """End a job for good."""
-    _do(context, job_id, Client.cancel)
+    """Cancel a job for good."""
+    _request_action(context, job_id, Client.cancel)
 
 
 @cli.command()
 def log(context: typer.Context, job_id: JobId) -> None:
-    """Show the log of a job."""
-    front = front_of(context)
-    lines = [json.loads(line) for line in front.client.log(job_id).splitlines()]
+    """Print the log of a job's processes."""
+    session = session_of(context)
+    lines = [json.loads(line) for line in session.client.log(job_id).splitlines()]
 
     def show(console: Console) -> None:
         for line in lines:
-            rest = " ".join(f"{name}={value}" for name, value in line.items() if name not in _FIRST)
-            heads = (str(line.get(name, "")) for name in _FIRST)
-            console.print(" ".join([*heads, rest]), markup=False, highlight=False)
+            rest = " ".join(
+                f"{name}={value}" for name, value in line.items() if name not in _LEADING_KEYS
+            )
+            leading = (str(line.get(name, "")) for name in _LEADING_KEYS)
+            console.print(" ".join([*leading, rest]), markup=False, highlight=False)
 
-    front.say(lines, show)
+    session.output(lines, show)
 
 
-_FIRST = ("timestamp", "level", "event")
+_LEADING_KEYS = ("timestamp", "level", "event")
 
 
-def _do(context: typer.Context, job_id: str, what: Callable[[Client, str], JobAnswer]) -> None:
-    front = front_of(context)
-    job = what(front.client, job_id)
-    asked = "cancelling" if job.cancel_requested else "pausing" if job.pause_requested else ""
-    said = f"{job.id}: {asked if asked and not job.done else job.status}"
-    front.say(job, lambda console: console.print(said, markup=False))
+def _request_action(
+    context: typer.Context, job_id: str, action: Callable[[Client, str], JobAnswer]
+) -> None:
+    session = session_of(context)
+    job = action(session.client, job_id)
+    pending = "cancelling" if job.cancel_requested else "pausing" if job.pause_requested else ""
+    message = f"{job.id}: {pending if pending and not job.done else job.status}"
+    session.output(job, lambda console: console.print(message, markup=False))
 
 
 # Watching -----------------------------------------------------------------------------------------
 
 
-def _watch(front: Front, job: JobAnswer, *, may_cancel: bool) -> None:
-    """Follow a job until it is done or paused. Raises JobEnded where it made no model."""
+def _watch(session: Session, job: JobAnswer, *, may_cancel: bool) -> None:
+    """Watch a job until it is done or paused. Raises JobEnded if it failed or was cancelled."""
     columns = (
         TextColumn("{task.fields[status]}"),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.fields[said]}"),
+        TextColumn("{task.fields[message]}"),
     )
-    with Progress(*columns, console=front.console, disable=not front.is_live) as bar:
-        task = bar.add_task("", total=1.0, status=job.status, said="")
-        job = _followed(front, job, may_cancel, bar, task)
+    with Progress(*columns, console=session.console, disable=not session.is_live) as bar:
+        task = bar.add_task("", total=1.0, status=job.status, message="")
+        job = _follow(session, job, may_cancel, bar, task)
     if job.status in ("failed", "cancelled"):
-        if front.as_json:
-            front.say(job, lambda console: None)
+        if session.as_json:
+            session.output(job, lambda console: None)
         raise JobEnded(f"{job.id} {job.status}" + (f": {job.error.message}" if job.error else ""))
-    front.say(job, lambda console: console.print(_told(job), markup=False))
+    session.output(job, lambda console: console.print(_outcome(job), markup=False))
 
 
-def _followed(
-    front: Front, job: JobAnswer, may_cancel: bool, bar: Progress, task: TaskID
+def _follow(
+    session: Session, job: JobAnswer, may_cancel: bool, bar: Progress, task: TaskID
 ) -> JobAnswer:
     while True:
         try:
-            for job in front.client.watch(job.id):  # noqa: B020  its newest state
-                bar.update(task, **_shown(job))
+            for job in session.client.watch(job.id):  # noqa: B020  the latest state of the same job
+                bar.update(task, **_bar_fields(job))
                 if job.status == "paused":
                     break
             return job
         except KeyboardInterrupt:
             bar.stop()
-            if not (may_cancel and _is_to_cancel(job)):
+            if not (may_cancel and _wants_to_cancel(job)):
                 raise
-            job = front.client.cancel(job.id)
+            job = session.client.cancel(job.id)
             bar.start()
 
 
-def _is_to_cancel(job: JobAnswer) -> bool:
-    """Ask once whether to cancel; where no terminal can be asked, leave the job alone."""
+def _wants_to_cancel(job: JobAnswer) -> bool:
+    """Ask once whether to cancel; without a terminal the job keeps running."""
     if job.cancel_requested or not sys.stdin.isatty():
         return False
     answer = typer.prompt(
@@ -177,22 +188,22 @@ def _is_to_cancel(job: JobAnswer) -> bool:
     return str(answer).strip().lower().startswith("c")
 
 
-def _shown(job: JobAnswer) -> dict[str, Any]:
+def _bar_fields(job: JobAnswer) -> dict[str, Any]:
     now = job.progress
     if not now:
         return {"status": job.status}
-    said = [f"step {now['step']}", f"loss {now['loss']:.3f}"]
+    parts = [f"step {now['step']}", f"loss {now['loss']:.3f}"]
     if job.status == "running":
-        said.append(f"{now['images_per_second']:.0f} images/s")
+        parts.append(f"{now['images_per_second']:.0f} images/s")
         if now["eta_seconds"] is not None:
-            said.append(f"{duration(now['eta_seconds'])} left")
-    return {"status": job.status, "completed": now["progress"], "said": "  ".join(said)}
+            parts.append(f"{duration(now['eta_seconds'])} left")
+    return {"status": job.status, "completed": now["progress"], "message": "  ".join(parts)}
 
 
-def _told(job: JobAnswer) -> str:
+def _outcome(job: JobAnswer) -> str:
     if job.status == "paused":
-        return f"paused; `diffusion jobs resume {job.id}` lets it go on"
-    return f"{job.model_name} is made; `diffusion sample {job.model_name}` tries it"
+        return f"paused; `diffusion jobs resume {job.id}` resumes it"
+    return f"{job.model_name} is made; `diffusion sample {job.model_name}` makes images"
 
 
 def _row(job: JobAnswer) -> tuple[str, ...]:

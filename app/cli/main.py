@@ -1,7 +1,7 @@
 """`diffusion`: the service on the command line.
 
-Everything that asks the service goes through client.client. Exit codes: 0 done, 1 refused or
-failed, 2 wrong usage, 3 no service answers, 130 interrupted.
+All requests to the service go through client.client. Exit codes: 0 done, 1 refused or failed,
+2 wrong usage, 3 no service answers, 130 interrupted.
 """
 
 import os
@@ -13,17 +13,17 @@ import typer
 
 from app.cli import datasets, images, jobs, models
 from app.cli.doctor import examine
-from app.cli.front import Front
+from app.cli.session import Session
 from client.client import DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE, ClientError, Unreachable
 from store.jobs.kinds import KINDS, POOLS
 
 REFUSED, UNREACHABLE, INTERRUPTED = 1, 3, 130
-EVERYWHERE = {"--url": True, "--api-key": True, "--json": False}  # whether a value follows
+GLOBAL_OPTIONS = {"--url": True, "--api-key": True, "--json": False}  # whether a value follows
 
 cli = typer.Typer(
     name="diffusion",
     help="Train diffusion models on your own images and make new ones. --url, --api-key and --json "
-    "may stand anywhere.",
+    "may be given anywhere.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -37,18 +37,18 @@ cli.command("doctor")(examine)
 
 
 def main() -> None:
-    """The entry point: errors in a line, without a traceback."""
+    """Run the command line; errors are printed in one line, without a traceback."""
     try:
-        cli(_options_first(sys.argv[1:]), prog_name="diffusion")
+        cli(_global_options_first(sys.argv[1:]), prog_name="diffusion")
     except Unreachable as error:
-        _end(
-            f"{error}\nIs it running? `diffusion up` starts one here; --url names another.",
+        _exit(
+            f"{error}\nIs it running? `diffusion up` starts one here; --url chooses another.",
             UNREACHABLE,
         )
     except (ClientError, OSError) as error:
-        _end(str(error), REFUSED)
+        _exit(str(error), REFUSED)
     except KeyboardInterrupt:
-        _end("interrupted", INTERRUPTED)
+        _exit("interrupted", INTERRUPTED)
 
 
 @cli.callback()
@@ -56,17 +56,17 @@ def options(
     context: typer.Context,
     url: Annotated[
         str | None,
-        typer.Option(envvar=URL_VARIABLE, help="Of the service.", show_default=DEFAULT_URL),
+        typer.Option(envvar=URL_VARIABLE, help="Address of the service.", show_default=DEFAULT_URL),
     ] = None,
     api_key: Annotated[
         str | None, typer.Option(envvar=KEY_VARIABLE, help="Sent as a bearer token.")
     ] = None,
     json: Annotated[
-        bool, typer.Option("--json", help="Say what happened as JSON, for programs.")
+        bool, typer.Option("--json", help="Print the result as JSON, for programs.")
     ] = False,
 ) -> None:
-    context.obj = front = Front(url, api_key, json)
-    context.call_on_close(front.close)
+    context.obj = session = Session(url, api_key, json)
+    context.call_on_close(session.close)
 
 
 # The service itself -------------------------------------------------------------------------------
@@ -74,23 +74,23 @@ def options(
 
 @cli.command()
 def up(
-    host: Annotated[str | None, typer.Option(help="Where to listen.")] = None,
-    port: Annotated[int | None, typer.Option(help="8000 where left out.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="8000 by default.")] = None,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Where everything is kept; ./data where left out.")
+        Path | None, typer.Option(help="Folder of all data; ./data by default.")
     ] = None,
 ) -> None:
     """Run the whole service here until Ctrl-C: the API, workers and a broker."""
-    _become("app.up", host=host, port=port, data_dir=data_dir)
+    _exec_module("app.up", host=host, port=port, data_dir=data_dir)
 
 
 @cli.command()
 def api(
-    host: Annotated[str | None, typer.Option(help="Where to listen.")] = None,
-    port: Annotated[int | None, typer.Option(help="8000 where left out.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="8000 by default.")] = None,
 ) -> None:
-    """Run the API alone; DIFFUSION_REDIS_URL names the broker that its workers share."""
-    _become("app.server", host=host, port=port)
+    """Run the API alone; DIFFUSION_REDIS_URL is the broker that its workers share."""
+    _exec_module("app.server", host=host, port=port)
 
 
 @cli.command()
@@ -99,38 +99,38 @@ def worker(
         list[str] | None,
         typer.Argument(
             metavar=" ".join(f"[{name}]" for name in dict.fromkeys((*POOLS, *KINDS))),
-            help="Pools or kinds of jobs; all if none.",
+            help="Pools or kinds of jobs; all by default.",
         ),
     ] = None,
 ) -> None:
-    """Run a worker; DIFFUSION_REDIS_URL names the broker that it shares with the API."""
-    _become("worker.main", *kinds or ())
+    """Run a worker; DIFFUSION_REDIS_URL is the broker that it shares with the API."""
+    _exec_module("worker.main", *kinds or ())
 
 
-def _become(module: str, *arguments: str, **settings: object) -> NoReturn:
+def _exec_module(module: str, *arguments: str, **settings: object) -> NoReturn:
     for name, value in settings.items():
         if value is not None:
             os.environ[f"DIFFUSION_{name.upper()}"] = str(value)
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
 
 
-def _options_first(arguments: list[str]) -> list[str]:
-    """The options of all commands, wherever they stand, in front."""
+def _global_options_first(arguments: list[str]) -> list[str]:
+    """Move the options of all commands to the front, wherever they were given."""
     first, rest = [], []
     left = iter(arguments)
     for argument in left:
         if argument == "--":
             rest += [argument, *left]
-        elif argument.partition("=")[0] in EVERYWHERE:
+        elif argument.partition("=")[0] in GLOBAL_OPTIONS:
             first.append(argument)
-            if EVERYWHERE[argument.partition("=")[0]] and "=" not in argument:
+            if GLOBAL_OPTIONS[argument.partition("=")[0]] and "=" not in argument:
                 first += [value for value in [next(left, None)] if value is not None]
         else:
             rest.append(argument)
     return first + rest
 
 
-def _end(message: str, code: int) -> NoReturn:
+def _exit(message: str, code: int) -> NoReturn:
     print(f"diffusion: {message}", file=sys.stderr)
     sys.exit(code)
 

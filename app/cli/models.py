@@ -1,25 +1,25 @@
-"""`diffusion models`: what was trained or uploaded."""
+"""`diffusion models`: models that were trained or uploaded."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from app.cli.front import Yes, front_of, size, table
+from app.cli.session import Yes, session_of, size, table
 from client.answers import ModelAnswer
 
-cli = typer.Typer(help="What was trained or uploaded.", no_args_is_help=True)
+cli = typer.Typer(help="Models that were trained or uploaded.", no_args_is_help=True)
 
-Name = Annotated[str, typer.Argument(help="Of the model.")]
+Name = Annotated[str, typer.Argument(help="Name of the model.")]
 
 
 @cli.command("list")
 def list_(context: typer.Context) -> None:
-    """The models, newest first."""
-    front = front_of(context)
-    columns = ("name", "size", "#classes", "#parameters", "data set", "made")
-    front.say_list(
-        front.client.models(),
+    """List the models, newest first."""
+    session = session_of(context)
+    columns = ("name", "size", "#classes", "#parameters", "dataset", "made")
+    session.output_list(
+        session.client.models(),
         columns,
         lambda m: (
             m.name,
@@ -34,9 +34,9 @@ def list_(context: typer.Context) -> None:
 
 @cli.command()
 def show(context: typer.Context, name: Name) -> None:
-    """What a model can do and where it comes from."""
-    front = front_of(context)
-    model = front.client.model(name)
+    """Show the properties and the origin of a model."""
+    session = session_of(context)
+    model = session.client.model(name)
     about = {
         "digest": model.digest[:12],
         "file": size(model.num_bytes),
@@ -44,7 +44,7 @@ def show(context: typer.Context, name: Name) -> None:
         **{key: value for key, value in model.details.items() if key != "scores"},
     }
     rows = [(key, f"{value}") for key, value in about.items()]
-    front.say(model, lambda console: console.print(table((name, ""), rows)))
+    session.output(model, lambda console: console.print(table((name, ""), rows)))
 
 
 @cli.command()
@@ -52,14 +52,14 @@ def pull(
     context: typer.Context,
     name: Name,
     target: Annotated[
-        Path | None, typer.Argument(help="The file to write; NAME.zip where left out.")
+        Path | None, typer.Argument(help="File to write; NAME.zip by default.")
     ] = None,
 ) -> None:
-    """Download a model as a zip of a folder that diffusers can load."""
-    front = front_of(context)
-    path = front.client.pull_model(name, target or Path(f"{name}.zip"))
-    said = f"{path}, {size(path.stat().st_size)}"
-    front.say({"file": str(path)}, lambda console: console.print(said, markup=False))
+    """Download a model: a zip of a folder that diffusers can load."""
+    session = session_of(context)
+    path = session.client.pull_model(name, target or Path(f"{name}.zip"))
+    message = f"{path}, {size(path.stat().st_size)}"
+    session.output({"file": str(path)}, lambda console: console.print(message, markup=False))
 
 
 @cli.command()
@@ -72,11 +72,11 @@ def push(
     ],
 ) -> None:
     """Upload a model."""
-    front = front_of(context)
-    model = front.uploading(
-        f"uploading {source.name}", lambda sent: front.client.push_model(name, source, sent=sent)
+    session = session_of(context)
+    model = session.uploading(
+        f"uploading {source.name}", lambda sent: session.client.push_model(name, source, sent=sent)
     )
-    front.say(model, lambda console: console.print(f"{model.name}: {_size(model)}"))
+    session.output(model, lambda console: console.print(f"{model.name}: {_size(model)}"))
 
 
 @cli.command()
@@ -86,8 +86,8 @@ def delete(
     yes: Yes = False,
 ) -> None:
     """Delete a model."""
-    front = front_of(context)
-    front.delete(f"model {name}", name, front.client.delete_model, sure=yes)
+    session = session_of(context)
+    session.delete(f"model {name}", name, session.client.delete_model, sure=yes)
 
 
 def _size(model: ModelAnswer) -> str:

@@ -1,5 +1,6 @@
-"""Pictures in a terminal: by the protocol of kitty or that of iTerm2, or else two pixels to a
-character in 24-bit colours. A terminal that can do none of it gets none.
+"""Pictures in a terminal: by the protocol of kitty or iTerm2, or as blocks.
+
+Blocks show two pixels per character in 24-bit colours. Other terminals show no pictures.
 """
 
 import base64
@@ -12,15 +13,15 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
-Way = Literal["kitty", "iterm", "blocks"]
+Protocol = Literal["kitty", "iterm", "blocks"]
 
 GAP = 1  # pixels between images
-SIDE = 64  # smaller ones are enlarged to about this where pixels are small
+SIDE = 64  # pixels; smaller images are enlarged to about this by kitty and iterm
 KITTY_CHUNK = 4096
 
 
-def way_of(environment: Mapping[str, str]) -> Way | None:
-    """What this terminal can show, by what it says of itself."""
+def protocol_of(environment: Mapping[str, str]) -> Protocol | None:
+    """Return the protocol that the terminal supports, according to its environment variables."""
     term, program = environment.get("TERM", ""), environment.get("TERM_PROGRAM", "")
     if "KITTY_WINDOW_ID" in environment or term in ("xterm-kitty", "xterm-ghostty"):
         return "kitty"
@@ -32,12 +33,12 @@ def way_of(environment: Mapping[str, str]) -> Way | None:
 
 
 def show_pictures(console: Console, files: Sequence[bytes]) -> None:
-    """In rows, as many as fit."""
-    way = way_of(os.environ)
-    if way is None or not console.is_terminal or not files:
+    """Show image files in rows of as many as fit; without a capable terminal, show nothing."""
+    protocol = protocol_of(os.environ)
+    if protocol is None or not console.is_terminal or not files:
         return
     images = [Image.open(io.BytesIO(file)).convert("RGB") for file in files]
-    if way == "blocks":
+    if protocol == "blocks":
         console.print(blocks(sheet(images, console.width)), end="")
         return
     scale = max(1, round(SIDE / max(images[0].size)))
@@ -47,13 +48,13 @@ def show_pictures(console: Console, files: Sequence[bytes]) -> None:
     ]
     buffer = io.BytesIO()
     sheet(large, 8 * console.width).save(buffer, "PNG")
-    encode = kitty if way == "kitty" else iterm
+    encode = kitty if protocol == "kitty" else iterm
     console.file.write(encode(buffer.getvalue()) + "\n")
     console.file.flush()
 
 
 def sheet(images: Sequence[Image.Image], width: int) -> Image.Image:
-    """In rows no wider than `width` pixels; an image that is wider alone is made smaller."""
+    """Arrange images in rows of at most `width` pixels; a wider image is scaled down."""
     w, h = images[0].size
     if w > width:
         h, w = max(1, h * width // w), width
@@ -67,8 +68,10 @@ def sheet(images: Sequence[Image.Image], width: int) -> Image.Image:
 
 
 def blocks(image: Image.Image) -> Text:
-    """Each character is an upper half block: its colour is the upper pixel, its ground the lower
-    one."""
+    """Draw two pixels per character, as an upper half block.
+
+    Its foreground is the upper pixel, its background the lower one.
+    """
     text = Text()
     for y in range(0, image.height, 2):
         for x in range(image.width):
@@ -80,7 +83,10 @@ def blocks(image: Image.Image) -> Text:
 
 
 def kitty(png: bytes) -> str:
-    """https://sw.kovidgoyal.net/kitty/graphics-protocol: in parts, all but the last with m=1."""
+    """Encode by https://sw.kovidgoyal.net/kitty/graphics-protocol.
+
+    The data is sent in chunks; all but the last have m=1.
+    """
     data = base64.b64encode(png).decode("ascii")
     parts = [data[i : i + KITTY_CHUNK] for i in range(0, len(data), KITTY_CHUNK)]
     control = ["a=T,f=100,"] + [""] * (len(parts) - 1)
@@ -92,7 +98,7 @@ def kitty(png: bytes) -> str:
 
 
 def iterm(png: bytes) -> str:
-    """https://iterm2.com/documentation-images.html."""
+    """Encode by https://iterm2.com/documentation-images.html."""
     data = base64.b64encode(png).decode("ascii")
     return f"\x1b]1337;File=inline=1;size={len(png)}:{data}\x07"
 

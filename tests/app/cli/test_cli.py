@@ -22,8 +22,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from app.cli import pictures
-from app.cli.front import duration, request_of, size
 from app.cli.main import cli, main
+from app.cli.session import duration, request_of, size
 
 ROOT = Path(__file__).parents[3]
 DIGITS = ROOT / "examples" / "digits" / "digits.zip"
@@ -277,7 +277,7 @@ def test_sizes_and_durations_read_well():
     ],
 )
 def test_a_terminal_is_known_by_what_it_says_of_itself(environment, way):
-    assert pictures.way_of(environment) == way
+    assert pictures.protocol_of(environment) == way
 
 
 def test_blocks_are_two_pixels_each():

@@ -1,4 +1,4 @@
-"""What every command has: the client, and two ways to speak, to people and to programs."""
+"""The session of a command: its client, and its output for people or as JSON for programs."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -21,17 +21,21 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="FIELD=VALUE",
-        help="Any other field of the request, as the API's documentation names it; a dot goes into "
-        "an object (net.dropout=0.2). May be repeated.",
+        help="Any other field of the request, by its name in the API's documentation; a dot leads "
+        "into an object (net.dropout=0.2). May be repeated.",
     ),
 ]
 
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
 @dataclass
-class Front:
-    """`console` is for people; with `as_json` one JSON document goes to standard output instead."""
+class Session:
+    """The state of one command.
+
+    Output for people goes to `console`; with `as_json`, one JSON document goes to standard output
+    instead.
+    """
 
     url: str | None
     api_key: str | None
@@ -49,27 +53,28 @@ class Front:
         if self._client is not None:
             self._client.close()
 
-    def say(self, data: object, show: Callable[[Console], None]) -> None:
+    def output(self, data: object, show: Callable[[Console], None]) -> None:
+        """Print `data` as JSON, or have `show` print it for people."""
         if self.as_json:
             print(json.dumps(_plain(data), indent=2, ensure_ascii=False))
         else:
             show(self.console)
 
-    def say_list(
+    def output_list(
         self, items: Iterable[Any], columns: Sequence[str], row: Callable[[Any], Sequence[str]]
     ) -> None:
         found = list(items)
-        self.say(found, lambda console: console.print(table(columns, map(row, found))))
+        self.output(found, lambda console: console.print(table(columns, map(row, found))))
 
     def delete(self, what: str, name: str, work: Callable[[str], None], *, sure: bool) -> None:
-        """After a question, where the caller is not sure yet."""
+        """Delete by `work`; ask first unless the caller is `sure`."""
         if not sure:
             typer.confirm(f"Delete {what}?", abort=True)
         work(name)
-        self.say({"deleted": name}, lambda console: console.print(f"deleted {name}"))
+        self.output({"deleted": name}, lambda console: console.print(f"deleted {name}"))
 
     def uploading(self, title: str, work: Callable[[Callable[[int, int], None]], Result]) -> Result:
-        """Do `work`, which tells how far it is, under a bar."""
+        """Do `work`, which reports its progress, and show a progress bar."""
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
         with Progress(
             *columns, TransferSpeedColumn(), console=self.console, disable=not self.is_live
@@ -78,19 +83,19 @@ class Front:
             return work(lambda sent, total: bar.update(task, completed=sent, total=total))
 
     def busy(self, what: str) -> AbstractContextManager[object]:
-        """A sign of life while nothing is to be seen."""
+        """Show a spinner until there is something to see."""
         return self.console.status(what) if self.is_live else nullcontext()
 
     @property
     def is_live(self) -> bool:
-        """Whether somebody watches."""
+        """Whether a person watches the terminal."""
         return self.console.is_terminal and not self.as_json
 
 
-def front_of(context: typer.Context) -> Front:
-    front = context.obj
-    assert isinstance(front, Front)
-    return front
+def session_of(context: typer.Context) -> Session:
+    session = context.obj
+    assert isinstance(session, Session)
+    return session
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
@@ -104,7 +109,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
 
 def request_of(settings: Sequence[str] | None, **given: Any) -> dict[str, Any]:
-    """What is `given`, and each FIELD=VALUE, whose value is JSON or else text."""
+    """Merge `given`, without None, and each FIELD=VALUE; a value is JSON or else text."""
     request = {name: value for name, value in given.items() if value is not None}
     for setting in settings or ():
         path, equals, text = setting.partition("=")
@@ -115,7 +120,7 @@ def request_of(settings: Sequence[str] | None, **given: Any) -> dict[str, Any]:
         for name in objects:
             place = place.setdefault(name, {})
             if not isinstance(place, dict):
-                raise typer.BadParameter(f"{name} is no object", param_hint="--set")
+                raise typer.BadParameter(f"{name} is not an object", param_hint="--set")
         place[last] = _value(text)
     return request
 
