@@ -1,7 +1,7 @@
-"""The answers of the service that the client reads.
+"""The answers of the service that the client parses.
 
-The service describes its own answers by these classes too, so that each field has one
-home. They need pydantic alone.
+The service declares its answers with the same classes, so that each field is defined once. They
+need only pydantic.
 """
 
 from datetime import datetime
@@ -32,10 +32,10 @@ class DatasetAnswer(BaseModel):
     num_bytes: int
     num_images: int
     channels: int = Field(description="1 for greyscale, 3 for RGB")
-    classes: dict[str, int] = Field(description="images per class; empty where there are none")
-    sizes: list[Size] = Field(description="the most common, most frequent first")
+    classes: dict[str, int] = Field(description="images per class; empty without classes")
+    sizes: list[Size] = Field(description="the most common sizes, most frequent first")
     num_rejected: int
-    rejected: list[Rejected] = Field(description="the first of them, with the reason")
+    rejected: list[Rejected] = Field(description="the first rejected files, with reasons")
     created_at: datetime
     links: dict[str, str]
 
@@ -62,7 +62,7 @@ class JobError(BaseModel):
 
 
 class JobState(BaseModel):
-    """The fields that jobs of all kinds have."""
+    """The fields that jobs of all kinds share."""
 
     model_config = ConfigDict(protected_namespaces=())
 
@@ -70,7 +70,7 @@ class JobState(BaseModel):
     status: Status
     done: bool = Field(description="succeeded, failed or cancelled")
     cancel_requested: bool
-    attempts: int = Field(description="begun since the last checkpoint; after 5 the job fails")
+    attempts: int = Field(description="attempts since the last checkpoint; after 5 the job fails")
     error: JobError | None
     created_at: datetime
     started_at: datetime | None
@@ -82,14 +82,14 @@ class JobState(BaseModel):
 class WebhookState(BaseModel):
     url: str
     secret: str | None = Field(
-        default=None, description="only in the answer that accepts the job, and never again"
+        default=None, description="only in the answer that accepts the job; never again"
     )
-    delivered_at: datetime | None = Field(default=None, description="of the latest message")
-    last_error: str | None = Field(default=None, description="of the latest message")
+    delivered_at: datetime | None = Field(default=None, description="time of the latest message")
+    last_error: str | None = Field(default=None, description="error of the latest message")
 
 
 class Origin(BaseModel):
-    """The checkpoint of an earlier job that this one goes on from."""
+    """The checkpoint of an earlier job from which this one continues."""
 
     job: str
     step: int
@@ -106,27 +106,27 @@ class JobAnswer(JobState):
     )
     checkpoint_step: int | None
     config: dict[str, Any] = Field(
-        description="the resolved hyperparameters; `reasons` says of what was chosen, why"
+        description="the resolved hyperparameters; `reasons` explains each default"
     )
     keep: Literal["last", "best"]
     keep_checkpoints: int
-    resumed_from: Origin | None = Field(description="the job and the step that it goes on from")
+    resumed_from: Origin | None = Field(description="the job and the step from which it continues")
     begins_with: str | None = Field(
-        description="the model whose weights it began with, to be fine-tuned or distilled"
+        description="the model whose weights it starts from, to fine-tune or to distil them"
     )
     webhook: WebhookState | None
 
 
 class TrainPlan(BaseModel):
-    """The job that POST /train-jobs would make of the same request."""
+    """The job that POST /train-jobs would create for the same request."""
 
     model_config = ConfigDict(protected_namespaces=())
 
     dataset: str
     model_name: str
-    device: str | None = Field(description="that the choices are made for")
+    device: str | None = Field(description="the device that the defaults are chosen for")
     config: dict[str, Any] = Field(
-        description="the resolved hyperparameters; `reasons` says of what was chosen, why"
+        description="the resolved hyperparameters; `reasons` explains each default"
     )
 
 
@@ -134,10 +134,10 @@ class CheckpointAnswer(BaseModel):
     step: int
     created_at: datetime
     num_bytes: int
-    seconds: float = Field(description="of training until then")
+    seconds: float = Field(description="seconds of training until then")
     score: float | None = Field(
         description="the error on held-out images, geometric mean over the noise levels; less is "
-        "better, null where it was not measured"
+        "better; null if it was not measured"
     )
     best: bool
     last: bool
@@ -145,14 +145,14 @@ class CheckpointAnswer(BaseModel):
 
 
 class CheckpointList(BaseModel):
-    """The oldest first. `resume_from` takes any of them."""
+    """The checkpoints of a job, oldest first; `resume_from` accepts any of them."""
 
     items: list[CheckpointAnswer]
 
 
 class MetricLine(BaseModel):
     step: int
-    loss: float = Field(description="mean over the steps since the line before")
+    loss: float = Field(description="mean over the steps since the previous line")
     learning_rate: float
     images_seen: int
     images_per_second: float
@@ -162,6 +162,6 @@ class MetricLine(BaseModel):
 class JobMetrics(BaseModel):
     steps: list[MetricLine]
     evaluations: list[dict[str, Any]] = Field(
-        description="the denoising error on held-out images at checkpoints: per noise level, and "
-        "as `score` the geometric mean over them"
+        description="the denoising error on held-out images at checkpoints, per noise level; "
+        "`score` is the geometric mean over the levels"
     )

@@ -1,4 +1,4 @@
-"""A client of the service, for programs of one's own; the command line uses it too.
+"""A client of the service for your own programs; the command line uses it too.
 
     from client.client import Client
 
@@ -10,14 +10,14 @@
         made = service.sample("my-digits", num_images=16, class_label="7")
         made.images[0]  # a PNG file
 
-Errors are one of
+The errors are
 
     ClientError
-    ├── Unreachable    no answer: nothing listens there, or the connection broke
-    ├── Refused        the service says no; `status` and `problem` (RFC 9457) say why
-    └── JobEnded       a job that was waited for has failed or was cancelled
+    ├── Unreachable    no answer: connection refused, reset or timed out
+    ├── Refused        the service refused; `status` and `problem` (RFC 9457) give the reason
+    └── JobEnded       a job that the client waited for failed or was cancelled
 
-Every option of a request that is not named here goes by keyword as GET /docs has it.
+Methods pass other options of a request by keyword, under their names in GET /docs.
 """
 
 import base64
@@ -50,11 +50,11 @@ from client.answers import (
 DEFAULT_URL = "http://127.0.0.1:8000"
 URL_VARIABLE, KEY_VARIABLE = "DIFFUSION_URL", "DIFFUSION_API_KEY"
 CONNECT_SECONDS = 5.0
-POLL_SECONDS = 30  # how long the service may hold an answer back until something changes
-CHUNK = 1 << 18
+POLL_SECONDS = 30  # long polling: the service answers when the job changes, or after this time
+CHUNK = 1 << 18  # bytes
 
 Answer = TypeVar("Answer", bound=BaseModel)
-Sent = Callable[[int, int], None]  # bytes so far, and in all
+Sent = Callable[[int, int], None]  # called with the bytes sent so far, and in total
 
 
 class ClientError(Exception):
@@ -66,7 +66,10 @@ class Unreachable(ClientError):
 
 
 class Refused(ClientError):
-    """`problem` is the body of the answer, empty where that was not the service's own."""
+    """An answer with an error status.
+
+    `problem` is its body; it is empty if something other than the service answered.
+    """
 
     def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
         super().__init__(problem.get("detail") or f"the service answered {status}")
@@ -79,8 +82,11 @@ class JobEnded(ClientError):
 
 @dataclass(frozen=True)
 class Noised:
-    """`content` is a file of `media_type`: one image, or a strip of them, one for each t. `used` is
-    what the answer's headers say: seed, schedule, alpha and sigma of each."""
+    """The answer of `noise`.
+
+    `content` is a file of `media_type`: one image, or a strip of one image per t. `used` has the
+    values of the answer's headers: seed, schedule, and alpha and sigma of each image.
+    """
 
     content: bytes
     media_type: str
@@ -89,8 +95,11 @@ class Noised:
 
 @dataclass(frozen=True)
 class Samples:
-    """PNG files; with `used` they can be made again. `trajectories` has each image's steps where
-    they were asked for."""
+    """The answer of `sample`: PNG files.
+
+    The same images can be made again with `used`. `trajectories` has the steps of each image, if
+    they were requested.
+    """
 
     images: list[bytes]
     used: dict[str, Any]
@@ -98,8 +107,11 @@ class Samples:
 
 
 class Client:
-    """`url` and `api_key` default to DIFFUSION_URL and DIFFUSION_API_KEY, `timeout` is the seconds
-    to wait for an answer."""
+    """A connection to the service.
+
+    `url` and `api_key` default to DIFFUSION_URL and DIFFUSION_API_KEY. `timeout` is how many
+    seconds to wait for an answer.
+    """
 
     def __init__(
         self, url: str | None = None, *, api_key: str | None = None, timeout: float = 600.0
@@ -127,8 +139,8 @@ class Client:
         self._http.close()
 
     def ready(self) -> dict[str, Any]:
-        """What GET /readyz says, also where a part is down."""
-        answer: dict[str, Any] = self._ask("GET", "/readyz", allowed=(503,)).json()
+        """Return the answer of GET /readyz, even if a component is down."""
+        answer: dict[str, Any] = self._request("GET", "/readyz", allowed=(503,)).json()
         return answer
 
     # Noise ------------------------------------------------------------------------------------
@@ -141,84 +153,88 @@ class Client:
         accept: str = "image/png",
         **options: Any,
     ) -> Noised:
-        """The forward process on an image: x_t for each t, 0 is the clean image."""
+        """Add noise to an image: x_t for each t; t = 0 is the clean image."""
         content = image if isinstance(image, bytes) else Path(image).read_bytes()
         times = [t] if isinstance(t, int) else list(t)
-        answer = self._ask(
+        answer = self._request(
             "POST",
             "/noise",
             files={"image": content},
-            data={"t": times, **_given(options)},
+            data={"t": times, **_without_none(options)},
             headers={"Accept": accept},
         )
         prefix = "diffusion-"
         used = {k.removeprefix(prefix): v for k, v in answer.headers.items() if prefix in k}
         return Noised(answer.content, answer.headers["content-type"], used)
 
-    # Data sets --------------------------------------------------------------------------------
+    # Datasets ---------------------------------------------------------------------------------
 
     def add_dataset(
         self, name: str, source: str | os.PathLike[str], *, sent: Sent | None = None
     ) -> DatasetAnswer:
-        """Upload a zip or tar of images, or a folder of them; its top folders are the classes."""
+        """Upload a zip, a tar or a folder of images; its top-level folders are the classes."""
         with _archive(Path(source)) as file:
             answer = self._upload(_path("datasets", name), file, sent)
         return DatasetAnswer.model_validate_json(answer.content)
 
     def datasets(self) -> Iterator[DatasetAnswer]:
-        """The newest first."""
+        """List the datasets, newest first."""
         return self._pages("/datasets", DatasetAnswer, "name")
 
     def dataset(self, name: str) -> DatasetAnswer:
         return self._get(_path("datasets", name), DatasetAnswer)
 
     def preview(self, name: str) -> bytes:
-        """A contact sheet, PNG."""
-        return self._ask("GET", _path("datasets", name, "preview")).content
+        """Return a contact sheet as PNG."""
+        return self._request("GET", _path("datasets", name, "preview")).content
 
     def delete_dataset(self, name: str) -> None:
-        self._ask("DELETE", _path("datasets", name))
+        self._request("DELETE", _path("datasets", name))
 
     # Training ---------------------------------------------------------------------------------
 
     def train(self, dataset: str | None = None, **request: Any) -> JobAnswer:
-        """Start a job; what is left out is chosen from the data."""
-        body = _given({"dataset": dataset, **request})
-        return JobAnswer.model_validate_json(self._ask("POST", "/train-jobs", json=body).content)
+        """Start a training job; defaults are chosen from the data."""
+        body = _without_none({"dataset": dataset, **request})
+        return JobAnswer.model_validate_json(
+            self._request("POST", "/train-jobs", json=body).content
+        )
 
     def plan(self, dataset: str | None = None, **request: Any) -> TrainPlan:
-        """What `train` would start, with the reason for each choice."""
-        body = _given({"dataset": dataset, **request})
-        answer = self._ask("POST", "/train-jobs/plan", json=body)
+        """Return the job that `train` would start, with the reason for each default."""
+        body = _without_none({"dataset": dataset, **request})
+        answer = self._request("POST", "/train-jobs/plan", json=body)
         return TrainPlan.model_validate_json(answer.content)
 
     def jobs(self, status: str | None = None) -> Iterator[JobAnswer]:
-        """The newest first."""
+        """List the training jobs, newest first."""
         return self._pages("/train-jobs", JobAnswer, "id", status=status)
 
     def job(self, job_id: str) -> JobAnswer:
         return self._get(_path("train-jobs", job_id), JobAnswer)
 
     def watch(self, job_id: str, *, patience: float = 120.0) -> Iterator[JobAnswer]:
-        """The job now, and then whenever it has changed, until it is done. A service that cannot be
-        reached is tried again for `patience` seconds."""
-        for content in self._changes(_path("train-jobs", job_id), patience):
+        """Yield the job now and after each change, until it is done.
+
+        Requests to a service that cannot be reached are retried for `patience` seconds.
+        """
+        for content in self._poll(_path("train-jobs", job_id), patience):
             job = JobAnswer.model_validate_json(content)
             yield job
             if job.done:
                 return
 
     def pause(self, job_id: str) -> JobAnswer:
-        return self._do(job_id, "pause")
+        return self._job_action(job_id, "pause")
 
     def resume(self, job_id: str) -> JobAnswer:
-        return self._do(job_id, "resume")
+        return self._job_action(job_id, "resume")
 
     def cancel(self, job_id: str) -> JobAnswer:
-        return self._do(job_id, "cancel")
+        return self._job_action(job_id, "cancel")
 
     def delete_job(self, job_id: str) -> None:
-        self._ask("DELETE", _path("train-jobs", job_id))
+        self._request("DELETE", _path("train-jobs", job_id))
 
     def metrics(self, job_id: str) -> JobMetrics:
         return self._get(_path("train-jobs", job_id, "metrics"), JobMetrics)
@@ -227,35 +243,37 @@ class Client:
         return self._get(_path("train-jobs", job_id, "checkpoints"), CheckpointList)
 
     def log(self, job_id: str) -> str:
-        """A JSON object per line."""
-        return self._ask("GET", _path("train-jobs", job_id, "log")).text
+        """Return the log, one JSON object per line."""
+        return self._request("GET", _path("train-jobs", job_id, "log")).text
 
     def evaluate(self, model: str, **request: Any) -> dict[str, Any]:
-        """How good a model is; waits for the result. Raises JobEnded."""
-        body = _given({"model": model, **request})
-        accepted = self._ask("POST", "/evaluations", json=body)
-        job = self._finished(accepted.headers["location"])
+        """Measure how good a model is, and wait for the result. Raises JobEnded."""
+        body = _without_none({"model": model, **request})
+        accepted = self._request("POST", "/evaluations", json=body)
+        job = self._wait_for(accepted.headers["location"])
         result: dict[str, Any] = job["result"]
         return result
 
     # New images -------------------------------------------------------------------------------
 
     def sample(self, model: str, **request: Any) -> Samples:
-        """New images. More than one answer holds are made by a worker, and waited for. Raises
-        JobEnded."""
-        body = _given({"model": model, **request})
+        """Make new images. Raises JobEnded.
+
+        If they are too many for one answer, a worker makes them, and this method waits for it.
+        """
+        body = _without_none({"model": model, **request})
         for field in ("init_image", "mask"):
             if isinstance(body.get(field), bytes):
                 body[field] = base64.b64encode(body[field]).decode("ascii")
-        answer = self._ask("POST", "/sample", json=body, headers={"Accept": "application/json"})
+        answer = self._request("POST", "/sample", json=body, headers={"Accept": "application/json"})
         if answer.status_code == httpx.codes.ACCEPTED:
-            return self._from_job(answer.headers["location"])
+            return self._samples_of_job(answer.headers["location"])
         made = answer.json()
         images = [base64.b64decode(image) for image in made["images"]]
         return Samples(images, made["used"], made["trajectories"])
 
-    def _from_job(self, address: str) -> Samples:
-        job = self._finished(address)
+    def _samples_of_job(self, address: str) -> Samples:
+        job = self._wait_for(address)
         with tempfile.TemporaryFile() as file:
             self._download(job["links"]["archive"], file)
             file.seek(0)
@@ -266,14 +284,14 @@ class Client:
     # Models -----------------------------------------------------------------------------------
 
     def models(self) -> Iterator[ModelAnswer]:
-        """The newest first."""
+        """List the models, newest first."""
         return self._pages("/models", ModelAnswer, "name")
 
     def model(self, name: str) -> ModelAnswer:
         return self._get(_path("models", name), ModelAnswer)
 
     def pull_model(self, name: str, target: str | os.PathLike[str]) -> Path:
-        """Write the model's zip, a folder in diffusers' format, to this file; all of it or none."""
+        """Write a model to a file, whole or not at all: a zip of a folder in diffusers' format."""
         path = Path(target)
         with tempfile.NamedTemporaryFile(dir=path.absolute().parent, delete=False) as file:
             try:
@@ -293,53 +311,53 @@ class Client:
         return ModelAnswer.model_validate_json(answer.content)
 
     def delete_model(self, name: str) -> None:
-        self._ask("DELETE", _path("models", name))
+        self._request("DELETE", _path("models", name))
 
-    # The way there and back -------------------------------------------------------------------
+    # Requests ---------------------------------------------------------------------------------
 
-    def _ask(
+    def _request(
         self, method: str, path: str, *, allowed: Sequence[int] = (), **request: Any
     ) -> httpx.Response:
-        with self._reached():
-            return _checked(self._http.request(method, path, **request), allowed)
+        with self._connection_errors():
+            return _check_status(self._http.request(method, path, **request), allowed)
 
     @contextmanager
-    def _reached(self) -> Iterator[None]:
+    def _connection_errors(self) -> Iterator[None]:
         try:
             yield
         except httpx.ConnectError as error:
             raise Unreachable(f"no service answers at {self.url} ({error})") from None
         except httpx.HTTPError as error:
-            said = str(error) or type(error).__name__
-            raise Unreachable(f"the connection to {self.url} broke: {said}") from None
+            reason = str(error) or type(error).__name__
+            raise Unreachable(f"the connection to {self.url} broke: {reason}") from None
 
     def _get(self, path: str, kind: type[Answer]) -> Answer:
-        return kind.model_validate_json(self._ask("GET", path).content)
+        return kind.model_validate_json(self._request("GET", path).content)
 
-    def _do(self, job_id: str, what: str) -> JobAnswer:
-        answer = self._ask("POST", _path("train-jobs", job_id, what))
+    def _job_action(self, job_id: str, action: str) -> JobAnswer:
+        answer = self._request("POST", _path("train-jobs", job_id, action))
         return JobAnswer.model_validate_json(answer.content)
 
     def _pages(self, path: str, kind: type[Answer], key: str, **query: Any) -> Iterator[Answer]:
         after = None
         while True:
-            params = _given({"limit": 100, "after": after, **query})
-            page = self._ask("GET", path, params=params).json()
+            params = _without_none({"limit": 100, "after": after, **query})
+            page = self._request("GET", path, params=params).json()
             for item in page["items"]:
                 yield kind.model_validate(item)
             if not page["has_more"]:
                 return
             after = page["items"][-1][key]
 
-    def _changes(self, path: str, patience: float) -> Iterator[bytes]:
+    def _poll(self, path: str, patience: float) -> Iterator[bytes]:
         version, lost_at = "", None
         while True:
             headers = {"If-None-Match": version} if version else {}
             params = {"wait": POLL_SECONDS} if version else {}
             try:
-                answer = self._ask("GET", path, params=params, headers=headers, allowed=(304,))
+                answer = self._request("GET", path, params=params, headers=headers, allowed=(304,))
             except ClientError as error:
-                if not _passes(error):
+                if not _is_transient(error):
                     raise
                 lost_at = lost_at or time.monotonic()
                 if time.monotonic() - lost_at > patience:
@@ -350,9 +368,11 @@ class Client:
             if answer.status_code != httpx.codes.NOT_MODIFIED:
                 yield answer.content
 
-    def _finished(self, address: str) -> dict[str, Any]:
+    def _wait_for(self, address: str) -> dict[str, Any]:
         while True:
-            job: dict[str, Any] = self._ask("GET", address, params={"wait": POLL_SECONDS}).json()
+            job: dict[str, Any] = self._request(
+                "GET", address, params={"wait": POLL_SECONDS}
+            ).json()
             if job["status"] == "succeeded":
                 return job
             if job["done"]:
@@ -369,19 +389,19 @@ class Client:
                 if sent:
                     sent(file.tell(), size)
 
-        return self._ask("PUT", path, content=chunks(), headers={"Content-Length": str(size)})
+        return self._request("PUT", path, content=chunks(), headers={"Content-Length": str(size)})
 
     def _download(self, path: str, file: IO[bytes]) -> None:
-        with self._reached(), self._http.stream("GET", path) as answer:
+        with self._connection_errors(), self._http.stream("GET", path) as answer:
             if answer.is_error:
                 answer.read()
-            for chunk in _checked(answer).iter_bytes(CHUNK):
+            for chunk in _check_status(answer).iter_bytes(CHUNK):
                 file.write(chunk)
         file.flush()
 
 
-def _checked(answer: httpx.Response, allowed: Sequence[int] = ()) -> httpx.Response:
-    """Raises Refused."""
+def _check_status(answer: httpx.Response, allowed: Sequence[int] = ()) -> httpx.Response:
+    """Return the answer. Raises Refused if its status is an error that is not `allowed`."""
     if not answer.is_success and answer.status_code not in allowed:
         try:
             problem = answer.json()
@@ -395,34 +415,37 @@ def _path(*parts: str) -> str:
     return "".join(f"/{quote(part, safe='')}" for part in parts)
 
 
-def _passes(error: ClientError) -> bool:
-    """What a service that starts again says, or does not say."""
+def _is_transient(error: ClientError) -> bool:
+    """Return whether the service may only be restarting, so that a retry makes sense."""
     if isinstance(error, Refused):
         return error.status in (502, 503, 504)
     return isinstance(error, Unreachable)
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
 @contextmanager
 def _archive(source: Path) -> Iterator[IO[bytes]]:
-    """The file itself; of a folder a zip of what is in it, hidden files left out, the same bytes
-    each time."""
+    """Open the file; a folder is zipped first, without hidden files.
+
+    The same folder always gives the same bytes.
+    """
     if source.is_file():
         with source.open("rb") as file:
             yield file
         return
     if not source.is_dir():
-        raise FileNotFoundError(f"{source} is no file and no folder")
+        raise FileNotFoundError(f"{source} is neither a file nor a folder")
     with tempfile.TemporaryFile() as file:
         with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
             for path in sorted(source.rglob("*")):
                 inside = path.relative_to(source)
                 if not path.is_file() or any(part.startswith(".") for part in inside.parts):
                     continue
-                entry = zipfile.ZipInfo(inside.as_posix())  # without the file's date
+                # Without the file's date, so that the bytes are the same each time.
+                entry = zipfile.ZipInfo(inside.as_posix())
                 with path.open("rb") as part, archive.open(entry, "w") as target:
                     shutil.copyfileobj(part, target, CHUNK)
         file.seek(0)
