@@ -1,4 +1,4 @@
-"""What this host computes with, found without loading torch."""
+"""The devices and the compiler of this host, found without loading torch."""
 
 import os
 import shutil
@@ -10,14 +10,14 @@ _BF16 = {"avx512_bf16", "amx_bf16"}
 
 
 def num_gpus() -> int:
-    """Count the GPUs that NVIDIA's driver shows."""
+    """Return the number of GPUs that NVIDIA's driver shows."""
     return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def device_of_host(setting: str) -> str:
     """Return one of models.training.defaults.DEVICES.
 
-    `setting` is DIFFUSION_DEVICE; where it is empty, a GPU is taken if the driver shows one.
+    `setting` is DIFFUSION_DEVICE; if it is empty, a GPU is used if the driver shows one.
     """
     if setting.startswith("cuda") or (not setting and num_gpus()):
         return "cuda"
@@ -25,13 +25,13 @@ def device_of_host(setting: str) -> str:
 
 
 def cpp_compiler() -> str | None:
-    """Return the path of the C++ compiler that torch would call; None where it is not installed."""
+    """Return the path of the C++ compiler that torch would call; None if it is not installed."""
     usual = "clang++" if sys.platform == "darwin" else "g++"
     return shutil.which(os.environ.get("CXX", usual))
 
 
 def _flags() -> set[str]:
-    """Return the flags of the first processor; none where the system does not tell them."""
+    """Return the flags of the first processor; none if the system does not report them."""
     if not _CPU_INFO.exists():
         return set()
     for line in _CPU_INFO.read_text().splitlines():

@@ -1,11 +1,11 @@
-"""DIFFUSION_*: the one reader of settings from the environment.
+"""The reader of all settings, from the variables DIFFUSION_* of the environment.
 
 Settings are frozen dataclasses. A field declares its variable once, with its bound and a sentence:
 
     port: Annotated[int, Interval(ge=0, le=65535), Doc("where the API listens")] = 8000
 
-is DIFFUSION_PORT. A field whose type is a dataclass itself is read from the same environment.
-Without pydantic, whose import would add 200 ms to the start of every worker and of every job.
+is DIFFUSION_PORT. A field whose type is a dataclass is read from the same environment. The reader
+does without pydantic, whose import would add 200 ms to the start of every worker and every job.
 """
 
 import dataclasses
@@ -35,11 +35,11 @@ T = TypeVar("T")
 
 
 class InvalidSetting(ValueError):
-    """A variable of the environment that has no meaning; the text names it and its bound."""
+    """An invalid variable of the environment; the message names the variable and its bound."""
 
 
 def read_settings(kind: type[T], environment: Mapping[str, str] = os.environ) -> T:
-    """Return the settings of dataclass `kind`; a variable that is unset or empty has its default.
+    """Return the settings of dataclass `kind`; an unset or empty variable gives the default.
 
     Raises InvalidSetting.
     """
@@ -53,7 +53,7 @@ def read_settings(kind: type[T], environment: Mapping[str, str] = os.environ) ->
 
 
 def to_environment(settings: Any) -> dict[str, str]:
-    """Return the variables from which `read_settings` makes equal settings, for a child process."""
+    """Return the variables that give a child process equal settings by `read_settings`."""
     variables: dict[str, str] = {}
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
@@ -65,7 +65,7 @@ def to_environment(settings: Any) -> dict[str, str]:
 
 
 def variable(field: str) -> str:
-    """Return the variable of a field: DIFFUSION_PORT of port."""
+    """Return the variable of a field: DIFFUSION_PORT for port."""
     return PREFIX + field.upper()
 
 
@@ -115,7 +115,10 @@ def _value(name: str, text: str, hint: Any) -> Any:
 
 
 def _parts(hint: Any) -> tuple[Any, list[Any]]:
-    """Return the type, without None, and the marks of an annotation; an interval is its bounds."""
+    """Return the type, without None, and the marks of an annotation.
+
+    An interval is split into its bounds.
+    """
     base, *marks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
     if get_origin(base) in (Union, UnionType):
         base = next(part for part in get_args(base) if part is not type(None))
@@ -134,7 +137,7 @@ def _holds(mark: Any, number: float) -> bool:
 
 
 def _rule(base: Any, marks: list[Any]) -> str:
-    """Return what a value must be, as "a whole number, at least 1"; empty where anything goes."""
+    """Return the rule for a value, as "a whole number, at least 1"; empty if any value will do."""
     if base is bool:
         return "0 or 1"
     if get_origin(base) is Literal:

@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, whatever happens while they are written."""
+"""Folders that appear whole or not at all, even if their writer fails or is killed."""
 
 import os
 import shutil
@@ -9,8 +9,11 @@ from pathlib import Path
 
 @contextmanager
 def staged_folder(folder: Path) -> Iterator[Path]:
-    """A folder to write to, which becomes `folder` at the end, on disk, or is gone after an
-    exception. Raises OSError where `folder` exists and holds something."""
+    """Give a temporary folder to write to, and rename it to `folder` at the end.
+
+    It is synced to disk before; after an exception it is deleted. Raises OSError if `folder` exists
+    and is not empty.
+    """
     part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

@@ -1,7 +1,7 @@
 """A child process that ends with its parent, however the parent ends.
 
-The parent holds the child's standard input open and never writes to it. When the parent is gone,
-even by SIGKILL, the kernel closes that pipe, and the child reads its end.
+The parent holds the child's standard input open and never writes to it. When the parent ends,
+even by SIGKILL, the kernel closes that pipe, and the child reads EOF.
 """
 
 import os
@@ -14,10 +14,11 @@ _STDIN = 0
 
 
 def end_with_parent(leave: Callable[[], object]) -> None:
-    """Call `leave` once standard input ends, in a daemon thread, which is not the main thread."""
+    """Call `leave` on EOF of standard input, in a daemon thread (not the main thread)."""
 
     def watch() -> None:
-        while os.read(_STDIN, 4096):  # sys.stdin would hold its lock when the interpreter exits
+        # A read of sys.stdin would still hold its lock when the interpreter exits.
+        while os.read(_STDIN, 4096):
             pass
         leave()
 

@@ -1,4 +1,4 @@
-"""What a process does about the time that torch takes to load."""
+"""Faster loading of torch when a process starts."""
 
 import gc
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def loading() -> Iterator[None]:
-    """Around the imports of a process: loads them a fifth sooner.
+    """Speed up the imports inside by a fifth.
 
-    What they make stays. Python's garbage collector, which would go through it again and again
-    while it grows, waits until the end and leaves it alone from then on.
+    The objects that imports create are permanent. Python's garbage collector would scan them again
+    and again as they accumulate, so it is disabled until the end and ignores them afterwards.
     """
     gc.disable()
     try:

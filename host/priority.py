@@ -1,4 +1,4 @@
-"""How a process lets others go first."""
+"""The priority of a process relative to others."""
 
 import contextlib
 import os
@@ -8,8 +8,10 @@ AUTOGROUP = Path("/proc/self/autogroup")
 
 
 def yield_to_others(niceness: int) -> None:
-    """Niceness 0..19 for this process and, on Linux, for its session: where the kernel groups
-    processes by session, niceness alone counts only within a group. Never raises."""
+    """Set niceness 0..19 for this process and, on Linux, for its session. Never raises.
+
+    If the kernel groups processes by session, niceness alone counts only within a group.
+    """
     with contextlib.suppress(OSError):
         os.nice(niceness)
     with contextlib.suppress(OSError):
