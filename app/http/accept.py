@@ -1,4 +1,4 @@
-"""Which representation the caller wants: proactive negotiation (RFC 9110, section 12.5.1)."""
+"""Content negotiation by the Accept header (RFC 9110, section 12.5.1)."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -8,9 +8,9 @@ from app.http.errors import NotAcceptable
 
 @lru_cache(maxsize=256)
 def choose(accept: str | None, offered: tuple[str, ...]) -> str:
-    """The media type of `offered` that `accept` likes best; of equals the first offered.
+    """Return the media type of `offered` that `accept` prefers; on a tie the first one offered.
 
-    Raises NotAcceptable where it likes none.
+    Raises NotAcceptable if it accepts none of them.
     """
     if not accept:
         return offered[0]
@@ -18,7 +18,7 @@ def choose(accept: str | None, offered: tuple[str, ...]) -> str:
     quality = {media_type: _quality(media_type, ranges) for media_type in offered}
     best = max(offered, key=lambda media_type: quality[media_type])
     if quality[best] <= 0:
-        raise NotAcceptable(f"Accept is {accept[:200]!r}; this address has {', '.join(offered)}")
+        raise NotAcceptable(f"Accept is {accept[:200]!r}; this address offers {', '.join(offered)}")
     return best
 
 
@@ -34,7 +34,7 @@ def _parse(item: str) -> tuple[str, float]:
 
 
 def _quality(media_type: str, ranges: Sequence[tuple[str, float]]) -> float:
-    """The quality that the most specific matching range gives, 0 where none matches."""
+    """Return the quality of the most specific matching range, 0 if none matches."""
     for pattern in (media_type, media_type.split("/")[0] + "/*", "*/*"):
         for media_range, quality in ranges:
             if media_range == pattern:

@@ -1,6 +1,7 @@
-"""How large a body may be: by Content-Length before a byte is read, else as it arrives.
+"""The limit on the size of request bodies.
 
-The framework's own limit answers in plain text, past the exception handlers.
+Content-Length is checked before a byte is read; a body without it is counted as it arrives. The
+framework's own limit is not used: it answers in plain text, past the exception handlers.
 """
 
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from app.http.problems import problem_response
 
 
 class BodyLimit:
-    """ASGI middleware: `limit` bytes, except below the paths that `exceptions` names."""
+    """ASGI middleware that allows `limit` bytes; `exceptions` has other limits by path prefix."""
 
     def __init__(self, app: ASGIApp, limit: int, exceptions: Mapping[str, int]) -> None:
         self.app = app
@@ -40,7 +41,7 @@ class BodyLimit:
                 raise TooLarge(f"the body has more than {limit} bytes, which is the limit")
             return message
 
-        # A body with a length is cut there by the server, so only the others need counting.
+        # The server cuts a body at its Content-Length, so only bodies without one are counted.
         await self.app(scope, receive_within_limit if length is None else receive, send)
 
     def _limit_of(self, path: str) -> int:

@@ -18,7 +18,7 @@ def conditional(
     headers: Mapping[str, str],
     etag: str | None = None,
 ) -> Response:
-    """The content, or 304 where the caller has it already."""
+    """Answer with the content, or with 304 if the caller already has it."""
     etag = etag or etag_of(content)
     headers = {**headers, "ETag": etag}
     if matches(request.headers.get("if-none-match"), etag):
@@ -27,7 +27,7 @@ def conditional(
 
 
 def matches(if_none_match: str | None, etag: str) -> bool:
-    """Weak comparison: W/ does not count."""
+    """Compare weakly: a W/ prefix is ignored."""
     if not if_none_match:
         return False
     given = (tag.strip().removeprefix("W/") for tag in if_none_match.split(","))

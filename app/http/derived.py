@@ -15,9 +15,9 @@ Body = TypeVar("Body", bound=BaseModel)
 def with_fields_of(config: type, **shapes: Any) -> Callable[[type[Body]], type[Body]]:
     """Return a class decorator that adds the fields of a config to a request body.
 
-    Added is each field with a label, after the body's own fields. It is optional, and has the
-    config's type, bound, sentence and label. `shapes` gives the type of a field by its name, where
-    callers write it in another form than the config holds it.
+    Every field with a label is added, after the body's own fields. It is optional and has the
+    config's type, bound, sentence and label. `shapes` overrides the type of fields by name: callers
+    write these in another form than the config.
     """
 
     def add_fields(body: type[Body]) -> type[Body]:

@@ -1,4 +1,4 @@
-"""What a request is refused with.
+"""The errors that refuse a request.
 
     RequestError
     ├── InvalidInput      422, with the fields at fault
@@ -6,7 +6,8 @@
     ├── TooLarge          413
     └── Busy              503, with Retry-After
 
-Raised anywhere behind a route; app.http.handlers makes answers of them, and of everybody else's.
+Any code behind a route may raise them. app.http.handlers turns them into answers, as it does the
+errors of `store` and of the framework.
 """
 
 import math
@@ -25,7 +26,7 @@ Place = Literal["form", "query", "path", "header", "cookie"]
 
 
 class RequestError(Exception):
-    """A request that is answered with a problem; the message is written for the caller."""
+    """A refused request; the message is shown to the caller."""
 
     kind = problems.MALFORMED
     headers: Mapping[str, str] = {}
@@ -95,8 +96,11 @@ def reported_in(body: type[BaseModel]) -> Iterator[None]:
 def field_errors(
     errors: Sequence[Mapping[str, Any]], place: Place | Literal["body"] | None = None
 ) -> list[FieldError]:
-    """Pydantic's errors, the first at each JSON pointer or parameter. `place` is where all of them
-    stand; without it, the first item of each location says so, as FastAPI writes them."""
+    """Convert pydantic's errors, keeping the first at each JSON pointer or parameter.
+
+    `place` is where all of them occurred. Without it, the first item of each location is the
+    place, as in FastAPI's errors.
+    """
     found: dict[tuple[str | None, ...], FieldError] = {}
     for error in errors:
         field = _field_error(error, place)
@@ -104,11 +108,11 @@ def field_errors(
     return list(found.values())
 
 
-def invalid(error: ValidationError, place: Place | Literal["body"]) -> InvalidInput:
+def invalid_input(error: ValidationError, place: Place | Literal["body"]) -> InvalidInput:
     return InvalidInput(field_errors(error.errors(), place))
 
 
-_MESSAGES = {"model_attributes_type": "it must be a JSON object"}  # by pydantic's type of error
+_MESSAGES = {"model_attributes_type": "it must be a JSON object"}  # by pydantic's error type
 
 
 def _field_error(error: Mapping[str, Any], place: Place | Literal["body"] | None) -> FieldError:
@@ -125,7 +129,7 @@ def _field_error(error: Mapping[str, Any], place: Place | Literal["body"] | None
 
 
 def _value(error: Mapping[str, Any]) -> str:
-    """' is 0', where the value at fault is short enough to be worth repeating."""
+    """Return ' is 0' for the value 0; nothing for a value too long to repeat."""
     value = error.get("input")
     if error["type"] == "missing" or not isinstance(value, str | int | float | bool):
         return ""

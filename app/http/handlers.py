@@ -1,6 +1,6 @@
-"""From exceptions to problems; the only place that knows HTTP statuses.
+"""Exception handlers: each exception becomes a problem (app.http.problems).
 
-`KINDS_OF` is the table for exceptions that do not say it themselves (app.http.errors).
+The errors of app.http.errors carry their kind of problem; `KINDS_OF` has the kinds of the others.
 """
 
 import re
@@ -24,14 +24,14 @@ from app.http.problems import (
 )
 from app.logs import log
 
-# Exceptions whose message may be shown. Looked up along the class hierarchy.
+# Exceptions whose message may be shown to callers; looked up along the class hierarchy.
 KINDS_OF: dict[type[Exception], Kind] = {
     store.errors.InvalidName: problems.INVALID,
     store.errors.NotFound: problems.NOT_FOUND,
     store.errors.Conflict: problems.CONFLICT,
 }
 
-# Statuses that the framework itself raises, as HTTPException.
+# Statuses that the framework itself raises as HTTPException.
 KINDS_OF_STATUS: dict[int, Kind] = {
     kind.status: kind
     for kind in problems.KINDS
@@ -66,7 +66,7 @@ async def _validation_error(request: Request, error: Exception) -> Response:
     errors = field_errors(error.errors())
     kind = problems.INVALID
     if all(error.place == "path" for error in errors):
-        kind = problems.NOT_FOUND  # an address that cannot be of anything
+        kind = problems.NOT_FOUND  # no resource can have such an address
     detail = "; ".join(error.detail for error in errors)
     return problem_response(kind, detail, request.scope, errors)
 
@@ -83,7 +83,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
 async def _known_error(request: Request, error: Exception) -> Response:
     kind = next(KINDS_OF[cls] for cls in type(error).__mro__ if cls in KINDS_OF)
     errors = []
-    if isinstance(error, store.errors.InvalidName):  # bodies are checked before: it is the path's
+    # The names in a body are checked earlier, so this one comes from the path.
+    if isinstance(error, store.errors.InvalidName):
         errors = [FieldError(parameter=error.field, place="path", detail=str(error))]
     return problem_response(kind, str(error), request.scope, errors)
 
@@ -99,7 +100,7 @@ async def _database_error(request: Request, error: Exception) -> Response:
 
 _IS_JSON = re.compile(r"application/(\w[\w.-]*\+)?json\s*(;|$)", re.IGNORECASE)
 _DETAILS = {
-    problems.NOT_FOUND: "nothing is at {path}",
-    problems.METHOD_NOT_ALLOWED: "{method} is not a method of {path}",
-    problems.MALFORMED: "the body cannot be parsed as what its Content-Type says",
+    problems.NOT_FOUND: "there is nothing at {path}",
+    problems.METHOD_NOT_ALLOWED: "{path} does not support {method}",
+    problems.MALFORMED: "the body cannot be parsed as the type that Content-Type names",
 }

@@ -1,7 +1,7 @@
-"""multipart/form-data (RFC 7578) of a body that is in memory already.
+"""A parser of multipart/form-data (RFC 7578) for bodies that are already in memory.
 
-A delimiter cannot occur inside a part, so that splitting at it is the whole of parsing. On a small
-image this takes a tenth of the time of a parser that is fed a stream.
+The delimiter cannot occur inside a part, so the body is split at it. For a small image this takes a
+tenth of the time of a streaming parser.
 """
 
 import re
@@ -17,7 +17,7 @@ _NAME = re.compile(rb';[ \t]*name="([^"]*)"|;[ \t]*name=([^\s;"]+)', re.IGNORECA
 _MAX_PARTS = 1000
 
 
-class NotAForm(RequestError):
+class NotMultipart(RequestError):
     kind = UNSUPPORTED
 
 
@@ -26,12 +26,15 @@ class MalformedForm(RequestError):
 
 
 def parse_form(content_type: str, body: bytes) -> dict[str, list[bytes]]:
-    """The values of each field in order of appearance, as they were sent."""
+    """Return the raw values of each field, in the order in which they were sent.
+
+    Raises NotMultipart or MalformedForm.
+    """
     delimiter = b"--" + _boundary(content_type)
     if not body.startswith(delimiter):
         _, found, body = body.partition(b"\r\n" + delimiter)
         if not found:
-            raise MalformedForm("the form has no part: its boundary does not occur in the body")
+            raise MalformedForm("the form has no parts: its boundary does not occur in the body")
         body = delimiter + body
     *parts, epilogue = body[len(delimiter) :].split(b"\r\n" + delimiter, _MAX_PARTS)
     if not epilogue.startswith(b"--"):
@@ -45,7 +48,9 @@ def parse_form(content_type: str, body: bytes) -> dict[str, list[bytes]]:
 
 def _boundary(content_type: str) -> bytes:
     if not content_type.lower().startswith("multipart/form-data"):
-        raise NotAForm(f"Content-Type is {content_type[:100]!r}; it must be multipart/form-data")
+        raise NotMultipart(
+            f"Content-Type is {content_type[:100]!r}; it must be multipart/form-data"
+        )
     match = _BOUNDARY.search(content_type)
     if match is None:
         raise MalformedForm("Content-Type has no boundary")

@@ -1,4 +1,4 @@
-"""Lists, a page at a time: the parameters of a request and the shape of an answer."""
+"""Paged lists: the query parameters and the shape of the answer."""
 
 from typing import Annotated, Generic, TypeVar
 
@@ -9,13 +9,16 @@ from store.jobs.record import Status
 
 Item = TypeVar("Item")
 
-Limit = Annotated[int, Query(ge=1, le=100, description="how many at most")]
-After = Annotated[str | None, Query(description="the last one of the page before: its id or name")]
-OnlyStatus = Annotated[Status | None, Query(description="only those in this state")]
+Limit = Annotated[int, Query(ge=1, le=100, description="the largest number of items")]
+After = Annotated[str | None, Query(description="id or name of the last item of the previous page")]
+OnlyStatus = Annotated[Status | None, Query(description="only jobs in this state")]
 
 
 class Page(BaseModel, Generic[Item]):
-    """Newest first; the last item's name or id is the next page's `after`."""
+    """One page of a list, newest first.
+
+    The name or id of its last item is the `after` of the next page.
+    """
 
     items: list[Item]
     has_more: bool

@@ -4,7 +4,7 @@
      "detail": "t is 1001; it must lie in 0..1000", "request_id": "9f0c...",
      "errors": [{"parameter": "t", "in": "form", "detail": "t is 1001; it must lie in 0..1000"}]}
 
-`type` is stable and can be opened: GET /problems/{kind} says what it means.
+`type` is stable and can be opened: GET /problems/{kind} explains it.
 """
 
 import errno
@@ -21,7 +21,7 @@ MEDIA_TYPE = "application/problem+json"
 
 @dataclass(frozen=True)
 class Kind:
-    """A sort of problem; `slug` is the end of its type URI."""
+    """A kind of problem; `slug` is the last part of its type URI."""
 
     slug: str
     status: int
@@ -34,29 +34,29 @@ class Kind:
 
 
 MALFORMED = Kind("malformed", 400, "Malformed request", "The request cannot be parsed.")
-NOT_FOUND = Kind("not-found", 404, "Not found", "Nothing of that name is here.")
+NOT_FOUND = Kind("not-found", 404, "Not found", "There is nothing of that name.")
 METHOD_NOT_ALLOWED = Kind(
     "method-not-allowed", 405, "Method not allowed", "`Allow` lists the methods of this address."
 )
 NOT_ACCEPTABLE = Kind(
-    "not-acceptable", 406, "Not acceptable", "None of the types in `Accept` can be produced."
+    "not-acceptable", 406, "Not acceptable", "No type in `Accept` can be produced."
 )
-CONFLICT = Kind("conflict", 409, "Conflict", "The present state does not allow this.")
-TOO_LARGE = Kind("too-large", 413, "Content too large", "The body is larger than the limit named.")
+CONFLICT = Kind("conflict", 409, "Conflict", "The current state does not allow this.")
+TOO_LARGE = Kind("too-large", 413, "Content too large", "The body is larger than the limit.")
 UNSUPPORTED = Kind(
-    "unsupported-media-type", 415, "Unsupported media type", "The body is of the wrong type."
+    "unsupported-media-type", 415, "Unsupported media type", "The body has the wrong media type."
 )
 INVALID = Kind(
-    "invalid-input", 422, "Invalid input", "`errors` names each field at fault and its bound."
+    "invalid-input", 422, "Invalid input", "`errors` lists each invalid field with its bound."
 )
 INTERNAL = Kind(
-    "internal-error", 500, "Internal error", "A fault of the service; its log has the request id."
+    "internal-error", 500, "Internal error", "The service failed; its log has the request id."
 )
 UNAVAILABLE = Kind(
     "unavailable",
     503,
     "Unavailable",
-    "Not possible right now; `Retry-After` says when to ask again.",
+    "Temporarily not possible; `Retry-After` says when to retry.",
 )
 NO_SPACE = Kind("no-space", 507, "No space", "The disk or the store is full.")
 
@@ -76,7 +76,7 @@ KINDS: tuple[Kind, ...] = (
 
 
 class FieldError(BaseModel):
-    """One input at fault: a place in a JSON body, or a named parameter and where it stands."""
+    """One invalid input: a place in a JSON body, or a parameter with its name and place."""
 
     pointer: str | None = Field(default=None, description="JSON Pointer (RFC 6901) into the body")
     parameter: str | None = Field(
@@ -85,15 +85,15 @@ class FieldError(BaseModel):
     place: Literal["form", "query", "path", "header", "cookie"] | None = Field(
         default=None, serialization_alias="in"
     )
-    detail: str = Field(description="the value, and the bound that it breaks")
+    detail: str = Field(description="the value and the bound that it breaks")
 
 
 class Problem(BaseModel):
-    """RFC 9457 problem details. Some kinds have members of their own."""
+    """Problem details (RFC 9457). Some kinds have additional members."""
 
     model_config = ConfigDict(extra="allow")
 
-    type: str = Field(description="what sort of problem; stable", examples=[INVALID.type])
+    type: str = Field(description="the kind of problem; stable", examples=[INVALID.type])
     title: str = Field(examples=[INVALID.title])
     status: int = Field(examples=[INVALID.status])
     detail: str = Field(examples=["t is 1001; it must lie in 0..1000"])
@@ -133,7 +133,7 @@ def problem_response(
 
 
 def unexpected_problem(error: Exception, scope: Scope) -> Response:
-    """The answer to what nobody foresaw. Of the error it tells only whether space ran out."""
+    """Answer an unexpected exception; the caller learns only whether space ran out."""
     if is_out_of_space(error):
         return problem_response(NO_SPACE, "no space is left to store this", scope)
     return problem_response(INTERNAL, "the service failed to answer this request", scope)
@@ -147,12 +147,12 @@ def stopping_problem(scope: Scope) -> Response:
 def is_out_of_space(error: Exception) -> bool:
     if isinstance(error, OSError):
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    # SQLite and the artefact store say it in words only.
+    # SQLite and the artifact store report it only in the text of the message.
     return any(words in str(error) for words in ("disk is full", "No space left on device"))
 
 
 def declare(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route that can answer with these kinds, for OpenAPI."""
+    """Return the `responses` of a route that can answer with these kinds, for OpenAPI."""
     return {
         kind.status: {
             "description": f"{kind.title}: {kind.meaning}",
@@ -167,6 +167,6 @@ def _example(kind: Kind) -> dict[str, Any]:
         "type": kind.type,
         "title": kind.title,
         "status": kind.status,
-        "detail": "what is wrong, in a sentence",
+        "detail": "the reason, in one sentence",
         "request_id": "9f0c5b1e7a3d2c48",
     }

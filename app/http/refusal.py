@@ -1,4 +1,4 @@
-"""One message of our own where pydantic would tell of its types."""
+"""One readable message in place of pydantic's errors per type of a union."""
 
 from typing import LiteralString
 
@@ -7,7 +7,10 @@ from pydantic_core import PydanticCustomError
 
 
 def refused_with(message: LiteralString) -> WrapValidator:
-    """Of a union pydantic reports each branch, at a place that is none of the body's."""
+    """Return a validator that replaces all errors of a field by `message`.
+
+    For a union pydantic reports an error per branch, at locations that the body does not have.
+    """
 
     def validate(value: object, parse: ValidatorFunctionWrapHandler) -> object:
         try:

@@ -1,5 +1,4 @@
-"""What streams of events have in common: a sign of life in long pauses, and an end when the service
-stops."""
+"""Event streams: keep-alives in long pauses, and an end when the service stops."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -12,27 +11,30 @@ Item = TypeVar("Item")
 
 
 class Stopping(Exception):
-    """The service leaves; streams end before it does."""
+    """The service is stopping; streams must end before it does."""
 
 
 async def with_pauses(
     items: AsyncGenerator[Item, None], stopping: asyncio.Event
 ) -> AsyncGenerator[Item | None, None]:
-    """The items, and None where the next one is long in coming. Raises Stopping."""
+    """Yield the items, and None after each KEEP_ALIVE_SECONDS without one.
+
+    Raises Stopping when the service stops.
+    """
     stop = asyncio.ensure_future(stopping.wait())
-    coming: asyncio.Future[Item] | None = None
+    upcoming: asyncio.Future[Item] | None = None
     try:
         while True:
-            coming = coming or asyncio.ensure_future(anext(items))
+            upcoming = upcoming or asyncio.ensure_future(anext(items))
             await asyncio.wait(
-                (coming, stop), timeout=KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                (upcoming, stop), timeout=KEEP_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED
             )
-            if coming.done():
+            if upcoming.done():
                 try:
-                    item = coming.result()
+                    item = upcoming.result()
                 except StopAsyncIteration:
                     return
-                coming = None
+                upcoming = None
                 yield item
             elif stop.done():
                 raise Stopping
@@ -40,7 +42,7 @@ async def with_pauses(
                 yield None
     finally:
         stop.cancel()
-        if coming is not None:
-            coming.cancel()
-            await asyncio.wait((coming,))
+        if upcoming is not None:
+            upcoming.cancel()
+            await asyncio.wait((upcoming,))
         await items.aclose()

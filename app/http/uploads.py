@@ -1,4 +1,4 @@
-"""A raw body, streamed to a file: memory stays small whatever its size."""
+"""Raw request bodies, streamed to a file: memory use does not depend on their size."""
 
 import tempfile
 from collections.abc import AsyncIterator
@@ -18,7 +18,10 @@ class FormUpload(RequestError):
 
 @asynccontextmanager
 async def uploaded_file(request: Request, data_dir: Path) -> AsyncIterator[Path]:
-    """The body as a file beside the data, gone afterwards. Raises FormUpload for a form."""
+    """Write the body to a file in the data folder, which is deleted afterwards.
+
+    Raises FormUpload for a multipart form.
+    """
     content_type = request.headers.get("content-type", "")
     if content_type.lower().startswith("multipart/"):
         raise FormUpload(

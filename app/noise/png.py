@@ -1,8 +1,8 @@
-"""PNG (ISO/IEC 15948) of pictures that are mostly noise.
+"""A PNG encoder (ISO/IEC 15948) for pictures that are mostly noise.
 
-Noise cannot be foretold from its neighbours and never repeats: filters and matches find nothing and
-take most of an encoder's time. So rows are not filtered and only Huffman coded, which gives the
-smaller file too.
+Noise cannot be predicted from neighbouring pixels and never repeats: filters and string matching
+gain nothing and take most of an encoder's time. Rows are therefore not filtered and only Huffman
+coded, which also gives a smaller file.
 """
 
 import struct
@@ -18,7 +18,7 @@ _LARGEST_WINDOW, _MOST_MEMORY = 15, 9
 
 
 def encode_noisy_png(image: NDArray[np.uint8]) -> bytes:
-    """The PNG file of an image (H, W, C) uint8 with 1 or 3 channels; exact."""
+    """Encode an image (H, W, C) uint8 with 1 or 3 channels as PNG, losslessly."""
     height, width, channels = image.shape
     rows = np.full((height, 1 + width * channels), _NO_FILTER, np.uint8)
     rows[:, 1:] = image.reshape(height, -1)

@@ -1,7 +1,7 @@
-"""`python -m app.noise.process`: becomes the processes that noise images for the API.
+"""`python -m app.noise.process`: forks the processes that add noise to images for the API.
 
-Each has a socket (app.processes.pool). First come the settings, then requests: a header with the
-form and a payload with the image. It leaves when the socket closes.
+Each process has a socket (app.processes.pool). It reads the settings first and then requests: a
+header with the form and a payload with the image. It exits when the socket closes.
 """
 
 import os
@@ -27,16 +27,16 @@ with loading():
 
 
 def main() -> None:
-    torch.set_num_threads(1)  # the cores are for several of these processes
+    torch.set_num_threads(1)  # several of these processes share the cores
     fork_for_each_socket(_serve)
 
 
 def _serve(connection: socket.socket) -> None:
-    with suppress(EOFError, ConnectionError):  # nobody asks any more
-        _answer_all(connection)
+    with suppress(EOFError, ConnectionError):  # the API closed the socket
+        _serve_requests(connection)
 
 
-def _answer_all(connection: socket.socket) -> None:
+def _serve_requests(connection: socket.socket) -> None:
     stream = connection.makefile("rb")
     header, _ = read(stream)
     settings = read_settings(Settings, header)

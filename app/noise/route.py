@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from app.http import problems
 from app.http.accept import choose
-from app.http.errors import InvalidInput, invalid
+from app.http.errors import InvalidInput, invalid_input
 from app.http.multipart import parse_form
 from app.noise.answer import OFFERED
 from app.noise.schema import NoiseAnswer, NoiseForm
@@ -20,8 +20,10 @@ from app.settings import Settings
 
 
 class DirectRoute(APIRoute):
-    """A route whose endpoint takes the request and gives the response, with nothing solved or
-    validated around it."""
+    """A route that hands the request to its endpoint and returns the endpoint's response.
+
+    FastAPI's dependencies and validation are bypassed, those of the application included.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
@@ -32,14 +34,14 @@ router = APIRouter(tags=["noise"], route_class=DirectRoute)
 
 _BINARY = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
 _HEADERS = {
-    "Diffusion-Seed": "the seed used",
-    "Diffusion-Schedule": "the schedule used",
-    "Diffusion-Num-Train-Timesteps": "its number of steps",
+    "Diffusion-Seed": "the seed",
+    "Diffusion-Schedule": "the schedule",
+    "Diffusion-Num-Train-Timesteps": "the number of steps of the schedule",
     "Diffusion-Method": "closed_form or step_by_step",
     "Diffusion-T": "t of each image, left to right",
-    "Diffusion-Alpha": "alpha of each: x_t = alpha x_0 + sigma noise",
-    "Diffusion-Sigma": "sigma of each",
-    "Diffusion-Display-Scale": "what x_t of each was divided by before it was clipped",
+    "Diffusion-Alpha": "alpha of each image: x_t = alpha x_0 + sigma noise",
+    "Diffusion-Sigma": "sigma of each image",
+    "Diffusion-Display-Scale": "the divisor of x_t of each image, applied before clipping",
 }
 _OPENAPI: dict[str, Any] = {
     "requestBody": {
@@ -55,9 +57,9 @@ _OPENAPI: dict[str, Any] = {
     response_class=Response,
     responses={
         200: {
-            "description": "The noised image; with several t a strip of them, left to right, as "
-            "image/apng an animation. As zip one PNG for each, as JSON base64 with the "
-            "coefficients used.",
+            "description": "The noised image. Several t give a strip of images, left to right, or "
+            "an animation (image/apng). A zip has one PNG per t; JSON has each PNG in base64, "
+            "with the coefficients.",
             "model": NoiseAnswer,
             "content": {name: _BINARY for name in OFFERED if name != "application/json"},
             "headers": {
@@ -77,11 +79,11 @@ _OPENAPI: dict[str, Any] = {
     openapi_extra=_OPENAPI,
 )
 async def add_noise(request: Request) -> Response:
-    """The forward diffusion process x_t = alpha_t x_0 + sigma_t noise, on an image of yours.
+    """Apply the forward diffusion process x_t = alpha_t x_0 + sigma_t noise to your image.
 
     `curl -F image=@cat.png -F t=0 -F t=250 -F t=500 .../noise -o ladder.png`
 
-    Every answer says which seed was used: the same seed gives the same bytes again.
+    Every answer reports its seed: the same request with this seed gives the same bytes.
     """
     media_type = choose(request.headers.get("accept"), OFFERED)
     services = services_of(request)
@@ -106,13 +108,15 @@ def _read_form(content_type: str, body: bytes) -> NoiseForm:
         if name == "t":
             fields[name] = [value.decode("utf-8", "replace") for value in values]
         elif len(values) > 1:
-            raise InvalidInput.parameter(name, f"{name} is given {len(values)} times; once is all")
+            raise InvalidInput.parameter(
+                name, f"{name} is given {len(values)} times; it may be given once"
+            )
         else:
             fields[name] = values[0] if name == "image" else values[0].decode("utf-8", "replace")
     try:
         return NoiseForm.model_validate(fields)
     except ValidationError as error:
-        raise invalid(error, "form") from None
+        raise invalid_input(error, "form") from None
 
 
 def _check_timesteps(form: NoiseForm, settings: Settings) -> None:

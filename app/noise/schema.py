@@ -1,4 +1,4 @@
-"""What POST /noise takes and gives."""
+"""The form and the JSON answer of POST /noise."""
 
 from typing import Annotated, Literal
 
@@ -19,11 +19,11 @@ from models.diffusion.schedule import MAX_TRAIN_TIMESTEPS, ScheduleName
 
 Method = Literal["closed_form", "step_by_step"]
 
-MAX_SIDE = 16_384
+MAX_RESIZED_SIDE = 16_384  # pixels, of image_size
 
 
 def _height_and_width(value: object) -> object:
-    """'64' is 64 x 64, '48x64' is 48 high and 64 wide."""
+    """Split '64' into 64 x 64, and '48x64' into height 48 and width 64."""
     if not isinstance(value, str):
         return value
     sides = value.lower().split("x")
@@ -40,13 +40,13 @@ def _whole_number(value: object, parse: ValidatorFunctionWrapHandler) -> int:
 
 
 Timestep = Annotated[int, WrapValidator(_whole_number)]
-Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
+Side = Annotated[int, Field(ge=1, le=MAX_RESIZED_SIDE)]
 ImageSize = Annotated[
     tuple[Side, Side],
     BeforeValidator(
         _height_and_width, json_schema_input_type=Annotated[str, Field(pattern=r"^\d+(x\d+)?$")]
     ),
-    refused_with("it must be a side, as 64, or height x width, as 48x64, each in 1..16384"),
+    refused_with("it must be one side (64) or height x width (48x64), each in 1..16384"),
 ]
 
 
@@ -54,35 +54,35 @@ class NoiseForm(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     image: bytes = Field(
-        description="PNG, JPEG, WebP, GIF, BMP or TIFF. Transparency is put on white.",
+        description="PNG, JPEG, WebP, GIF, BMP or TIFF. Transparent pixels are laid on white.",
         json_schema_extra={"contentMediaType": "application/octet-stream"},
     )
     t: list[Timestep] = Field(
         min_length=1,
-        description="How far to go, 0..num_train_timesteps; 0 is the clean image. May be repeated: "
+        description="The timestep, 0..num_train_timesteps; 0 is the clean image. May be repeated: "
         "the answer then has one image for each, in this order.",
         examples=[[0, 250, 500, 1000]],
         json_schema_extra={"items": {"type": "integer", "minimum": 0}},
     )
     schedule: ScheduleName = Field(
-        default="linear", description="How fast signal gives way to noise; see GET /schedules."
+        default="linear", description="How fast noise replaces the signal; see GET /schedules."
     )
     num_train_timesteps: int = Field(
         default=1000,
         ge=1,
         le=MAX_TRAIN_TIMESTEPS,
-        description="T, the number of steps from the clean image to noise.",
+        description="T, the number of steps from the clean image to pure noise.",
     )
     rescale_zero_terminal_snr: bool = Field(
-        default=False, description="Rescale the schedule so that no signal is left at the end."
+        default=False, description="Rescale the schedule so that no signal is left at t = T."
     )
     method: Method = Field(
         default="closed_form",
-        description="`closed_form` draws x_t from q(x_t | x_0) in one jump, with the same noise "
-        "for every t; `step_by_step` walks the chain q(x_t | x_t-1) with fresh noise at each step.",
+        description="`closed_form` draws x_t from q(x_t | x_0) directly, with the same noise for "
+        "every t; `step_by_step` follows the chain q(x_t | x_t-1), with fresh noise at each step.",
     )
     seed: int | None = Field(
-        default=None, ge=0, le=MAX_SEED, description="Random where absent; always reported."
+        default=None, ge=0, le=MAX_SEED, description="Random by default; every answer reports it."
     )
     image_size: ImageSize | None = Field(
         default=None,
@@ -95,9 +95,9 @@ class NoisedImage(BaseModel):
     t: int
     alpha: float = Field(description="x_t = alpha x_0 + sigma noise")
     sigma: float
-    snr: float | None = Field(description="alpha^2 / sigma^2; null where there is no noise")
+    snr: float | None = Field(description="alpha^2 / sigma^2; null if there is no noise")
     display_scale: float = Field(
-        description="What x_t was divided by to be shown, then clipped to [-1, 1]: "
+        description="The divisor of x_t for display, applied before clipping to [-1, 1]: "
         "max(1, sqrt(alpha^2 + sigma^2)), above 1 only for `edm`."
     )
     media_type: str = "image/png"
