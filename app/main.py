@@ -1,4 +1,4 @@
-"""create_app(settings): the HTTP application, put together."""
+"""The HTTP application, assembled by create_app(settings)."""
 
 import asyncio
 import importlib
@@ -38,10 +38,10 @@ TITLE = "Diffusion service"
 DESCRIPTION = """\
 Train diffusion models on your own images and serve new ones.
 
-Errors are `application/problem+json` (RFC 9457); every answer has an `X-Request-ID`. Where an image
-can be answered in several ways, `Accept` decides.
+Errors are `application/problem+json` (RFC 9457); every answer has an `X-Request-ID`. `Accept`
+chooses between the formats of an answer.
 """
-ROUTES: tuple[ModuleType, ...] = (  # those of jobs are in JOB_KINDS
+ROUTES: tuple[ModuleType, ...] = (  # without those of jobs, which are in JOB_KINDS
     noise,
     schedules,
     datasets,
@@ -54,18 +54,18 @@ ROUTES: tuple[ModuleType, ...] = (  # those of jobs are in JOB_KINDS
     console,
 )
 TAGS = [
-    {"name": "noise", "description": "The forward process on an image of yours."},
+    {"name": "noise", "description": "The forward process on your image."},
     {"name": "schedules", "description": "Noise schedules as numbers and as plots."},
-    {"name": "datasets", "description": "Archives of images to learn from."},
-    {"name": "training", "description": "Jobs that make models."},
-    {"name": "models", "description": "What was trained here or uploaded."},
+    {"name": "datasets", "description": "Archives of images for training."},
+    {"name": "training", "description": "Jobs that train models."},
+    {"name": "models", "description": "Models that were trained here or uploaded."},
     {"name": "sample", "description": "New images from a model."},
-    {"name": "service", "description": "Health, and what errors mean."},
+    {"name": "service", "description": "Health, metrics and the kinds of errors."},
 ]
 
 
 def create_app(settings: Settings) -> FastAPI:
-    counted = Metrics()
+    counters = Metrics()
     app = FastAPI(
         title=TITLE,
         description=DESCRIPTION,
@@ -73,28 +73,28 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_tags=TAGS,
         docs_url=None,
         redoc_url=None,
-        lifespan=partial(_lifespan, settings, counted),
+        lifespan=partial(_lifespan, settings, counters),
     )
-    of_jobs = (importlib.import_module(kind.routes) for kind in JOB_KINDS.values())
-    for module in (*ROUTES, *of_jobs):
+    job_routes = (importlib.import_module(kind.routes) for kind in JOB_KINDS.values())
+    for module in (*ROUTES, *job_routes):
         app.include_router(module.router)
     app.mount("/static", docs.CachedFiles(directory=STATIC), name="static")
-    app.mount("/console", console.Modules(directory=console.FOLDER), name="console")
+    app.mount("/console", console.RevalidatedFiles(directory=console.FOLDER), name="console")
     install_error_handlers(app)
     app.add_middleware(
         BodyLimit,
         limit=settings.max_upload_bytes,
         exceptions={"/datasets": settings.max_dataset_bytes, "/models": settings.max_model_bytes},
     )
-    app.add_middleware(RequestLog, metrics=counted)  # added last, so outermost
+    app.add_middleware(RequestLog, metrics=counters)  # added last, so outermost
     app.openapi = partial(openapi_document, app)  # type: ignore[method-assign]
     return app
 
 
 @asynccontextmanager
-async def _lifespan(settings: Settings, counted: Metrics, app: FastAPI) -> AsyncIterator[None]:
-    torch.set_num_threads(1)  # requests are what runs in parallel
-    app.state.services = services = Services.start(settings, counted)
+async def _lifespan(settings: Settings, counters: Metrics, app: FastAPI) -> AsyncIterator[None]:
+    torch.set_num_threads(1)  # parallel requests use the cores, not threads of one operation
+    app.state.services = services = Services.start(settings, counters)
     restore = _on_sigterm(services.stopping.set)
     await asyncio.to_thread(heartbeat, services.database, "api")  # refuses a second host on SQLite
     reaper = Reaper(services.database, services.queue, "api")
@@ -112,9 +112,11 @@ async def _lifespan(settings: Settings, counted: Metrics, app: FastAPI) -> Async
 
 
 def _on_sigterm(react: Callable[[], None]) -> Callable[[], None]:
-    """Has `react` called in the loop on SIGTERM and SIGINT, before the server's own handlers, and
-    gives the function that undoes this. The server waits for open streams before the lifespan ends,
-    so they have to hear of it earlier."""
+    """Call `react` in the event loop on SIGTERM and SIGINT, before the server's own handlers.
+
+    The server waits for open streams before the lifespan ends, so they must be told earlier.
+    Return the function that restores the previous handlers.
+    """
     if threading.current_thread() is not threading.main_thread():
         return lambda: None
     loop = asyncio.get_running_loop()

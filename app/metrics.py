@@ -1,7 +1,7 @@
-"""What /metrics tells, in Prometheus' text format.
+"""The metrics of the service, in Prometheus' text format.
 
-Counts of requests and latencies of samples are kept here, by the process that serves HTTP; the
-engine keeps its own and is asked when somebody looks. Counters begin at 0 when their process does.
+The process that serves HTTP counts requests and the latency of samples here. The engine keeps its
+own metrics, which are fetched on each scrape. Counters start at 0 with their process.
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,21 +29,24 @@ class Metrics:
         )
         self._request_seconds = Histogram(
             "diffusion_request_seconds",
-            "From a request to the end of its answer",
+            "Time from a request to the end of its answer",
             ("route",),
             buckets=SECONDS,
             registry=self.registry,
         )
         self._sample_seconds = Histogram(
             "diffusion_sample_seconds",
-            "From an order of images to the last of them, by model and by its number of steps",
+            "Time from an order of images to its last image, by model and number of steps",
             ("model", "steps"),
             buckets=SECONDS,
             registry=self.registry,
         )
 
     def answered(self, scope: Scope, status: int, seconds: float) -> None:
-        """`status` 0: the caller has left. Addresses that are no route count as one."""
+        """Count a request. `status` 0 means that the client disconnected.
+
+        Unknown paths share one label.
+        """
         route = getattr(scope.get("route"), "path", "none")
         self._requests.labels(scope["method"], route, status or "disconnected").inc()
         self._request_seconds.labels(route).observe(seconds)
@@ -53,21 +56,24 @@ class Metrics:
 
 
 def step_class(steps: int) -> str:
-    """'25' is 11..25 steps."""
+    """Return the label of a number of steps: '25' stands for 11..25 steps."""
     return next((str(bound) for bound in STEP_CLASSES if steps <= bound), "more")
 
 
 def exposition(
     metrics: Metrics, engine: Mapping[str, Any] | None, jobs: Mapping[tuple[str, str], int]
 ) -> bytes:
-    """`engine` is what EngineClient.statistics gives, None where it does not answer; `jobs` counts
-    them by kind and status."""
-    asked = CollectorRegistry()
-    asked.register(_Given([*_engine_metrics(engine), _job_metric(jobs)]))
-    return generate_latest(metrics.registry) + generate_latest(asked)
+    """Write the metrics in Prometheus' text format.
+
+    `engine` is the result of EngineClient.statistics, None if the engine does not answer; `jobs`
+    has the number of jobs by kind and status.
+    """
+    fetched = CollectorRegistry()
+    fetched.register(_FixedCollector([*_engine_metrics(engine), _job_metric(jobs)]))
+    return generate_latest(metrics.registry) + generate_latest(fetched)
 
 
-class _Given(Collector):
+class _FixedCollector(Collector):
     def __init__(self, metrics: Iterable[Metric]) -> None:
         self._metrics = list(metrics)
 
@@ -76,24 +82,26 @@ class _Given(Collector):
 
 
 def _engine_metrics(engine: Mapping[str, Any] | None) -> Iterable[Metric]:
-    yield GaugeMetricFamily("diffusion_engine_up", "1: the engine answers", int(engine is not None))
+    yield GaugeMetricFamily(
+        "diffusion_engine_up", "1 if the engine answers", int(engine is not None)
+    )
     if engine is None:
         return
     yield GaugeMetricFamily(
-        "diffusion_engine_queue_depth", "Orders waiting or under way", engine["waiting"]
+        "diffusion_engine_queue_depth", "Orders that wait or are being sampled", engine["waiting"]
     )
     yield GaugeMetricFamily(
         "diffusion_engine_backlog_seconds",
-        "How long all of them will take the device",
+        "Device time that all of these orders will take",
         engine["backlog_seconds"],
     )
-    yield _by_group(GaugeMetricFamily, engine, "slots", "slots", "Images under way")
+    yield _by_group(GaugeMetricFamily, engine, "slots", "slots", "Images being sampled")
     for name, key, text in (
         ("steps", "steps", "Network calls"),
-        ("rows", "rows", "Rows in them: an image one step further"),
-        ("evaluations", "evaluations", "Places in them in use: a guided row takes two"),
-        ("padding", "padding", "Places in them without use"),
-        ("step_seconds", "seconds", "Time of them, with what belongs to each"),
+        ("rows", "rows", "Rows in network calls; each takes an image one step further"),
+        ("evaluations", "evaluations", "Used places in network calls; a guided row takes two"),
+        ("padding", "padding", "Unused places in network calls"),
+        ("step_seconds", "seconds", "Time of network calls, with the work around each"),
     ):
         yield _by_group(CounterMetricFamily, engine, name, key, text)
 

@@ -1,6 +1,6 @@
-"""`python -m app.server`: the HTTP server, under the settings of the environment.
+"""`python -m app.server`: the HTTP server, configured by the environment.
 
-With `--fd N` on a listening socket that it inherits.
+`--fd N` makes it serve on a listening socket that it inherits.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""What routes share for the life of the application, typed; held on `app.state.services`."""
+"""The services that all routes share, kept on `app.state.services` while the application runs."""
 
 import asyncio
 import os
@@ -27,10 +27,10 @@ from worker.queue import make_queue
 
 
 @dataclass(frozen=True)
-class Check:
-    """`ask` gives a line on the component's state, and raises where it is down."""
+class HealthCheck:
+    """A check of one component: `probe` returns a line on its state, and raises if it is down."""
 
-    ask: Callable[[], Awaitable[str]]
+    probe: Callable[[], Awaitable[str]]
     required: bool = False
 
 
@@ -47,12 +47,12 @@ class Services:
     noise_server: ForkServer
     noise_pool: ProcessPool
     step_by_step_pool: ProcessPool  # noise in steps takes seconds: one at a time beside the others
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)  # streams end when it is set
-    checks: dict[str, Check] = field(default_factory=dict)  # what /readyz asks, by component
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)  # when set, streams end
+    checks: dict[str, HealthCheck] = field(default_factory=dict)  # of /readyz, by component
 
     @classmethod
     def start(cls, settings: Settings, metrics: Metrics) -> "Services":
-        """Opens the database and brings its schema up to date."""
+        """Open the database, migrate its schema, and connect everything else."""
         locations = settings.locations
         database = open_database(locations.database_url)
         queue = make_queue(locations.redis_url)
@@ -80,11 +80,11 @@ class Services:
                 noise_server, settings, 1, settings.max_waiting_walks
             ),
             checks={
-                "database": Check(lambda: asyncio.to_thread(_ask_database, database), True),
-                "artifacts": Check(lambda: asyncio.to_thread(artifacts.state)),
-                "redis": Check(lambda: _ask_redis(client)),
-                "engine": Check(engine.state),
-                "workers": Check(lambda: asyncio.to_thread(_ask_workers, database)),
+                "database": HealthCheck(lambda: asyncio.to_thread(_probe_database, database), True),
+                "artifacts": HealthCheck(lambda: asyncio.to_thread(artifacts.state)),
+                "redis": HealthCheck(lambda: _probe_redis(client)),
+                "engine": HealthCheck(engine.state),
+                "workers": HealthCheck(lambda: asyncio.to_thread(_probe_workers, database)),
             },
         )
 
@@ -123,18 +123,18 @@ def _noise_processes(
     return ProcessPool(server, greeting, size, max_waiting, settings.noise_seconds)
 
 
-def _ask_database(database: Database) -> str:
+def _probe_database(database: Database) -> str:
     with database.engine.connect() as connection:
         connection.execute(sa.text("SELECT 1"))
     return database.engine.dialect.name
 
 
-async def _ask_redis(client: redis.asyncio.Redis) -> str:
+async def _probe_redis(client: redis.asyncio.Redis) -> str:
     await client.ping()
     return "answers"
 
 
-def _ask_workers(database: Database) -> str:
+def _probe_workers(database: Database) -> str:
     alive = live_nodes(database, "worker")
     if not alive:
         raise LookupError("no worker has been seen lately")

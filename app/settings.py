@@ -1,5 +1,7 @@
-"""The settings of the API and its engine; read once, in `main`. `python -m app.settings` prints
-the table of all settings that docs/settings.md has."""
+"""The settings of the API and its engine, read once, in `main`.
+
+`python -m app.settings` prints the table of all settings in docs/settings.md.
+"""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +21,7 @@ MEBIBYTE = 2**20
 
 @dataclass(frozen=True)
 class Settings:
-    """Read by host.environment: `port` is DIFFUSION_PORT."""
+    """The settings; host.environment reads them, `port` from DIFFUSION_PORT."""
 
     host: Annotated[str, Doc("the address on which the API listens")] = "127.0.0.1"
     port: Annotated[
@@ -28,62 +30,64 @@ class Settings:
     locations: Locations = field(default_factory=Locations)
 
     log_level: Annotated[
-        Literal["debug", "info", "warning", "error"], Doc("the least severe lines of the log")
+        Literal["debug", "info", "warning", "error"], Doc("the lowest level that is logged")
     ] = "info"
     log_format: Annotated[
         Literal["auto", "console", "json"],
-        Doc("`auto` is for people on a terminal, JSON elsewhere"),
+        Doc("`console` is readable text; `auto` means console on a terminal, else JSON"),
     ] = "auto"
 
     # The bounds of one request.
     max_upload_bytes: Annotated[
-        int, Ge(1), Doc("of the body of a request that uploads no archive")
+        int, Ge(1), Doc("largest request body, other than an uploaded archive")
     ] = 32 * MEBIBYTE
-    max_dataset_bytes: Annotated[int, Ge(1), Doc("of an archive of images")] = 8192 * MEBIBYTE
-    max_model_bytes: Annotated[int, Ge(1), Doc("of an archive of a model")] = 8192 * MEBIBYTE
-    max_pixels: Annotated[int, Ge(1), Doc("of one image, and of all images of one answer")] = (
-        4096 * 4096
-    )
+    max_dataset_bytes: Annotated[int, Ge(1), Doc("largest archive of images")] = 8192 * MEBIBYTE
+    max_model_bytes: Annotated[int, Ge(1), Doc("largest archive of a model")] = 8192 * MEBIBYTE
+    max_pixels: Annotated[
+        int, Ge(1), Doc("most pixels of one image, and of all images of one answer")
+    ] = 4096 * 4096
     max_images_per_request: Annotated[
-        int, Ge(1), Doc("images of one answer of `POST /sample`; a larger order becomes a job")
+        int, Ge(1), Doc("most images of one answer of `POST /sample`; a larger order becomes a job")
     ] = 64
-    max_images_per_job: Annotated[int, Ge(1), Doc("images of such a job")] = 10_000
-    max_inference_steps: Annotated[int, Ge(1), Doc("steps of a sampling request")] = 1000
+    max_images_per_job: Annotated[int, Ge(1), Doc("most images of such a job")] = 10_000
+    max_inference_steps: Annotated[int, Ge(1), Doc("most steps of a sampling request")] = 1000
     max_step_pixels: Annotated[
-        int, Ge(1), Doc("steps times pixels of a request that adds noise step by step")
+        int, Ge(1), Doc("most steps times pixels of a request that adds noise step by step")
     ] = 1024 * 256 * 256
 
     features_folder: Annotated[
         Path | None,
-        Doc("a folder with DINOv2 (`config.json`, `model.safetensors`), for evaluations by it"),
+        Doc("folder with DINOv2 (`config.json`, `model.safetensors`), for evaluations that use it"),
     ] = None
 
     # The bounds of all requests together.
     max_waiting: Annotated[
-        int, Ge(1), Doc("requests that may wait; the next is answered 503 with a `Retry-After`")
+        int, Ge(1), Doc("most waiting requests; the next is answered 503 with a `Retry-After`")
     ] = 256
     max_waiting_walks: Annotated[
         int, Ge(1), Doc("the same for requests that add noise step by step")
     ] = 8
-    noise_seconds: Annotated[float, Gt(0), Doc("that one `POST /noise` may take")] = 120.0
+    noise_seconds: Annotated[float, Gt(0), Doc("longest time of one `POST /noise`")] = 120.0
     noise_processes: Annotated[
-        int, Ge(0), Doc("that answer `POST /noise`; 0 means one more than cores")
+        int, Ge(0), Doc("processes that answer `POST /noise`; 0 means one more than cores")
     ] = 0
 
     # The sampling engine.
     engine_batching: Annotated[
         Batching,
-        Doc("`step`: requests share the network's calls at every step; the others are to compare"),
+        Doc("`step`: requests share network calls at every step; the others are for comparison"),
     ] = "step"
-    engine_precision: Annotated[Precision, Doc("of the network, where a request does not say")] = (
-        "float32"
-    )
+    engine_precision: Annotated[
+        Precision, Doc("precision of the network, unless a request names one")
+    ] = "float32"
     engine_compile: Annotated[
         Literal["auto", "off"],
-        Doc("`auto` compiles networks where there is a C++ compiler, or uses CUDA graphs"),
+        Doc("`auto` compiles networks if there is a C++ compiler, or uses CUDA graphs"),
     ] = "auto"
     engine_model_bytes: Annotated[
-        int, Ge(1), Doc("of weights that the engine keeps; the least recently used make room")
+        int,
+        Ge(1),
+        Doc("most bytes of weights that the engine keeps; the least recently used are evicted"),
     ] = 4096 * MEBIBYTE
 
 

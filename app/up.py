@@ -1,10 +1,10 @@
-"""`python -m app.up`: the embedded Valkey, the API and a worker for each pool of jobs
-(store.jobs.kinds), until Ctrl-C or SIGTERM.
+"""`python -m app.up`: runs the whole service until Ctrl-C or SIGTERM.
 
-Each child has a session of its own, so that Ctrl-C reaches only this process, which then stops them
-in order. If this process is killed, the API and the workers see their standard input end, and the
-kernel ends Valkey. The listening socket is opened here and inherited: an API that starts again
-loses no connection, and a port in use is known at once.
+It starts the embedded Valkey, the API and a worker for each pool of jobs (store.jobs.kinds). Each
+child has its own session, so that Ctrl-C reaches only this process, which then stops the children
+in order. If this process is killed, the API and the workers exit on EOF of their standard input,
+and the kernel ends Valkey. The listening socket is opened here and inherited: no connection is lost
+when the API restarts, and a port in use is reported at once.
 """
 
 import fcntl
@@ -32,7 +32,8 @@ from store.locations import Locations, valkey_socket
 from store.valkey import start_valkey
 
 WORKERS = {pool: f"worker {pool}" for pool in POOLS}
-STOP_SECONDS = {"api": 15.0, **dict.fromkeys(WORKERS.values(), 30.0), "valkey": 10.0}  # in order
+# How long each child may take to stop; they are stopped in this order.
+STOP_SECONDS = {"api": 15.0, **dict.fromkeys(WORKERS.values(), 30.0), "valkey": 10.0}
 POLL_SECONDS = 0.1
 
 
@@ -46,13 +47,13 @@ def main() -> int:
     locations = settings.locations
     locations.data_dir.mkdir(parents=True, exist_ok=True)
     try:
-        lock = _lock(locations.data_dir)
+        lock = _lock_folder(locations.data_dir)
         listener = listen(settings.host, settings.port)
     except OSError as error:
         print(error, file=sys.stderr)
         return 1
     with lock, listener:
-        stop = _Stop()
+        stop = _StopSignal()
         children = _children(locations, listener)
         try:
             _run(children, stop, address_of(listener))
@@ -64,23 +65,23 @@ def main() -> int:
     return 0
 
 
-class _Stop:
-    """True from the first SIGINT or SIGTERM on."""
+class _StopSignal:
+    """A flag that is true after the first SIGINT or SIGTERM."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.received = False
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._ask)
+            signal.signal(number, self._receive)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
 
     def __bool__(self) -> bool:
-        return self.asked
+        return self.received
 
 
 def _children(locations: Locations, listener: socket.socket) -> dict[str, Child]:
-    """In the order in which they are started."""
+    """Return the children by name, in the order in which they are started."""
     environment = {**os.environ, **to_environment(locations), DIES_WITH_PARENT: "1"}
     children = {}
     if locations.embeds_valkey:
@@ -88,26 +89,28 @@ def _children(locations: Locations, listener: socket.socket) -> dict[str, Child]
         children["valkey"] = Child("valkey", lambda: start_valkey(locations.data_dir, unix_socket))
     children["api"] = Child(
         "api",
-        lambda: _python(["app.server", "--fd", str(listener.fileno())], environment, listener),
+        lambda: _start_python(
+            ["app.server", "--fd", str(listener.fileno())], environment, listener
+        ),
     )
     for pool, name in WORKERS.items():
-        children[name] = Child(name, partial(_python, ["worker.main", pool], environment))
+        children[name] = Child(name, partial(_start_python, ["worker.main", pool], environment))
     return children
 
 
-def _python(
+def _start_python(
     module: Sequence[str], environment: Mapping[str, str], listener: socket.socket | None = None
 ) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         [sys.executable, "-m", *module],
         env=environment,
-        stdin=subprocess.PIPE,  # held open by this process; its end tells the child to leave
+        stdin=subprocess.PIPE,  # this process holds it open; the child exits on EOF
         pass_fds=[listener.fileno()] if listener else [],
         start_new_session=True,
     )
 
 
-def _run(children: Mapping[str, Child], stop: _Stop, address: str) -> None:
+def _run(children: Mapping[str, Child], stop: _StopSignal, address: str) -> None:
     announced = False
     while not stop:
         for child in children.values():
@@ -126,15 +129,15 @@ def _answers(address: str) -> bool:
         return False
 
 
-def _lock(data_dir: Path) -> IO[str]:
-    """Two services in one folder would write over each other's files."""
+def _lock_folder(data_dir: Path) -> IO[str]:
+    """Lock the data folder: two services in one folder would overwrite each other's files."""
     lock = (data_dir / "lock").open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.close()
         raise OSError(
-            f"a service is running on {data_dir} already; set DIFFUSION_DATA_DIR for another"
+            f"another service is using {data_dir}; set DIFFUSION_DATA_DIR to another folder"
         ) from None
     return lock
 

@@ -1,4 +1,4 @@
-"""/datasets: archives of images to learn from."""
+"""The routes of /datasets: archives of images for training."""
 
 from dataclasses import asdict
 from functools import partial
@@ -39,7 +39,7 @@ _BODY = {
     summary=f"Upload a {' or '.join(reader.name for reader in READERS)} of images",
     status_code=201,
     responses={
-        200: {"description": "The same content is there already.", "model": DatasetAnswer},
+        200: {"description": "The same content was already there.", "model": DatasetAnswer},
         **problems.declare(
             problems.CONFLICT,
             problems.TOO_LARGE,
@@ -53,13 +53,13 @@ _BODY = {
 async def put_dataset(
     name: str, request: Request, response: Response, services: ServicesDep
 ) -> DatasetAnswer:
-    """The body is the archive itself; its top folders are the classes.
+    """Upload the archive as the body; its top-level folders are the classes.
 
     `curl -T digits.zip .../datasets/digits`
     """
     check_name("name", name)
     async with uploaded_file(request, services.settings.locations.data_dir) as path:
-        record, is_new = await run_in_threadpool(_keep, services, name, path)
+        record, is_new = await run_in_threadpool(_store, services, name, path)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/datasets/{name}"
     return dataset_answer(record)
@@ -77,7 +77,7 @@ def list_datasets(
 
 @router.get(
     "/{name}",
-    summary="A dataset: counts, sizes, classes, rejected files",
+    summary="Show a dataset: counts, sizes, classes, rejected files",
     responses=problems.declare(problems.NOT_FOUND),
 )
 def get_dataset(name: str, services: ServicesDep) -> DatasetAnswer:
@@ -86,7 +86,7 @@ def get_dataset(name: str, services: ServicesDep) -> DatasetAnswer:
 
 @router.get(
     "/{name}/preview",
-    summary="A contact sheet: the first images of each class",
+    summary="Show a contact sheet: the first images of each class",
     response_class=Response,
     responses={
         200: {"content": {"image/png": {}}, "description": "PNG"},
@@ -110,8 +110,8 @@ def delete_dataset(name: str, services: ServicesDep) -> None:
     services.artifacts.delete(record.artifact_key)
 
 
-def _keep(services: Services, name: str, path: Path) -> tuple[datasets.DatasetRecord, bool]:
-    """The artefact before the record: a record's archive is always there."""
+def _store(services: Services, name: str, path: Path) -> tuple[datasets.DatasetRecord, bool]:
+    """Store the archive, then its record, so that every record has its archive."""
     limits = ArchiveLimits(max_pixels=services.settings.max_pixels)
     with reported_at(""):
         summary = inspect_archive(path, limits)
@@ -119,9 +119,8 @@ def _keep(services: Services, name: str, path: Path) -> tuple[datasets.DatasetRe
         return known, False
     key = f"datasets/{name}/{summary.digest}"
     services.artifacts.put_file(key, path)
-    facts = asdict(summary)
     record = datasets.DatasetRecord(
-        name=name, num_bytes=path.stat().st_size, artifact_key=key, **facts
+        name=name, num_bytes=path.stat().st_size, artifact_key=key, **asdict(summary)
     )
     return datasets.create_dataset(services.database, record)
 

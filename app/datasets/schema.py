@@ -1,4 +1,4 @@
-"""Datasets as callers see them; client.answers has the fields."""
+"""The answer that describes a dataset; its fields are in client.answers."""
 
 from client.answers import DatasetAnswer
 from store.datasets import DatasetRecord

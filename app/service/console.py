@@ -1,4 +1,4 @@
-"""/: the console, a page of plain ES modules on the public API."""
+"""GET / and /console: the console, a page of plain ES modules that uses the public API."""
 
 from pathlib import Path
 
@@ -31,8 +31,8 @@ _HEADERS = {
 router = APIRouter()
 
 
-class Modules(StaticFiles):
-    """Asked for again each time, and sent where they have changed: the modules belong together."""
+class RevalidatedFiles(StaticFiles):
+    """Files that the browser always revalidates (no-cache), so that modules never mix versions."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)

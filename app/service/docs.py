@@ -1,4 +1,4 @@
-"""/docs, /redoc and their files, and /problems: what each kind of error means."""
+"""GET /docs and /redoc with their files, and GET /problems, which explains each kind of error."""
 
 from fastapi import APIRouter
 from pydantic import BaseModel
@@ -28,7 +28,7 @@ class ProblemKind(BaseModel):
 
 
 class CachedFiles(StaticFiles):
-    """A day in the caller's cache, for ever where the address names the version."""
+    """Files that are cached for a day, or without limit if the address names their version."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         response = await super().get_response(path, scope)
@@ -49,14 +49,14 @@ async def redoc(request: Request) -> HTMLResponse:
     return HTMLResponse(redoc_page(request.app.title), headers=_HEADERS)
 
 
-@router.get("/problems", summary="The kinds of error that this service answers with")
+@router.get("/problems", summary="List the kinds of error")
 async def list_problems() -> list[ProblemKind]:
     return [_described(kind) for kind in problems.KINDS]
 
 
 @router.get(
     "/problems/{kind}",
-    summary="What one kind of error means",
+    summary="Explain one kind of error",
     responses=problems.declare(problems.NOT_FOUND, problems.INVALID),
 )
 async def get_problem(kind: str) -> ProblemKind:

@@ -1,5 +1,8 @@
-"""The pages at /docs and /redoc. They load nothing from another host: the bundles are in static/,
-and the Content-Security-Policy holds them to it."""
+"""The pages at /docs and /redoc.
+
+They load nothing from other hosts: the bundles are in static/, and the Content-Security-Policy
+forbids anything else.
+"""
 
 from pathlib import Path
 

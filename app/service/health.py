@@ -1,4 +1,4 @@
-"""/healthz: is the process alive. /readyz: can it do its work, and what it stands on."""
+"""GET /healthz: liveness. GET /readyz: readiness, and the state of each component."""
 
 import asyncio
 
@@ -10,30 +10,36 @@ from app.http import problems
 from app.http.problems import problem_response
 from app.logs import log
 from app.service.health_schema import Alive, Component, Readiness
-from app.services import Check, services_of
+from app.services import HealthCheck, services_of
 
 router = APIRouter(tags=["service"])
 
 CHECK_SECONDS = 2.0
 
 
-@router.get("/healthz", summary="Is the process alive")
+@router.get("/healthz", summary="Is the process alive?")
 async def healthz() -> Alive:
-    """Asks nothing else, so that a database that is down does not have the process restarted."""
+    """Answer without asking any component.
+
+    A database that is down must not cause the process to be restarted.
+    """
     return Alive()
 
 
 @router.get(
     "/readyz",
-    summary="Is the service ready, and what does it stand on",
+    summary="Is the service ready, and in what state are its components?",
     response_model=Readiness,
     responses=problems.declare(problems.UNAVAILABLE),
 )
 async def readyz(request: Request) -> Response | Readiness:
-    """503 only where a required component is down: the database. Without the others the service
-    still noises images and accepts jobs, which start when these are back."""
+    """Report the state of every component.
+
+    The answer is 503 only if a required component, the database, is down. Without the others the
+    service still adds noise to images and accepts jobs, which start once the component is back.
+    """
     checks = services_of(request).checks
-    found = await asyncio.gather(*(_ask(name, check) for name, check in checks.items()))
+    found = await asyncio.gather(*(_probe(name, check) for name, check in checks.items()))
     components = dict(zip(checks, found, strict=True))
     down = [name for name, component in components.items() if component.status == "down"]
     missing = [name for name in down if components[name].required]
@@ -47,10 +53,10 @@ async def readyz(request: Request) -> Response | Readiness:
     return Readiness(status="degraded" if down else "ready", components=components)
 
 
-async def _ask(name: str, check: Check) -> Component:
+async def _probe(name: str, check: HealthCheck) -> Component:
     try:
         async with asyncio.timeout(CHECK_SECONDS):
-            return Component(status="up", required=check.required, detail=await check.ask())
+            return Component(status="up", required=check.required, detail=await check.probe())
     except TimeoutError:
         detail = f"did not answer within {CHECK_SECONDS:g} s"
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What /healthz and /readyz give."""
+"""The answers of /healthz and /readyz."""
 
 from typing import Literal
 
@@ -10,11 +10,15 @@ class Alive(BaseModel):
 
 
 class Component(BaseModel):
-    """`down` and required: not ready. `down` and not required: degraded, and serving."""
+    """The state of one component.
+
+    The service is not ready while a required component is down; it is degraded, but serves, while
+    another one is.
+    """
 
     status: Literal["up", "down"]
     required: bool
-    detail: str = Field(description="what was asked and what came back")
+    detail: str = Field(description="the result of the check")
 
 
 class Readiness(BaseModel):

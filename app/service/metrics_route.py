@@ -1,4 +1,4 @@
-"""GET /metrics, for Prometheus."""
+"""GET /metrics, in Prometheus' text format."""
 
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
@@ -18,8 +18,11 @@ router = APIRouter(tags=["service"])
     responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format"}},
 )
 async def metrics(services: ServicesDep) -> Response:
-    """Of requests by route; of samples by model and number of steps; of the engine by model: orders
-    that wait, network calls, rows and unused places in them, and their time."""
+    """Return the metrics of the service.
+
+    They are counted for requests by route, for samples by model and number of steps, and for the
+    engine by model: waiting orders, network calls, their rows, their padding, and their time.
+    """
     try:
         engine = await services.engine.statistics()
     except OSError:

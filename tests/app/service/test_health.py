@@ -6,7 +6,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.main import create_app
-from app.services import Check, Services
+from app.services import HealthCheck, Services
 
 
 async def _answers() -> str:
@@ -38,7 +38,7 @@ def with_checks(app: FastAPI, own_client: httpx.Client) -> Iterator[Callable[...
     services: Services = app.state.services
     before = services.checks
 
-    def ready(**checks: Check) -> httpx.Response:
+    def ready(**checks: HealthCheck) -> httpx.Response:
         services.checks = checks
         return own_client.get("/readyz")
 
@@ -47,26 +47,26 @@ def with_checks(app: FastAPI, own_client: httpx.Client) -> Iterator[Callable[...
 
 
 def test_a_live_process_says_so_whatever_else_is_down(with_checks, own_client) -> None:
-    with_checks(database=Check(_fails, required=True))
+    with_checks(database=HealthCheck(_fails, required=True))
     assert own_client.get("/healthz").json() == {"status": "ok"}
 
 
 def test_ready_when_all_answer(with_checks) -> None:
-    answer = with_checks(database=Check(_answers, required=True), redis=Check(_answers))
+    answer = with_checks(database=HealthCheck(_answers, required=True), redis=HealthCheck(_answers))
     assert answer.status_code == 200
     assert answer.json()["status"] == "ready"
     assert answer.json()["components"]["redis"]["detail"] == "asked, and it answered"
 
 
 def test_degraded_and_serving_without_what_is_not_required(with_checks) -> None:
-    answer = with_checks(database=Check(_answers, required=True), redis=Check(_fails))
+    answer = with_checks(database=HealthCheck(_answers, required=True), redis=HealthCheck(_fails))
     assert answer.status_code == 200
     assert answer.json()["status"] == "degraded"
     assert answer.json()["components"]["redis"]["status"] == "down"
 
 
 def test_unavailable_without_the_database(with_checks) -> None:
-    answer = with_checks(database=Check(_fails, required=True), redis=Check(_answers))
+    answer = with_checks(database=HealthCheck(_fails, required=True), redis=HealthCheck(_answers))
     assert answer.status_code == 503
     assert answer.headers["content-type"] == "application/problem+json"
     assert int(answer.headers["retry-after"]) > 0
@@ -75,7 +75,7 @@ def test_unavailable_without_the_database(with_checks) -> None:
 
 
 def test_a_component_that_hangs_is_down_and_holds_nobody_up(with_checks) -> None:
-    answer = with_checks(database=Check(_hangs, required=True))
+    answer = with_checks(database=HealthCheck(_hangs, required=True))
     assert answer.status_code == 503
     assert "within 2 s" in answer.json()["detail"]
     assert answer.elapsed.total_seconds() < 4
