@@ -1,12 +1,12 @@
 # docker build -t diffusion-service .                        with or without a GPU
-# docker build -t diffusion-service:cuda --target cuda .     asks the NVIDIA runtime for the GPUs
+# docker build -t diffusion-service:cuda --target cuda .     requests the GPUs from the NVIDIA runtime
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
 RUN python3 -m venv /venv
 WORKDIR /src
-# PyPI's torch brings CUDA, several GB. A much smaller image without it:
-# --build-arg PIP_ARGS="--extra-index-url <PyTorch's index of wheels for the CPU>"
+# PyPI's torch includes CUDA, several GB. For a much smaller image without it:
+# --build-arg PIP_ARGS="--extra-index-url <PyTorch's index of CPU wheels>"
 ARG PIP_ARGS=""
 # Dependencies first: they change less often than the code.
 COPY pyproject.toml constraints.txt ./
@@ -23,7 +23,7 @@ COPY worker worker
 RUN /venv/bin/pip install --no-cache-dir --no-deps .
 
 FROM ${BASE} AS cpu
-# A new volume takes over the owner of the folder it is mounted on.
+# A new volume inherits the owner of its mount point.
 RUN useradd --system --create-home --uid 10001 diffusion && install -d -o diffusion /data /artifacts
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH \

@@ -1,4 +1,4 @@
-# Every target installs what it needs the first time and nothing the second.
+# Every target installs its dependencies at its first run, and nothing afterwards.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
@@ -6,39 +6,39 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 .PHONY: run test check demo train screenshots bench format clean
 .DELETE_ON_ERROR:
 
-run: .venv/run.stamp  ## API, two workers and the embedded Valkey; Ctrl-C stops all of it
+run: .venv/run.stamp  ## start API, two workers and the embedded Valkey; Ctrl-C stops them all
 	@exec $(BIN)/python -m app.up
 
-test: .venv/test.stamp  ## all tests
+test: .venv/test.stamp  ## run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-check: .venv/check.stamp  ## style, types, import rules
+check: .venv/check.stamp  ## check style, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-demo: .venv/demo.stamp  ## the whole loop on the digits, results in demo/; MINUTES=3 for a better model
+demo: .venv/demo.stamp  ## run the whole loop on the digits, results in demo/; MINUTES=3 for a better model
 	MINUTES=$(MINUTES) $(BIN)/python examples/demo.py
 
-train: .venv/demo.stamp  ## ARCHIVE=images.zip MINUTES=25: train on it and score it, results in demo/archive
+train: .venv/demo.stamp  ## ARCHIVE=images.zip MINUTES=25: train on an archive and evaluate, results in demo/archive
 	$(BIN)/python examples/train_archive.py $(ARCHIVE) --minutes $(or $(MINUTES),25)
 
-screenshots: .venv/test.stamp  ## of the console, into docs/images/console
+screenshots: .venv/test.stamp  ## take pictures of the console, into docs/images/console
 	$(BIN)/python examples/screenshots.py
 
-bench: bench-noise bench-denoise bench-sample bench-serve bench-train bench-quality  ## beside peers, results in benchmarks/results
+bench: bench-noise bench-denoise bench-sample bench-serve bench-train bench-quality  ## measure beside peers, results in benchmarks/results
 
 bench-%: .venv/run.stamp benchmarks/.venv/stamp
 	$(BIN)/python -m benchmarks.$*
 
-bench-quality: .venv/demo.stamp  # its classifier is scikit-learn's
+bench-quality: .venv/demo.stamp  # its classifier needs scikit-learn
 
 format: .venv/check.stamp
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-clean:  ## what these targets made, except ./data
+clean:  ## remove the output of these targets, except ./data
 	rm -rf .venv benchmarks/.venv benchmarks/.compiled demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:

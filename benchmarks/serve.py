@@ -279,7 +279,7 @@ def row(points: Points) -> list[str]:
 
 
 def headline(points: Points, loads: Sequence[float | str]) -> str:
-    """Format the ratios with targets: p95 of 10-step requests and throughput, ours to peers'."""
+    """Format the ratios with targets, ours to the peers': p95 of 10 steps, and throughput."""
     rows = []
     for load in loads:
         ours, continuous = chosen(points, OURS, load), chosen(points, CONTINUOUS, load)
