@@ -115,7 +115,7 @@ def sample(page: Page) -> None:
     page.get_by_role("button", name="Make images").click()
     made = page.get_by_role("region", name=f"{MODEL}: 7", exact=True)
     expect(made.get_by_role("button", name="Make again")).to_be_visible()
-    made.get_by_text("Disturb a step, and see it mended").click()
+    made.get_by_text("Disturb a step, and see it corrected").click()
     made.get_by_role("button", name="Disturb").click()
     disturbed = page.get_by_role("region", name=re.compile("Disturbed before"))
     expect(disturbed.get_by_role("table")).to_be_visible()

@@ -1,4 +1,4 @@
-// The console: a shell around pages, each at an address of its own behind the #.
+// The console: a shell around pages, each with its own address behind the #.
 
 import { html, render } from "./vendor/htm-preact.js";
 import { connection } from "./lib/api.js";
@@ -49,7 +49,7 @@ function Console() {
       </div>
     </header>
     <div class="lost" role="status">
-      ${lost && "The service does not answer. This page goes on as soon as it is back."}
+      ${lost && "The service does not answer. This page continues as soon as it is back."}
     </div>
     <main id="main" tabindex="-1">${page(section, name, query)}</main>
   `;
@@ -72,12 +72,12 @@ function page(section, name, query) {
     case "sample":
       return html`<${Sample} query=${query} />`;
     default:
-      return html`<${Page} title="Nothing here"><p><a href="#/">To the start</a></p><//>`;
+      return html`<${Page} title="Nothing here"><p><a href="#/">Go to the start page</a></p><//>`;
   }
 }
 
 function skip(event) {
-  event.preventDefault(); // the # is taken by the pages
+  event.preventDefault(); // the # holds the pages' addresses
   document.getElementById("main").focus();
 }
 

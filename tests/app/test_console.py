@@ -159,9 +159,9 @@ def _sample(page: Page) -> None:
     expect(first.get_by_role("img").first).to_have_attribute("src", str(final))
     assert_accessible(page)
     _make_again(page, first, str(final))
-    _paint_anew(page, first)
+    _repaint(page, first)
     _disturb(page, first)
-    _take_away(page, first)
+    _copy_the_request(page, first)
 
 
 def _make_again(page: Page, first, final: str) -> None:
@@ -174,21 +174,21 @@ def _make_again(page: Page, first, final: str) -> None:
     expect(between.get_by_role("button", name="Make again")).to_be_visible(timeout=LONG)
 
 
-def _paint_anew(page: Page, first) -> None:
+def _repaint(page: Page, first) -> None:
     first.get_by_role("button", name="Image 3").click()
     dialog = page.get_by_role("dialog")
-    expect(dialog.get_by_role("button", name="Make it anew")).to_be_disabled()
-    canvas = dialog.get_by_role("img", name=re.compile("What is to be made anew"))
+    expect(dialog.get_by_role("button", name="Repaint")).to_be_disabled()
+    canvas = dialog.get_by_role("img", name=re.compile("The part to repaint"))
     canvas.hover()
     page.mouse.down()
     page.mouse.move(600, 500, steps=4)
     page.mouse.up()
-    expect(dialog.get_by_role("button", name="Make it anew")).to_be_enabled()
+    expect(dialog.get_by_role("button", name="Repaint")).to_be_enabled()
     assert_accessible(page)
     dialog.get_by_role("button", name="Clear").click()
     dialog.get_by_role("button", name="Lower half").click()
-    dialog.get_by_role("button", name="Make it anew").click()
-    painted = page.get_by_role("region", name="Painted anew")
+    dialog.get_by_role("button", name="Repaint").click()
+    painted = page.get_by_role("region", name="Repainted")
     expect(painted.get_by_role("button", name="Make again")).to_be_visible(timeout=LONG)
     source = _pixels(first.get_by_role("img").nth(2))
     for i in range(8):
@@ -214,7 +214,7 @@ def _pixels(image) -> Image.Image:
 
 
 def _disturb(page: Page, first) -> None:
-    first.get_by_text("Disturb a step, and see it mended").click()
+    first.get_by_text("Disturb a step, and see it corrected").click()
     first.get_by_label(re.compile("Before step")).fill("3")
     first.get_by_role("button", name="Disturb").click()
     disturbed = page.get_by_role("region", name="Disturbed before step 4")
@@ -230,10 +230,12 @@ def _disturb(page: Page, first) -> None:
     assert_accessible(page)
 
 
-def _take_away(page: Page, first) -> None:
-    first.get_by_text("The request, to take away").click()
+def _copy_the_request(page: Page, first) -> None:
+    first.get_by_text("Copy the request").click()
     assert '"seed":11' in (first.get_by_label("curl", exact=True).text_content() or "")
-    assert "service.sample(" in (first.get_by_label("Python", exact=True).text_content() or "")
+    python = first.get_by_label("Python", exact=True).text_content() or ""
+    assert "from client.client import Client" in python
+    assert "service.sample(" in python
     with page.expect_download() as download:
         first.get_by_role("button", name="Download all").click()
     with zipfile.ZipFile(download.value.path()) as archive:

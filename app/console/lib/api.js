@@ -1,6 +1,6 @@
-// The way to the service. Addresses are relative, so that the page also works behind a prefix.
+// Requests to the service. Addresses are relative, so that the page also works behind a prefix.
 
-/** What the service refused, in its words; `errors` name the fields at fault (RFC 9457). */
+/** A refusal by the service, with its text; `errors` name the invalid fields (RFC 9457). */
 export class Problem extends Error {
   constructor(status, body) {
     super(body.detail || body.title || `The service answered ${status}.`);
@@ -8,7 +8,7 @@ export class Problem extends Error {
     this.errors = body.errors ?? [];
   }
 
-  /** The error of a field, as `minutes` or `net/dropout`, or of an item in it; else undefined. */
+  /** The error of a field, such as `minutes` or `net/dropout`, or of an item in it; undefined if it has none. */
   of(field) {
     const isAt = ({ pointer, parameter }) =>
       parameter === field || `${pointer}/`.startsWith(`/${field}/`);
@@ -28,8 +28,8 @@ export function at(strings, ...parts) {
   return String.raw({ raw: strings }, ...parts.map(encodeURIComponent));
 }
 
-/** A response that is a success. Throws Problem, Unreachable, and AbortError after signal's abort. */
-export async function ask(address, { json, accept, headers, ...options } = {}) {
+/** Returns a successful response. Throws Problem, Unreachable, or AbortError after signal's abort. */
+export async function send(address, { json, accept, headers, ...options } = {}) {
   const init = { ...options, headers: { ...headers } };
   if (accept) init.headers.Accept = accept;
   if (json) {
@@ -43,17 +43,17 @@ export async function ask(address, { json, accept, headers, ...options } = {}) {
 }
 
 export async function get(address, signal) {
-  const response = await ask(address, { signal, accept: "application/json" });
+  const response = await send(address, { signal, accept: "application/json" });
   return reach(() => response.json());
 }
 
 export async function post(address, json = {}) {
-  return (await ask(address, { json, accept: "application/json" })).json();
+  return (await send(address, { json, accept: "application/json" })).json();
 }
 
-export const remove = (address) => ask(address, { method: "DELETE" });
+export const remove = (address) => send(address, { method: "DELETE" });
 
-/** {items, has_more}: so many pages of a list, one after the other. */
+/** Fetches `pages` pages of a list one after the other, as {items, has_more}. */
 export async function pagesOf(address, key, pages, signal) {
   const items = [];
   for (let page = 1; ; page += 1) {
@@ -67,7 +67,7 @@ export async function pagesOf(address, key, pages, signal) {
 export const all = async (address, key, signal) =>
   (await pagesOf(address, key, Infinity, signal)).items;
 
-/** PUT a file; `sent` is told how much of it is there, 0..1. fetch cannot tell that. */
+/** PUTs a file and calls `sent` with the uploaded share, 0..1; fetch does not report it. */
 export function upload(address, blob, sent) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
@@ -82,7 +82,7 @@ export function upload(address, blob, sent) {
       try {
         body = JSON.parse(request.responseText);
       } catch {
-        // not the service's own answer; the status says enough
+        // not the service's own answer; the status is enough
       }
       if (request.status < 300) resolve(body);
       else reject(new Problem(request.status, body));
@@ -91,7 +91,7 @@ export function upload(address, blob, sent) {
   });
 }
 
-/** The server-sent events of a response to POST, as {type, data}. */
+/** Yields the server-sent events of a response to POST, as {type, data}. */
 export async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -121,7 +121,7 @@ export async function* events(response) {
 const HEARTBEAT = 5000;
 const RETRY = 1000;
 
-/** `epoch` grows each time a lost connection is back, so that whatever was shown is asked anew. */
+/** `epoch` grows each time a lost connection is restored, so that hooks repeat their requests. */
 export const connection = {
   lost: false,
   epoch: 0,
@@ -130,7 +130,7 @@ export const connection = {
   lose() {
     if (this.lost) return;
     this.lost = true;
-    this.tell();
+    this.notify();
     this.retry();
   },
 
@@ -140,11 +140,11 @@ export const connection = {
       if (!(await alive())) continue;
       this.lost = false;
       this.epoch += 1;
-      this.tell();
+      this.notify();
     }
   },
 
-  tell() {
+  notify() {
     for (const listener of this.listeners) listener();
   },
 
@@ -153,7 +153,7 @@ export const connection = {
   },
 
   async watch() {
-    addEventListener("offline", () => this.check()); // the service may be on this side of it
+    addEventListener("offline", () => this.check()); // the service may still be reachable, if it is on this machine
     for (;;) {
       await sleep(HEARTBEAT);
       if (!document.hidden) await this.check();
@@ -169,9 +169,9 @@ async function alive() {
   }
 }
 
-async function reach(way) {
+async function reach(action) {
   try {
-    return await way();
+    return await action();
   } catch (error) {
     if (error.name === "AbortError") throw error;
     connection.lose();

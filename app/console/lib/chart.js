@@ -1,13 +1,13 @@
-// Curves, drawn by uPlot.
+// Curves drawn with uPlot.
 
 import { html, useEffect, useRef } from "../vendor/htm-preact.js";
 import uPlot from "../vendor/uplot.js";
 
-const FEW = 20; // values, which are shown as points too
+const FEW = 20; // curves with fewer values also show points
 const COLOURS = ["--curve-1", "--curve-2", "--curve-3"];
 
 /**
- * x and lines[i].y are lists of one length; `mark` is an x to point at. `says` is the chart in words.
+ * x and lines[i].y have equal lengths; `mark` is an x to mark; `says` describes the chart in words.
  */
 export function Chart({ x, lines, mark, says, xLabel, logX, logY, height = 180 }) {
   const place = useRef();
@@ -92,7 +92,7 @@ function options(place, lines, xLabel, logX, logY, height, now) {
   };
 }
 
-/** What a variable of the style sheet is here and now; canvas does not know variables. */
+/** Returns the current value of a variable of the style sheet, which canvas cannot resolve. */
 function colourIn(place, name) {
   const probe = place.appendChild(document.createElement("i"));
   probe.style.color = `var(${name})`;
@@ -115,7 +115,7 @@ function point(plot, mark, colour) {
   ctx.restore();
 }
 
-/** Ticks of a logarithmic axis: powers of ten, or where it spans less than two of them, more. */
+/** Ticks of a logarithmic axis: powers of ten, and more if it spans fewer than two of them. */
 const powers = {
   splits: (plot, axis, low, high) => {
     const [first, last] = [Math.ceil(Math.log10(low)), Math.floor(Math.log10(high))];

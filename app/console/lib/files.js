@@ -1,14 +1,14 @@
-// Files that were dropped or chosen, and files to take away.
+// Dropped or chosen files, and downloads.
 
 import { downloadZip } from "../vendor/client-zip.js";
-import { ask } from "./api.js";
+import { send } from "./api.js";
 
 const ARCHIVE = /\.(zip|tar|tar\.(gz|bz2|xz)|tgz)$/i;
 
-/** {name, blob}: the archive itself, or one of what was given. Throws Error where there is nothing. */
+/** Returns {name, blob}: the given archive, or a zip of the given files. Throws Error without files. */
 export async function archiveOf(source) {
   const files = await filesOf(source);
-  if (!files.length) throw new Error("There is no file in it.");
+  if (!files.length) throw new Error("There are no files.");
   if (files.length === 1 && ARCHIVE.test(files[0].path)) {
     return { name: stem(files[0].path), blob: files[0].file };
   }
@@ -18,12 +18,12 @@ export async function archiveOf(source) {
   const entries = files.map(({ path, file }) => ({
     name: isOne ? path.slice(top.length + 1) : path,
     input: file,
-    lastModified: new Date(2000, 0, 1), // the same files are the same archive
+    lastModified: new Date(2000, 0, 1), // so that the same files make the same archive
   }));
   return { name: isOne ? top : "images", blob: await downloadZip(entries).blob() };
 }
 
-/** The first image of what was dropped or chosen. */
+/** Returns the first of the dropped or chosen files. */
 export const imageOf = (source) => source.files[0];
 
 async function filesOf(source) {
@@ -31,14 +31,14 @@ async function filesOf(source) {
     .map((item) => item.webkitGetAsEntry?.())
     .filter(Boolean);
   const found = entries.length
-    ? (await Promise.all(entries.map(walk))).flat()
+    ? (await Promise.all(entries.map(filesIn))).flat()
     : [...source.files].map((file) => ({ path: file.webkitRelativePath || file.name, file }));
   return found
     .filter(({ path }) => !path.split("/").some((part) => part.startsWith(".")))
     .sort((a, b) => (a.path < b.path ? -1 : 1));
 }
 
-async function walk(entry) {
+async function filesIn(entry) {
   if (entry.isFile) {
     const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
     return [{ path: entry.fullPath.slice(1), file }];
@@ -50,12 +50,12 @@ async function walk(entry) {
     if (!some.length) break;
     inside.push(...some);
   }
-  return (await Promise.all(inside.map(walk))).flat();
+  return (await Promise.all(inside.map(filesIn))).flat();
 }
 
 const stem = (path) => path.split("/").at(-1).replace(ARCHIVE, "");
 
-/** A name that the service takes, made of any text. */
+/** Turns any text into a name that the service accepts. */
 export const nameOf = (text) =>
   text
     .toLowerCase()
@@ -71,12 +71,12 @@ export function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-/** Ask, and keep the answer as a file. */
+/** Sends a request and saves the answer as a file. */
 export async function download(address, name, options) {
-  save(await (await ask(address, options)).blob(), name);
+  save(await (await send(address, options)).blob(), name);
 }
 
-/** An image scaled to fit a square of `side` pixels, as a PNG; never enlarged. */
+/** Scales an image down to fit a square of `side` pixels, as a PNG; never enlarges it. */
 export async function scaled(image, side) {
   const bitmap = await createImageBitmap(image);
   const scale = Math.min(1, side / Math.max(bitmap.width, bitmap.height));
@@ -85,7 +85,7 @@ export async function scaled(image, side) {
   canvas.height = Math.max(1, Math.round(scale * bitmap.height));
   const context = canvas.getContext("2d");
   context.imageSmoothingQuality = "high";
-  context.fillStyle = "#fff"; // where it is transparent, as the service does
+  context.fillStyle = "#fff"; // behind transparent pixels, as in the service
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   return blobOf(canvas);

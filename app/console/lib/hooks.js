@@ -1,4 +1,4 @@
-// State that several pages need.
+// State that several pages share.
 
 import { useCallback, useEffect, useMemo, useRef, useState } from "../vendor/htm-preact.js";
 import { connection, get } from "./api.js";
@@ -14,8 +14,9 @@ export function useConnection() {
 }
 
 /**
- * What an address (or a function of a signal) answers: {data, problem, refresh}. Asked anew when it
- * changes, when a lost connection is back, and every so many milliseconds while the page is seen.
+ * The answer of an address (or of a function of a signal): {data, problem, refresh}. The request is
+ * repeated when the source changes, when a lost connection is restored, and every `every`
+ * milliseconds while the page is visible.
  */
 export function useAnswer(source, every = 0) {
   const [answer, setAnswer] = useState({});
@@ -29,8 +30,8 @@ export function useAnswer(source, every = 0) {
     const load = async () => {
       try {
         if (!document.hidden || !timer) {
-          const ask = typeof source === "function" ? source : (signal) => get(source, signal);
-          setAnswer({ data: await ask(abort.signal), key });
+          const answers = typeof source === "function" ? source : (signal) => get(source, signal);
+          setAnswer({ data: await answers(abort.signal), key });
         }
       } catch (problem) {
         if (problem.name === "AbortError") return;
@@ -53,10 +54,10 @@ export function useAnswer(source, every = 0) {
   };
 }
 
-/** A function for useAnswer, told apart by its key. */
-export const keyed = (key, ask) => Object.assign(ask, { key });
+/** A function for useAnswer, identified by its key. */
+export const keyed = (key, load) => Object.assign(load, { key });
 
-/** {run, busy, problem}: an action, one at a time, and what went wrong with the last one. */
+/** {run, busy, problem}: an action, one at a time, and the problem of the last run. */
 export function useAction(action) {
   const [state, setState] = useState({ busy: false });
   const run = async (...given) => {
@@ -74,8 +75,8 @@ export function useAction(action) {
 }
 
 /**
- * Runs task(value, signal) for the newest value only, one at a time: what arrives meanwhile takes
- * the place of what waits. For sliders.
+ * Runs task(value, signal) for the newest value only, one at a time: a new value replaces the one
+ * that waits. For sliders.
  */
 export function useLatest(task) {
   const now = useRef({ busy: false }).current;
@@ -101,14 +102,14 @@ export function useLatest(task) {
   }, []);
 }
 
-/** An object address for a blob, given back when another takes its place. */
+/** An object URL for a blob, revoked when another blob replaces it. */
 export function useObjectUrl(blob) {
   const url = useMemo(() => blob && URL.createObjectURL(blob), [blob]);
   useEffect(() => () => url && URL.revokeObjectURL(url), [url]);
   return url;
 }
 
-// Where we are -------------------------------------------------------------------------------------
+// The page's address -------------------------------------------------------------------------------
 
 /** `#/training/job_1?x=2` is {parts: ["training", "job_1"], query: {x: "2"}}. */
 export function useRoute() {
@@ -134,7 +135,7 @@ export const go = (hash) => {
 const THEME = "diffusion-theme";
 const dark = matchMedia("(prefers-color-scheme: dark)");
 
-/** ["light" | "dark", toggle]; the system's until it is chosen here. */
+/** ["light" | "dark", toggle]; the system's theme until one is chosen here. */
 export function useTheme() {
   const [chosen, setChosen] = useState(localStorage.getItem(THEME));
   const [system, setSystem] = useState(dark.matches);

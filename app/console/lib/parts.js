@@ -1,10 +1,10 @@
-// What pages are made of.
+// Components of the pages.
 
 import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { Unreachable } from "./api.js";
 import { useAction } from "./hooks.js";
 
-/** A page with its heading, which gets the focus so that a screen reader says where one is. */
+/** A page with its heading, which gets the focus so that a screen reader announces the page. */
 export function Page({ title, intro, actions, children }) {
   const heading = useRef();
   useEffect(() => {
@@ -22,7 +22,7 @@ export function Page({ title, intro, actions, children }) {
   `;
 }
 
-/** What went wrong, in words. That the service does not answer is said once, at the top. */
+/** The text of a problem. A lost connection is only shown once, at the top of the page. */
 export function Said({ problem, ...rest }) {
   if (!problem || problem instanceof Unreachable) return null;
   return html`<p class="problem" role="alert" ...${rest}>${problem.message ?? problem}</p>`;
@@ -30,7 +30,7 @@ export function Said({ problem, ...rest }) {
 
 let count = 0;
 
-/** Label, control, hint and error belong together; children is a function of the control's attributes. */
+/** A control with label, hint and error; children is a function of the control's attributes. */
 export function Field({ label, hint, error, children }) {
   const [id] = useState(() => `field-${(count += 1)}`);
   const about = [hint && `${id}-hint`, error && `${id}-error`].filter(Boolean).join(" ");
@@ -45,7 +45,7 @@ export function Field({ label, hint, error, children }) {
   `;
 }
 
-/** options: [value, text] or value. */
+/** A select; each of `options` is [value, text] or a value. */
 export function Select({ label, hint, error, value, options, onChange, ...rest }) {
   return html`
     <${Field} label=${label} hint=${hint} error=${error}>
@@ -100,7 +100,7 @@ export function Range({ label, hint, value, onChange, shown, ...rest }) {
   `;
 }
 
-/** A question before what cannot be undone. */
+/** A button that asks for confirmation before an action that cannot be undone. */
 export function ConfirmButton({ children, question, yes, onConfirm, disabled }) {
   const dialog = useRef();
   const action = useAction(onConfirm);
@@ -128,7 +128,7 @@ export function ConfirmButton({ children, question, yes, onConfirm, disabled }) 
   `;
 }
 
-/** A place for files: dropped, or chosen with a button. onFiles gets what files.js reads. */
+/** A target for dropped files, with buttons to choose them. onFiles gets a source for files.js. */
 export function FileDrop({ label, hint, accept, multiple, folders, onFiles, children }) {
   const [over, setOver] = useState(false);
   const input = useRef();
@@ -197,7 +197,7 @@ export function Bar({ label, value }) {
   `;
 }
 
-/** Names and values. */
+/** A list of names and values; rows without a value are left out. */
 export function Facts({ of }) {
   const rows = of.filter(([, value]) => value !== undefined && value !== null && value !== "");
   return html`
@@ -207,7 +207,7 @@ export function Facts({ of }) {
   `;
 }
 
-/** A line of code to take away. */
+/** A block of code with a button to copy it. */
 export function Code({ label, text }) {
   const [copied, setCopied] = useState(false);
   const copy = async () => {
@@ -248,7 +248,7 @@ export function Dialog({ title, onClose, children }) {
 
 export const Status = ({ of }) => html`<span class=${`status ${of}`}>${of}</span>`;
 
-// Words --------------------------------------------------------------------------------------------
+// Text ---------------------------------------------------------------------------------------------
 
 export const number = (value, digits = 3) =>
   value === null || value === undefined
@@ -277,6 +277,6 @@ export function duration(seconds) {
 export const when = (time) =>
   new Date(time).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
 
-/** What an input's text means: nothing, a number, or the text. */
+/** Parses an input's text: undefined if empty, else a number or the text. */
 export const given = (text) =>
   text === "" || text === undefined ? undefined : isNaN(text) ? text : Number(text);

@@ -1,4 +1,4 @@
-// A form to bring an archive: of images, or of a model.
+// A form to upload an archive of images or of a model.
 
 import { html, useState } from "../vendor/htm-preact.js";
 import { upload } from "./api.js";
@@ -6,7 +6,7 @@ import { archiveOf, nameOf } from "./files.js";
 import { useAction } from "./hooks.js";
 import { Bar, FileDrop, Input, Said, bytes } from "./parts.js";
 
-/** `what` is said in labels; `address` makes of a name where to put it; FileDrop has the rest. */
+/** `what` is the noun in labels, `address` maps a name to its URL; the rest goes to FileDrop. */
 export function Upload({ what, title, address, onDone, ...drop }) {
   const [archive, setArchive] = useState();
   const [name, setName] = useState("");
@@ -47,7 +47,7 @@ export function Upload({ what, title, address, onDone, ...drop }) {
           <button class="primary" disabled=${put.busy}>Upload</button>
         </form>
         ${put.busy && html`<${Bar} label="Upload" value=${sent} />`}
-        ${put.busy && sent === 1 && html`<p role="status">All is sent; the service looks at it…</p>`}
+        ${put.busy && sent === 1 && html`<p role="status">Everything is sent; the service is checking it…</p>`}
         <${Said} problem=${put.problem} />
       `
       }

@@ -1,4 +1,4 @@
-// Images that were made together, and what can be made of them.
+// A batch of images, and the actions on it.
 
 import { html, useState } from "../vendor/htm-preact.js";
 import { base64, download, save } from "../lib/files.js";
@@ -9,12 +9,12 @@ import { Paint } from "./paint.js";
 const VARIATIONS = 8;
 
 export function Batch({ batch, run, stop, remove }) {
-  const { request, used, steps, seen, images } = batch;
-  const [looked, setLooked] = useState();
+  const { request, steps, previews, images } = batch;
+  const [chosenStep, setChosenStep] = useState();
   const [opened, setOpened] = useState();
   const isDone = images.length > 0;
-  const step = looked ?? (isDone ? steps : batch.step);
-  const shown = (image) => (step === steps && images[image]) || lastOf(seen[image], step);
+  const step = chosenStep ?? (isDone ? steps : batch.step);
+  const shown = (image) => (step === steps && images[image]) || lastOf(previews[image], step);
   const again = (changes, title) => run({ ...request, ...changes }, { title });
   const interpolate = () => again(between(request), `${request.model}: from one noise to another`);
   const zip = useAction(() =>
@@ -60,7 +60,7 @@ export function Batch({ batch, run, stop, remove }) {
             max=${steps}
             value=${step}
             shown=${`${step} of ${steps}`}
-            onChange=${setLooked}
+            onChange=${setChosenStep}
           />`
         }
         ${batch.origin && isDone && html`<${Comparison} batch=${batch} />`}
@@ -71,14 +71,14 @@ export function Batch({ batch, run, stop, remove }) {
         html`
         <div class="actions">
           <button onClick=${() => again({}, `${batch.title}, again`)}>Make again</button>
-          <button onClick=${() => again({ seed: undefined }, batch.title)}>Others like these</button>
+          <button onClick=${() => again({ seed: undefined }, batch.title)}>Make others</button>
           ${!request.init_image && html`<button onClick=${interpolate}>Interpolate</button>`}
           <button disabled=${zip.busy} onClick=${() => zip.run()}>Download all</button>
         </div>
         <${Said} problem=${zip.problem} />
         <${Disturb} batch=${batch} run=${run} />
         <details>
-          <summary>The request, to take away</summary>
+          <summary>Copy the request</summary>
           <${Code} label="curl" text=${curl(request)} />
           <${Code} label="Python" text=${python(request)} />
         </details>
@@ -98,7 +98,7 @@ export function Batch({ batch, run, stop, remove }) {
 }
 
 function stateOf({ images, used, step, steps }) {
-  if (!steps) return "waits for its turn";
+  if (!steps) return "waiting for its turn";
   if (!images.length) return `step ${step} of ${steps}`;
   return `${used.sampler}, ${used.num_inference_steps} steps, seed ${used.seed}`;
 }
@@ -114,14 +114,14 @@ function Tile({ image, label, onOpen }) {
     : html`<div class="tile">${picture}</div>`;
 }
 
-/** Without its seed's own images at the ends there would be nothing between. */
+/** Changes that interpolate between the noises of two seeds, with enough images to see it. */
 const between = (request) => ({
   num_images: Math.max(request.num_images ?? 1, VARIATIONS),
   seed_to: (request.seed + 1) % 2 ** 32,
   class_label: Array.isArray(request.class_label) ? undefined : request.class_label,
 });
 
-/** One image, large, and what can be made of it. */
+/** One enlarged image, and the actions on it. */
 function Opened({ batch, index, run, onClose }) {
   const [strength, setStrength] = useState(0.5);
   const { request, images } = batch;
@@ -142,12 +142,12 @@ function Opened({ batch, index, run, onClose }) {
         <section aria-label="Variations">
           <img class="large" src=${base64(image)} alt=${`Image ${index + 1}`} />
           <${Range}
-            label="How far variations may go"
+            label="Strength of the variation"
             min="0.1"
             max="1"
             step="0.05"
             value=${strength}
-            hint="the share of the steps that they go through; 1 leaves nothing of it"
+            hint="the share of the steps that is repeated; 1 keeps nothing of the image"
             onChange=${setStrength}
           />
           <div class="actions">
@@ -160,14 +160,14 @@ function Opened({ batch, index, run, onClose }) {
         </section>
         <${Paint}
           image=${image}
-          onPaint=${(mask) => go({ num_images: VARIATIONS, mask, strength: undefined }, "Painted anew")}
+          onPaint=${(mask) => go({ num_images: VARIATIONS, mask, strength: undefined }, "Repainted")}
         />
       </div>
     <//>
   `;
 }
 
-/** An error on the way, which later steps correct. */
+/** A form to add an error at one step, which later steps correct. */
 function Disturb({ batch, run }) {
   const { request, used, steps } = batch;
   const [at, setAt] = useState(`${Math.floor(steps / 2)}`);
@@ -183,7 +183,7 @@ function Disturb({ batch, run }) {
   };
   return html`
     <details>
-      <summary>Disturb a step, and see it mended</summary>
+      <summary>Disturb a step, and see it corrected</summary>
       <form class="line" onSubmit=${submit}>
         <${Input}
           label="Before step (the first is 0)"
@@ -213,29 +213,29 @@ function Disturb({ batch, run }) {
 
 const COLUMNS = 10;
 
-/** The clean image as predicted, step by step: as it was, and disturbed. */
+/** The predicted clean image step by step, undisturbed and disturbed. */
 function Comparison({ batch }) {
   const [image, setImage] = useState(0);
   const count = Math.min(COLUMNS, batch.steps);
   const places = Array.from({ length: count }, (_, i) =>
     Math.round(((i + 1) * batch.steps) / count),
   );
-  const row = (name, { seen }) => html`
+  const row = (name, { previews }) => html`
     <tr>
       <th scope="row">${name}</th>
       ${places.map(
         (step) => html`<td><img
-        src=${base64(lastOf(seen[image], step))}
+        src=${base64(lastOf(previews[image], step))}
         alt=${`${name}, step ${step}`}
       /></td>`,
       )}
     </tr>
   `;
   return html`
-    <div class="scroll" tabindex="0" role="region" aria-label="As it was, and disturbed">
+    <div class="scroll" tabindex="0" role="region" aria-label="Undisturbed and disturbed">
       <table class="walk">
         <thead><tr><td></td>${places.map((step) => html`<th scope="col">${step}</th>`)}</tr></thead>
-        <tbody>${row("as it was", batch.origin)}${row("disturbed", batch)}</tbody>
+        <tbody>${row("undisturbed", batch.origin)}${row("disturbed", batch)}</tbody>
       </table>
     </div>
     ${
@@ -272,7 +272,7 @@ function python({ model, ...rest }) {
         `, ${name}=${name in FILES ? `open("${FILES[name]}", "rb").read()` : literal(value)}`,
     );
   return [
-    "from app.client import Client",
+    "from client.client import Client",
     "",
     `with Client("${address()}") as service:`,
     `    made = service.sample(${literal(model)}${given.join("")})`,

@@ -1,4 +1,4 @@
-// Images to learn from: upload, look, delete.
+// Images to train on: upload, view, delete.
 
 import { html } from "../vendor/htm-preact.js";
 import { all, at, remove } from "../lib/api.js";
@@ -16,7 +16,7 @@ function List() {
   return html`
     <${Page}
       title="Datasets"
-      intro="Archives of images to learn from. The top folders of an archive are its classes."
+      intro="Archives of images to train on. The top folders of an archive are its classes."
     >
       <${Upload}
         what="dataset"
@@ -29,7 +29,7 @@ function List() {
         onDone=${(dataset) => go(at`#/datasets/${dataset.name}`)}
       />
       <${Said} problem=${datasets.problem} />
-      ${datasets.data && !datasets.data.length && html`<p class="empty">No images are here yet.</p>`}
+      ${datasets.data && !datasets.data.length && html`<p class="empty">There are no datasets yet.</p>`}
       <ul class="cards">
         ${datasets.data?.map(
           (dataset) => html`
@@ -60,7 +60,7 @@ function Dataset({ name }) {
       href=${`#/training?${new URLSearchParams({ dataset: name })}`}
     >Train on it</a>
     <${ConfirmButton}
-      question=${`Delete ${name} with its ${countOf(dataset.num_images, "image")}? Models that learned from it stay.`}
+      question=${`Delete ${name} with its ${countOf(dataset.num_images, "image")}? Models trained on it stay.`}
       yes="Delete"
       onConfirm=${async () => {
         await remove(at`datasets/${name}`);
@@ -107,7 +107,7 @@ function Dataset({ name }) {
           dataset.num_rejected > 0 &&
           html`
           <section class="card wide" aria-label="Rejected files">
-            <h2>${countOf(dataset.num_rejected, "file was", "files were")} left out</h2>
+            <h2>${countOf(dataset.num_rejected, "file was", "files were")} rejected</h2>
             <${Table}
               head=${["file", "reason"]}
               rows=${dataset.rejected.map((file) => [file.name, file.reason])}
@@ -144,6 +144,6 @@ function summary(dataset) {
   const classes = Object.keys(dataset.classes).length;
   const parts = [countOf(dataset.num_images, "image"), `${width} × ${height}`];
   if (classes) parts.push(countOf(classes, "class", "classes"));
-  if (dataset.num_rejected) parts.push(`${dataset.num_rejected.toLocaleString("en")} left out`);
+  if (dataset.num_rejected) parts.push(`${dataset.num_rejected.toLocaleString("en")} rejected`);
   return parts.join(" · ");
 }

@@ -1,4 +1,4 @@
-// What can make images: cards with what each makes, how good it is and where it comes from.
+// The models: a card for each with its images, its scores and its origin.
 
 import { html, useState } from "../vendor/htm-preact.js";
 import { all, at, get, post, remove } from "../lib/api.js";
@@ -28,7 +28,7 @@ export function Models() {
       intro="Trained here or uploaded. A download is a folder that diffusers can load."
     >
       <${Said} problem=${models.problem} />
-      ${models.data && !models.data.length && html`<p class="empty">No model is here yet. <a href="#/training">Train one</a>, or upload one below.</p>`}
+      ${models.data && !models.data.length && html`<p class="empty">There are no models yet. <a href="#/training">Train one</a>, or upload one below.</p>`}
       <ul class="cards">
         ${models.data?.map(
           (model) => html`<${Card}
@@ -68,7 +68,7 @@ function Card({ model, evaluations, refresh }) {
           ],
           ["classes", details.class_names?.length ? list(details.class_names) : "none"],
           [
-            "learned from",
+            "trained on",
             model.dataset && html`<a href=${at`#/datasets/${model.dataset}`}>${model.dataset}</a>`,
           ],
           [
@@ -135,7 +135,7 @@ function Card({ model, evaluations, refresh }) {
 
 const list = (names) => (names.length > 12 ? `${names.length}` : names.join(", "));
 
-/** The last grid of its training, or some that are made when asked for. */
+/** The last grid of the model's training, or images that are made on request. */
 function Pictures({ model }) {
   const grids = useAnswer(
     model.job_id && keyed(model.job_id, (signal) => grid(model.job_id, signal)),
@@ -182,7 +182,7 @@ function Scores({ model, evaluations }) {
       value=${job.progress.progress}
     />`;
   return html`
-    ${scores && html`<${Facts} of=${told(scores)} />`}
+    ${scores && html`<${Facts} of=${scoreRows(scores)} />`}
     ${
       model.dataset &&
       html`<button
@@ -195,10 +195,10 @@ function Scores({ model, evaluations }) {
   `;
 }
 
-/** How far its images are from real ones, beside real images that were set apart. */
-function told({ made, real, memorisation, class_agreement: agreement }) {
-  const beside = (value, yardstick) =>
-    yardstick === null ? number(value) : `${number(value)} (real ones ${number(yardstick)})`;
+/** The distances of a model's images to real ones, beside those of held-out real images. */
+function scoreRows({ made, real, memorisation, class_agreement: agreement }) {
+  const beside = (value, reference) =>
+    reference === null ? number(value) : `${number(value)} (real images ${number(reference)})`;
   return [
     ["Frechet distance", beside(made.frechet, real.frechet)],
     ["precision, recall", `${number(made.precision)}, ${number(made.recall)}`],

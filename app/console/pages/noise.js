@@ -1,7 +1,7 @@
-// The forward process: a picture, a slider, and the curves that say how much of it is left.
+// The forward process: a picture, a slider, and curves of the remaining signal.
 
 import { html, useEffect, useState } from "../vendor/htm-preact.js";
-import { ask } from "../lib/api.js";
+import { send } from "../lib/api.js";
 import { Chart } from "../lib/chart.js";
 import { blobOf, download, imageOf, scaled } from "../lib/files.js";
 import { useAction, useAnswer, useLatest, useObjectUrl } from "../lib/hooks.js";
@@ -57,7 +57,7 @@ export function Noise() {
   return html`
     <${Page}
       title="What noise does"
-      intro=${html`x<sub>t</sub> is the picture after t steps, each of which lets a little of it go and adds a little noise. Drag the slider.`}
+      intro=${html`x<sub>t</sub> is the picture after t steps, each of which weakens it a little and adds a little noise. Drag the slider.`}
     >
       <div class="columns">
         <section class="card" aria-label="Picture">
@@ -88,8 +88,8 @@ export function Noise() {
             />
           </div>
           <p class="note">
-            One jump draws x<sub>t</sub> at once, from one noise for every t. Step by step walks all ${t} steps, with
-            fresh noise at each. Two ways to the same distribution: the pictures differ, their statistics do not.
+            One jump computes x<sub>t</sub> directly, from the same noise for every t. Step by step takes all ${t} steps, with
+            fresh noise at each. Both give the same distribution: the pictures differ, their statistics do not.
           </p>
           <div class="actions">
             <button
@@ -156,12 +156,12 @@ function Original({ image }) {
   }<//><figcaption>x<sub>0</sub></figcaption></figure>`;
 }
 
-/** x_t, asked for again while the slider moves; `of` is whatever else decides about it. */
+/** x_t, requested again while the slider moves; `of` lists the other inputs that change it. */
 function Noised({ method, title, image, t, form, of }) {
   const [shown, setShown] = useState({});
   const update = useLatest(async ({ t, body }, signal) => {
     try {
-      const response = await ask("noise", { method: "POST", accept: "image/png", body, signal });
+      const response = await send("noise", { method: "POST", accept: "image/png", body, signal });
       setShown({ t, blob: await response.blob() });
     } catch (problem) {
       if (problem.name !== "AbortError") setShown({ problem });
@@ -195,7 +195,7 @@ function Curves({ tables, t }) {
   const steps = tables.alphas.map((_, i) => i);
   const [alpha, sigma, snr] = [tables.alphas[t], tables.sigmas[t], tables.snr[t]];
   return html`
-    <h2>How much is left</h2>
+    <h2>Signal and noise</h2>
     <${Chart}
       x=${steps}
       mark=${t}
@@ -227,7 +227,7 @@ function Curves({ tables, t }) {
   `;
 }
 
-/** A picture for whoever has none at hand: hills, a sun and a house. */
+/** Draws an example picture: hills, a sun and a house. */
 async function example(side) {
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = side;

@@ -1,10 +1,10 @@
-// A mask, painted over an image: what is covered is made anew.
+// A mask painted over an image: the painted part is made again.
 
 import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { base64, blobOf, toBase64 } from "../lib/files.js";
 import { Range } from "../lib/parts.js";
 
-const SIDE = 256; // of what is painted on; the service scales it
+const SIDE = 256; // longest side of the canvas; the service scales the mask
 const COLOUR = "#e0218a"; // unlike most pictures
 const PARTS = [
   ["Upper half", [0, 0, 1, 0.5]],
@@ -60,7 +60,7 @@ export function Paint({ image, onPaint }) {
   const done = async () => onPaint(await toBase64(await blobOf(maskOf(canvas.current))));
   const [width, height] = shape;
   return html`
-    <section aria-label="Paint anew">
+    <section aria-label="Repaint a part">
       <div class="paint">
         <img
           ref=${picture}
@@ -73,7 +73,7 @@ export function Paint({ image, onPaint }) {
           width=${width}
           height=${height}
           role="img"
-          aria-label="What is to be made anew; paint it, or choose a part below"
+          aria-label="The part to repaint; paint over it, or choose a part below"
           onPointerDown=${(event) => {
             event.target.setPointerCapture(event.pointerId);
             dab(event);
@@ -81,7 +81,7 @@ export function Paint({ image, onPaint }) {
           onPointerMove=${dab}
         ></canvas>
       </div>
-      <p class="note">Paint over what is to be made anew; the rest stays.</p>
+      <p class="note">Paint over the part to repaint; the rest stays.</p>
       <${Range} label="Brush" min="6" max="96" value=${brush} onChange=${setBrush} />
       <div class="actions" role="group" aria-label="Cover a part">
         ${PARTS.map(
@@ -93,12 +93,12 @@ export function Paint({ image, onPaint }) {
         )}
         <button class="small" disabled=${!covered} onClick=${clear}>Clear</button>
       </div>
-      <button class="primary" disabled=${!covered} onClick=${done}>Make it anew</button>
+      <button class="primary" disabled=${!covered} onClick=${done}>Repaint</button>
     </section>
   `;
 }
 
-/** White where something is painted, black elsewhere. */
+/** Returns the mask: white where the canvas is painted, black elsewhere. */
 function maskOf(painted) {
   const mask = document.createElement("canvas");
   [mask.width, mask.height] = [painted.width, painted.height];

@@ -1,12 +1,12 @@
-// New images: asked for, watched as they appear, and taken further.
+// New images: request them, watch them appear, and work with them.
 
 import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
-import { Unreachable, all, ask, events } from "../lib/api.js";
+import { Unreachable, all, events, send } from "../lib/api.js";
 import { keyed, useAnswer } from "../lib/hooks.js";
 import { Input, Page, Range, Said, Select, given } from "../lib/parts.js";
 import { Batch } from "./batch.js";
 
-const MAX_IMAGES = 64; // of one answer; more become a job
+const MAX_IMAGES = 64; // of one answer; a larger order becomes a job
 const MAX_SEED = 2 ** 32;
 const BROKEN = new Error("The connection broke before the images were made.");
 
@@ -17,13 +17,13 @@ export function Sample({ query }) {
   return html`
     <${Page}
       title="New images"
-      intro="They start as noise. At every step the model guesses the clean image, and goes a small part of the way."
+      intro="Images start as noise. At every step the model predicts the clean image and moves x a small part of the way towards it."
     >
       <${Said} problem=${models.problem} />
       ${empty && html`<p class="card">There is no model yet. <a href="#/training">Train one</a>, or <a href="#/models">upload one</a>.</p>`}
       ${
         models.data?.length > 0 &&
-        html`<${Ask}
+        html`<${RequestForm}
           models=${models.data}
           first=${query.model}
           gallery=${gallery}
@@ -45,8 +45,8 @@ export function Sample({ query }) {
   `;
 }
 
-/** What is asked for. */
-function Ask({ models, first, gallery }) {
+/** The form for a request. */
+function RequestForm({ models, first, gallery }) {
   const samplers = useAnswer("samplers");
   const [model, setModel] = useState(models.some((m) => m.name === first) ? first : models[0].name);
   const [fields, setFields] = useState({ num_images: "8", guidance_scale: 1 });
@@ -125,7 +125,7 @@ function Ask({ models, first, gallery }) {
             type="number"
             min="1"
             placeholder=${details.consistency ? "2" : "20"}
-            hint="more take longer and err less"
+            hint="more steps take longer and are more accurate"
             value=${fields.num_inference_steps ?? ""}
             error=${error("num_inference_steps")}
             onChange=${set("num_inference_steps")}
@@ -137,7 +137,7 @@ function Ask({ models, first, gallery }) {
               min="0"
               max="5"
               step="0.1"
-              hint="exaggerates what the class changes; 1 is off"
+              hint="strengthens the effect of the class; 1 is off"
               value=${fields.guidance_scale}
               onChange=${set("guidance_scale")}
             />`
@@ -147,7 +147,7 @@ function Ask({ models, first, gallery }) {
             type="number"
             min="0"
             placeholder="random"
-            hint="the same one, the same images"
+            hint="the same seed makes the same images"
             value=${fields.seed ?? ""}
             error=${error("seed")}
             onChange=${set("seed")}
@@ -159,8 +159,8 @@ function Ask({ models, first, gallery }) {
 }
 
 /**
- * What was made on this page, the newest first. A batch has `request`, with the seed that was used,
- * and `images`, base64; `seen[image][step]` is the clean image as predicted at a step.
+ * The batches made on this page, the newest first. A batch has `request`, with the seed used, and
+ * `images`, base64; `previews[image][step - 1]` is the clean image as predicted at a step.
  */
 function useGallery() {
   const [batches, setBatches] = useState([]);
@@ -183,13 +183,13 @@ function useGallery() {
       count,
       step: 0,
       images: [],
-      seen: Array.from({ length: count }, () => []),
+      previews: Array.from({ length: count }, () => []),
     };
     setBatches((old) => [batch, ...old.filter((each) => !each.problem)]);
     const abort = new AbortController();
     aborts.set(id, abort);
     try {
-      const answer = await ask("sample", {
+      const answer = await send("sample", {
         json: request,
         accept: "text/event-stream",
         signal: abort.signal,
@@ -211,7 +211,7 @@ async function follow(answer, change) {
     if (type === "started") change(() => ({ steps: data.steps, used: data.used }));
     if (type === "preview")
       change((batch) => {
-        batch.seen[data.image][data.step - 1] = data.x0_hat; // the batch itself is made anew
+        batch.previews[data.image][data.step - 1] = data.x0_hat; // `change` copies the batch
         return { step: Math.max(batch.step, data.step), steps: data.steps };
       });
     if (type === "completed") return change(() => ({ images: data.images, used: data.used }));

@@ -1,4 +1,4 @@
-// The way in: what to do first, and what is there already.
+// The start page: the first steps, and the state of each.
 
 import { html } from "../vendor/htm-preact.js";
 import { useAnswer } from "../lib/hooks.js";
@@ -20,13 +20,13 @@ export function Start() {
     },
     {
       title: "Bring your images",
-      text: "A zip or a folder, 8 to 256 pixels a side; folders in it are classes. None at hand? examples/digits/digits.zip comes with the service.",
-      done: dataset && html`<a href=${`#/datasets/${dataset.name}`}>${dataset.name}</a> is here.`,
+      text: "A zip or a folder, 8 to 256 pixels a side; folders in it are classes. To try it without your own images, use examples/digits/digits.zip, which comes with the service.",
+      done: dataset && html`<a href=${`#/datasets/${dataset.name}`}>${dataset.name}</a> is uploaded.`,
       link: ["#/datasets", "Upload images"],
     },
     {
       title: "Train a model",
-      text: "Say which images and how many minutes. Everything else is chosen from the data, with its reason.",
+      text: "Choose the images and the number of minutes. Everything else is chosen from the data, with its reason.",
       done:
         job &&
         html`The latest: <a href=${`#/training/${job.id}`}>${job.model_name}</a>, ${job.status}.`,
