@@ -3,7 +3,15 @@
 import { downloadZip } from "../vendor/client-zip.js";
 import { send } from "./api.js";
 
-const ARCHIVE = /\.(zip|tar|tar\.(gz|bz2|xz)|tgz)$/i;
+// The archives that the service reads (models/images/readers.py).
+const ARCHIVES = [".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"];
+const ARCHIVE = new RegExp(`(${ARCHIVES.join("|").replaceAll(".", "\\.")})$`, "i");
+
+/** For a file input: archives, by the end of their names, and images. */
+export const ARCHIVES_AND_IMAGES = [
+  ...new Set(ARCHIVES.map((suffix) => `.${suffix.split(".").at(-1)}`)),
+  "image/*",
+].join();
 
 /** Returns {name, blob}: the given archive, or a zip of the given files. Throws Error without files. */
 export async function archiveOf(source) {

@@ -2,6 +2,7 @@
 
 import { html } from "../vendor/htm-preact.js";
 import { all, at, remove } from "../lib/api.js";
+import { ARCHIVES_AND_IMAGES } from "../lib/files.js";
 import { go, keyed, useAnswer } from "../lib/hooks.js";
 import { ConfirmButton, Facts, Page, Said, bytes, countOf, when } from "../lib/parts.js";
 import { Upload } from "../lib/upload.js";
@@ -22,7 +23,7 @@ function List() {
         what="dataset"
         label="Choose an archive or images"
         hint="or drop a zip, a tar, a folder or image files here"
-        accept=".zip,.tar,.tgz,.gz,.bz2,.xz,image/*"
+        accept=${ARCHIVES_AND_IMAGES}
         multiple
         folders
         address=${(name) => at`datasets/${name}`}
