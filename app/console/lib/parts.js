@@ -23,7 +23,7 @@ export function Page({ title, intro, actions, children }) {
 }
 
 /** The text of a problem. A lost connection is only shown once, at the top of the page. */
-export function Said({ problem, ...rest }) {
+export function ProblemText({ problem, ...rest }) {
   if (!problem || problem instanceof Unreachable) return null;
   return html`<p class="problem" role="alert" ...${rest}>${problem.message ?? problem}</p>`;
 }
@@ -110,7 +110,7 @@ export function ConfirmButton({ children, question, yes, onConfirm, disabled }) 
     </button>
     <dialog ref=${dialog} aria-label=${question} class="question">
       <p>${question}</p>
-      <${Said} problem=${action.problem} />
+      <${ProblemText} problem=${action.problem} />
       <div class="actions">
         <button onClick=${() => dialog.current.close()}>No</button>
         <button
@@ -198,7 +198,7 @@ export function Bar({ label, value }) {
 }
 
 /** A list of names and values; rows without a value are left out. */
-export function Facts({ of }) {
+export function Properties({ of }) {
   const rows = of.filter(([, value]) => value !== undefined && value !== null && value !== "");
   return html`
     <dl class="facts">

@@ -4,7 +4,7 @@ import { html, useState } from "../vendor/htm-preact.js";
 import { upload } from "./api.js";
 import { archiveOf, nameOf } from "./files.js";
 import { useAction } from "./hooks.js";
-import { Bar, FileDrop, Input, Said, bytes } from "./parts.js";
+import { Bar, FileDrop, Input, ProblemText, bytes } from "./parts.js";
 
 /** `what` is the noun in labels, `address` maps a name to its URL; the rest goes to FileDrop. */
 export function Upload({ what, title, address, onDone, ...drop }) {
@@ -32,7 +32,7 @@ export function Upload({ what, title, address, onDone, ...drop }) {
       ${title && html`<h2>${title}</h2>`}
       <${FileDrop} ...${drop} onFiles=${read.run} />
       ${read.busy && html`<p role="status">Reading the files…</p>`}
-      <${Said} problem=${read.problem} />
+      <${ProblemText} problem=${read.problem} />
       ${
         archive &&
         html`
@@ -48,7 +48,7 @@ export function Upload({ what, title, address, onDone, ...drop }) {
         </form>
         ${put.busy && html`<${Bar} label="Upload" value=${sent} />`}
         ${put.busy && sent === 1 && html`<p role="status">Everything is sent; the service is checking it…</p>`}
-        <${Said} problem=${put.problem} />
+        <${ProblemText} problem=${put.problem} />
       `
       }
     </section>

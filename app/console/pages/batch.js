@@ -3,7 +3,7 @@
 import { html, useState } from "../vendor/htm-preact.js";
 import { base64, download, save } from "../lib/files.js";
 import { useAction } from "../lib/hooks.js";
-import { Code, Dialog, Input, Range, Said, given } from "../lib/parts.js";
+import { Code, Dialog, Input, Range, ProblemText, given } from "../lib/parts.js";
 import { Paint } from "./paint.js";
 
 const VARIATIONS = 8;
@@ -33,7 +33,7 @@ export function Batch({ batch, run, stop, remove }) {
             : html`<button class="small" onClick=${() => stop(batch.id)}>Stop</button>`
         }
       </header>
-      <${Said} problem=${batch.problem} />
+      <${ProblemText} problem=${batch.problem} />
       ${batch.problem && html`<button onClick=${() => again({}, batch.title)}>Try again</button>`}
       ${
         !batch.problem &&
@@ -75,7 +75,7 @@ export function Batch({ batch, run, stop, remove }) {
           ${!request.init_image && html`<button onClick=${interpolate}>Interpolate</button>`}
           <button disabled=${zip.busy} onClick=${() => zip.run()}>Download all</button>
         </div>
-        <${Said} problem=${zip.problem} />
+        <${ProblemText} problem=${zip.problem} />
         <${Disturb} batch=${batch} run=${run} />
         <details>
           <summary>Copy the request</summary>
@@ -233,7 +233,7 @@ function Comparison({ batch }) {
   `;
   return html`
     <div class="scroll" tabindex="0" role="region" aria-label="Undisturbed and disturbed">
-      <table class="walk">
+      <table class="comparison">
         <thead><tr><td></td>${places.map((step) => html`<th scope="col">${step}</th>`)}</tr></thead>
         <tbody>${row("undisturbed", batch.origin)}${row("disturbed", batch)}</tbody>
       </table>

@@ -4,7 +4,7 @@ import { html } from "../vendor/htm-preact.js";
 import { all, at, remove } from "../lib/api.js";
 import { ARCHIVES_AND_IMAGES } from "../lib/files.js";
 import { go, keyed, useAnswer } from "../lib/hooks.js";
-import { ConfirmButton, Facts, Page, Said, bytes, countOf, when } from "../lib/parts.js";
+import { ConfirmButton, Properties, Page, ProblemText, bytes, countOf, when } from "../lib/parts.js";
 import { Upload } from "../lib/upload.js";
 
 export const Datasets = ({ name }) =>
@@ -29,7 +29,7 @@ function List() {
         address=${(name) => at`datasets/${name}`}
         onDone=${(dataset) => go(at`#/datasets/${dataset.name}`)}
       />
-      <${Said} problem=${datasets.problem} />
+      <${ProblemText} problem=${datasets.problem} />
       ${datasets.data && !datasets.data.length && html`<p class="empty">There are no datasets yet.</p>`}
       <ul class="cards">
         ${datasets.data?.map(
@@ -53,7 +53,7 @@ function List() {
 
 function Dataset({ name }) {
   const { data: dataset, problem } = useAnswer(at`datasets/${name}`);
-  if (!dataset) return html`<${Page} title=${name}><${Said} problem=${problem} /><//>`;
+  if (!dataset) return html`<${Page} title=${name}><${ProblemText} problem=${problem} /><//>`;
   const classes = Object.entries(dataset.classes);
   const actions = html`
     <a
@@ -78,7 +78,7 @@ function Dataset({ name }) {
           <img class="sheet" src=${at`datasets/${name}/preview`} alt=${`Some images of ${name}`} />
         </section>
         <section class="card" aria-label="Numbers">
-          <${Facts}
+          <${Properties}
             of=${[
               ["images", dataset.num_images.toLocaleString("en")],
               ["kind", dataset.channels === 1 ? "greyscale" : "colour"],

@@ -8,10 +8,10 @@ import { go, useAction, useAnswer, useConnection } from "../lib/hooks.js";
 import {
   Bar,
   ConfirmButton,
-  Facts,
+  Properties,
   Page,
   Range,
-  Said,
+  ProblemText,
   Status,
   bytes,
   duration,
@@ -58,7 +58,7 @@ export function Job({ id }) {
     }, SETTLED);
     return () => clearTimeout(timer);
   }, [events.length]);
-  if (!job.data) return html`<${Page} title="Training"><${Said} problem=${job.problem} /><//>`;
+  if (!job.data) return html`<${Page} title="Training"><${ProblemText} problem=${job.problem} /><//>`;
   const now = { ...job.data.progress, ...(job.data.done ? {} : progress) };
   return html`
     <${Page}
@@ -132,7 +132,7 @@ function Actions({ job, refresh }) {
     html`<button disabled=${act.busy} onClick=${() => act.run(what)}>${text}</button>`;
   const isPaused = job.status === "paused" || job.pause_requested;
   return html`
-    <${Said} problem=${act.problem} />
+    <${ProblemText} problem=${act.problem} />
     ${!job.done && (isPaused ? button("resume", "Resume") : button("pause", "Pause"))}
     ${
       !job.done &&
@@ -187,7 +187,7 @@ function Progress({ job, now }) {
       ${left !== null && left !== undefined && html`<strong class="left">${duration(left)} left</strong>`}
     </p>
     <${Bar} label="Progress" value=${now.progress ?? 0} />
-    <${Facts}
+    <${Properties}
       of=${[
         [
           "step",
@@ -285,7 +285,7 @@ function Setup({ config }) {
   const isChosen = (field) => field.path in config.reasons;
   rows.sort((a, b) => isChosen(b) - isChosen(a)); // stable: else as the service has them
   return html`
-    <${Said} problem=${problem} />
+    <${ProblemText} problem=${problem} />
     <div class="scroll" tabindex="0" role="region" aria-label="Choices and reasons">
       <table class="stack">
         <thead><tr><th scope="col">what</th><th scope="col">value</th><th scope="col">why</th></tr></thead>
@@ -328,7 +328,7 @@ function History({ job, events, checkpoints }) {
         )}
       </ol>
       <div>
-        <${Facts}
+        <${Properties}
           of=${[
             ["job", html`<code>${job.id}</code>`],
             ["begun", job.started_at && when(job.started_at)],

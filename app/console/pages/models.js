@@ -7,9 +7,9 @@ import { keyed, useAction, useAnswer } from "../lib/hooks.js";
 import {
   Bar,
   ConfirmButton,
-  Facts,
+  Properties,
   Page,
-  Said,
+  ProblemText,
   bytes,
   duration,
   number,
@@ -27,7 +27,7 @@ export function Models() {
       title="Models"
       intro="Trained here or uploaded. A download is a folder that diffusers can load."
     >
-      <${Said} problem=${models.problem} />
+      <${ProblemText} problem=${models.problem} />
       ${models.data && !models.data.length && html`<p class="empty">There are no models yet. <a href="#/training">Train one</a>, or upload one below.</p>`}
       <ul class="cards">
         ${models.data?.map(
@@ -60,7 +60,7 @@ function Card({ model, evaluations, refresh }) {
     <li class="card model">
       <${Pictures} model=${model} />
       <h2>${name}</h2>
-      <${Facts}
+      <${Properties}
         of=${[
           [
             "images",
@@ -159,7 +159,7 @@ function Pictures({ model }) {
         disabled=${make.busy}
         onClick=${async () => setMade(await make.run())}
       >Show some images<span class="hidden"> by ${model.name}</span></button>
-      <${Said} problem=${make.problem} />
+      <${ProblemText} problem=${make.problem} />
     </div>
   `;
 }
@@ -182,7 +182,7 @@ function Scores({ model, evaluations }) {
       value=${job.progress.progress}
     />`;
   return html`
-    ${scores && html`<${Facts} of=${scoreRows(scores)} />`}
+    ${scores && html`<${Properties} of=${scoreRows(scores)} />`}
     ${
       model.dataset &&
       html`<button
@@ -191,7 +191,7 @@ function Scores({ model, evaluations }) {
         onClick=${() => measure.run()}
       >Measure how good it is<span class="hidden">: ${model.name}</span></button>`
     }
-    <${Said} problem=${measure.problem} />
+    <${ProblemText} problem=${measure.problem} />
   `;
 }
 

@@ -5,7 +5,7 @@ import { send } from "../lib/api.js";
 import { Chart } from "../lib/chart.js";
 import { blobOf, download, imageOf, scaled } from "../lib/files.js";
 import { useAction, useAnswer, useLatest, useObjectUrl } from "../lib/hooks.js";
-import { Facts, FileDrop, Input, Page, Range, Said, Select, number } from "../lib/parts.js";
+import { Properties, FileDrop, Input, Page, Range, ProblemText, Select, number } from "../lib/parts.js";
 
 const T = 1000;
 const SIDES = [32, 64, 128, 256];
@@ -103,11 +103,11 @@ export function Noise() {
               Download an animation
             </button>
           </div>
-          <${Said} problem=${take.problem} />
+          <${ProblemText} problem=${take.problem} />
         </section>
         <section class="card" aria-label="Schedule">
           <${Curves} tables=${tables.data} t=${t} />
-          <${Said} problem=${tables.problem} />
+          <${ProblemText} problem=${tables.problem} />
         </section>
         <section class="card wide settings" aria-label="Settings">
           <${FileDrop}
@@ -117,7 +117,7 @@ export function Noise() {
             onFiles=${(files) => setSource(imageOf(files))}
           />
           <div>
-            <${Said} problem=${refused} />
+            <${ProblemText} problem=${refused} />
             <${Select}
               label="Longest side, pixels"
               value=${side}
@@ -183,7 +183,7 @@ function Noised({ method, title, image, t, form, of }) {
         }
       <//>
       <figcaption>${title}</figcaption>
-      <${Said} problem=${shown.problem} />
+      <${ProblemText} problem=${shown.problem} />
     </figure>
   `;
 }
@@ -216,7 +216,7 @@ function Curves({ tables, t }) {
       lines=${[{ label: "signal to noise ratio", y: tables.snr.slice(1).map((value) => value || null) }]}
       says=${`The signal to noise ratio falls with t, on a logarithmic scale; at ${t} it is ${snr === null ? "infinite" : number(snr)}.`}
     />
-    <${Facts}
+    <${Properties}
       of=${[
         ["alpha", number(alpha)],
         ["sigma", number(sigma)],

@@ -3,7 +3,7 @@
 import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { Unreachable, all, events, send } from "../lib/api.js";
 import { keyed, useAnswer } from "../lib/hooks.js";
-import { Input, Page, Range, Said, Select, given } from "../lib/parts.js";
+import { Input, Page, Range, ProblemText, Select, given } from "../lib/parts.js";
 import { Batch } from "./batch.js";
 
 const MAX_IMAGES = 64; // of one answer; a larger order becomes a job
@@ -19,7 +19,7 @@ export function Sample({ query }) {
       title="New images"
       intro="Images start as noise. At every step the model predicts the clean image and moves x a small part of the way towards it."
     >
-      <${Said} problem=${models.problem} />
+      <${ProblemText} problem=${models.problem} />
       ${empty && html`<p class="card">There is no model yet. <a href="#/training">Train one</a>, or <a href="#/models">upload one</a>.</p>`}
       ${
         models.data?.length > 0 &&

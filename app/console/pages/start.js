@@ -2,7 +2,7 @@
 
 import { html } from "../vendor/htm-preact.js";
 import { useAnswer } from "../lib/hooks.js";
-import { Page, Said } from "../lib/parts.js";
+import { Page, ProblemText } from "../lib/parts.js";
 
 export function Start() {
   const datasets = useAnswer("datasets?limit=1");
@@ -45,7 +45,7 @@ export function Start() {
       title="Train a diffusion model on your own images"
       intro="A diffusion model turns noise into an image, a small step at a time. Four steps lead from a folder of images to new ones."
     >
-      <${Said} problem=${datasets.problem} />
+      <${ProblemText} problem=${datasets.problem} />
       <ol class="loop">
         ${steps.map(
           (step, i) => html`

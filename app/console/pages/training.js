@@ -4,7 +4,7 @@ import { html, useEffect, useState } from "../vendor/htm-preact.js";
 import { all, at, pagesOf, post } from "../lib/api.js";
 import { fieldsOf, leaves, shown, valueIn, valueOf } from "../lib/form.js";
 import { go, keyed, useAction, useAnswer } from "../lib/hooks.js";
-import { Bar, Input, Page, Said, Select, Status, duration, given, when } from "../lib/parts.js";
+import { Bar, Input, Page, ProblemText, Select, Status, duration, given, when } from "../lib/parts.js";
 
 const described = fieldsOf("TrainRequest");
 const AUTO = "chosen from the data";
@@ -38,7 +38,7 @@ function Jobs() {
   );
   const { items, has_more } = jobs.data ?? {};
   return html`
-    <${Said} problem=${jobs.problem} />
+    <${ProblemText} problem=${jobs.problem} />
     ${items && !items.length && html`<p class="empty">Nothing has been trained here yet.</p>`}
     <ul class="rows">
       ${items?.map((job) => html`<${Row} key=${job.id} job=${job} />`)}
@@ -98,7 +98,7 @@ function Begin({ query }) {
   });
   const problem = start.problem ?? plan.problem;
   const of = (field) => problem?.of?.(field);
-  if (!known || !fields) return html`<${Said} problem=${unknown || undescribed} />`;
+  if (!known || !fields) return html`<${ProblemText} problem=${unknown || undescribed} />`;
   if (!known.datasets.length && !begins)
     return html`<p class="card">There is nothing to learn from yet. <a href="#/datasets">Upload images</a> first.</p>`;
   const isNamed = ["dataset", ...leaves(fields).map((field) => field.path)].some(of);
@@ -148,7 +148,7 @@ function Begin({ query }) {
         />
         <button class="primary" disabled=${start.busy}>Train</button>
       </div>
-      ${!isNamed && html`<${Said} problem=${problem} />`}
+      ${!isNamed && html`<${ProblemText} problem=${problem} />`}
       <details open=${isOpen}>
         <summary>Everything else, and why</summary>
         ${

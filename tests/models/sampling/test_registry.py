@@ -73,11 +73,12 @@ def test_the_api_offers_every_sampler_and_spacing(schemas) -> None:
     for name, entries in (("sampler", SAMPLERS), ("spacing", SPACINGS)):
         field = schemas["SampleBody"]["properties"][name]
         assert field["anyOf"][0]["enum"] == list(entries)
-        for entry in entries:
-            assert f"`{entry}`: " in field["description"]
     assert schemas["SamplerSummary"]["properties"]["name"]["enum"] == list(SAMPLERS)
     for name in SPACINGS:
-        assert about_spacing(name) in schemas["SampleBody"]["properties"]["spacing"]["description"]
+        assert (
+            f"`{name}`: {about_spacing(name)}"
+            in schemas["SampleBody"]["properties"]["spacing"]["description"]
+        )
 
 
 def test_no_code_but_the_registry_names_a_sampler() -> None:
