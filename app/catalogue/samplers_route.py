@@ -7,7 +7,13 @@ from fastapi import APIRouter
 from app.catalogue.samplers_schema import SamplerList, SamplerSummary, SpacingSummary
 from models.diffusion.schedule import SCHEDULE_NAMES
 from models.sampling.grid import SPACINGS, spacings_of
-from models.sampling.samplers import SAMPLERS, about_spacing
+from models.sampling.request import DEFAULT_CONSISTENCY_STEPS, DEFAULT_STEPS
+from models.sampling.samplers import (
+    DEFAULT_SAMPLER,
+    DISTILLED_SAMPLER,
+    SAMPLERS,
+    about_spacing,
+)
 
 router = APIRouter(prefix="/samplers", tags=["sample"])
 
@@ -29,6 +35,11 @@ def _list() -> SamplerList:
                 is_stochastic=sampler.is_stochastic,
                 takes_eta=sampler.takes_eta,
                 takes_invert=sampler.invertible,
+                for_distilled=sampler.for_distilled,
+                is_default=name in (DEFAULT_SAMPLER, DISTILLED_SAMPLER),
+                num_inference_steps=(
+                    DEFAULT_CONSISTENCY_STEPS if sampler.for_distilled else DEFAULT_STEPS
+                ),
             )
             for name, sampler in SAMPLERS.items()
         ],

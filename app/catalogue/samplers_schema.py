@@ -15,6 +15,9 @@ class SamplerSummary(BaseModel):
     is_stochastic: bool = Field(description="fresh noise at every step, at eta 0")
     takes_eta: bool
     takes_invert: bool
+    for_distilled: bool = Field(description="distilled models take it and no other; others do not")
+    is_default: bool = Field(description="taken where a request names none")
+    num_inference_steps: int = Field(description="taken where a request does not say")
 
 
 class SpacingSummary(BaseModel):

@@ -54,9 +54,9 @@ function RequestForm({ models, first, gallery }) {
   const set = (name) => (value) => setFields((old) => ({ ...old, [name]: value }));
   const isKnown = details.class_names.includes(fields.class_label);
   const known = samplers.data?.samplers.filter(
-    (s) => (s.name === "consistency") === Boolean(details.consistency),
+    (s) => s.for_distilled === Boolean(details.consistency),
   );
-  const usual = details.consistency ? "consistency" : "dpmpp_2m";
+  const usual = known?.find((s) => s.is_default);
   const chosen = known?.find((s) => s.name === fields.sampler);
   const ofForm = gallery.batches.find((batch) => batch.isForm);
   const error = (field) => ofForm?.problem?.of?.(field);
@@ -117,14 +117,14 @@ function RequestForm({ models, first, gallery }) {
             value=${chosen?.name ?? ""}
             hint=${chosen?.good_for}
             error=${error("sampler")}
-            options=${[["", `${usual} (chosen)`], ...(known ?? []).map((s) => s.name)]}
+            options=${[["", `${usual?.name ?? ""} (chosen)`], ...(known ?? []).map((s) => s.name)]}
             onChange=${set("sampler")}
           />
           <${Input}
             label="Steps"
             type="number"
             min="1"
-            placeholder=${details.consistency ? "2" : "20"}
+            placeholder=${usual?.num_inference_steps}
             hint="more steps take longer and are more accurate"
             value=${fields.num_inference_steps ?? ""}
             error=${error("num_inference_steps")}

@@ -1,7 +1,8 @@
 """GET /samplers."""
 
 from models.sampling.grid import SPACINGS
-from models.sampling.samplers import SAMPLER_NAMES
+from models.sampling.request import DEFAULT_CONSISTENCY_STEPS, DEFAULT_STEPS
+from models.sampling.samplers import DEFAULT_SAMPLER, DISTILLED_SAMPLER, SAMPLER_NAMES
 
 
 def test_every_sampler_and_spacing_is_listed_with_what_it_is_for(client):
@@ -29,3 +30,13 @@ def test_spacings_name_the_schedules_that_they_fit(client):
     assert "edm" not in of["trailing"]["schedules"]
     assert of["karras"]["default_of"] == ["edm"]
     assert "linear" in of["karras"]["schedules"]
+
+
+def test_there_is_a_default_for_models_of_each_kind(client):
+    samplers = client.get("/samplers").json()["samplers"]
+    usual = {s["for_distilled"]: s for s in samplers if s["is_default"]}
+    assert usual[False]["name"] == DEFAULT_SAMPLER
+    assert usual[False]["num_inference_steps"] == DEFAULT_STEPS
+    assert usual[True]["name"] == DISTILLED_SAMPLER
+    assert usual[True]["num_inference_steps"] == DEFAULT_CONSISTENCY_STEPS
+    assert [s["name"] for s in samplers if s["for_distilled"]] == [DISTILLED_SAMPLER]
