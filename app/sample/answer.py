@@ -2,12 +2,14 @@
 
 import base64
 import io
+import math
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from app.http.errors import InvalidInput
 from app.sample.schema import SampleAnswer, SampleUsed, TrajectoryStep
 from models.arrays import UInt8
 from models.engine.orders import Event, Made, Preview
@@ -52,6 +54,29 @@ def represent(collected: Collected, media_type: str) -> bytes:
         return encode_image(_strip(collected, images), BY_MEDIA_TYPE[media_type].name)
     picture = images[0] if len(images) == 1 else image_grid(images)
     return encode_image(picture, BY_MEDIA_TYPE[media_type].name)
+
+
+def check_size(
+    media_type: str, image_size: tuple[int, int], num_images: int, num_rows: int, trajectory: bool
+) -> None:
+    """Raise InvalidInput where the picture of an answer is larger than its format holds."""
+    kind = BY_MEDIA_TYPE.get(media_type)  # the other types do not join the images
+    if kind is None:
+        return
+    columns, padding = math.ceil(math.sqrt(num_images)), 0
+    lines = math.ceil(num_images / columns)
+    if trajectory:
+        is_animated = media_type == "image/webp"
+        columns, lines = (2, num_images) if is_animated else (num_rows + 1, 2 * num_images)
+        padding = 1
+    height, width = image_size
+    sides = lines * (height + padding) - padding, columns * (width + padding) - padding
+    if max(sides) > kind.max_side:
+        raise InvalidInput.pointer(
+            "/trajectory" if trajectory else "/num_images",
+            f"the answer is a picture of {sides[0]} x {sides[1]} pixels; "
+            f"{media_type} holds at most {kind.max_side} a side",
+        )
 
 
 def answer(collected: Collected) -> SampleAnswer:

@@ -14,7 +14,7 @@ from app.http import problems
 from app.http.accept import choose
 from app.http.streams import EVENT_STREAM
 from app.registry.card import model_card
-from app.sample.answer import Collected, represent
+from app.sample.answer import Collected, check_size, represent
 from app.sample.events import event_stream
 from app.sample.jobs_route import create_sample_job
 from app.sample.jobs_schema import SampleJobAnswer
@@ -78,6 +78,10 @@ async def sample(body: SampleBody, request: Request, services: ServicesDep) -> R
     sample_request, order = await services.threads.run(
         partial(resolve, body, record, card, settings, bound, watched)
     )
+    if not as_job:
+        check_size(
+            media_type, card.image_size, body.num_images, len(order.plan), bool(body.trajectory)
+        )
     used = used_by(sample_request, order)
     headers = _headers(used)
     if as_job:
