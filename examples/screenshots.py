@@ -50,7 +50,7 @@ def prepare(url: str) -> str:
             return str(known.json()["job_id"])
         request = {
             "dataset": DATASET,
-            "minutes": 1,
+            "minutes": 3,
             "model_name": MODEL,
             "checkpoint_every": 100,
         }
