@@ -1,7 +1,7 @@
 """Pictures of the console's pages, light and dark, wide and narrow: `make screenshots`.
 
-A new service in demo/screenshots gets the digits and trains for a minute; then Chromium takes a
-picture of each page. The pictures go to docs/images/console/.
+A new service in demo/screenshots gets the digits and trains for three minutes; then Chromium takes
+a picture of each page. The pictures go to docs/images/console/.
 """
 
 import io
