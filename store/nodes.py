@@ -10,7 +10,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 from store.database import Database, Record, UtcTime, now
 from store.errors import SecondHost
 
-HEARTBEAT_SECONDS = 5.0
 ALIVE_SECONDS = 20.0
 FORGET_SECONDS = 3600.0
 
