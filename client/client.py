@@ -36,13 +36,14 @@ from typing import IO, Any, Self, TypeVar
 from urllib.parse import quote
 
 import httpx
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from client.answers import (
     CheckpointList,
     DatasetAnswer,
     JobAnswer,
     JobMetrics,
+    JobState,
     ModelAnswer,
     TrainPlan,
 )
@@ -106,6 +107,14 @@ class Samples:
     trajectories: list[list[dict[str, Any]]] | None = None
 
 
+class _Evaluated(JobState):
+    result: dict[str, Any]
+
+
+class _Sampled(JobState):
+    used: dict[str, Any]
+
+
 class Client:
     """A connection to the service.
 
@@ -140,8 +149,8 @@ class Client:
 
     def ready(self) -> dict[str, Any]:
         """Return the answer of GET /readyz, even if a component is down."""
-        answer: dict[str, Any] = self._request("GET", "/readyz", allowed=(503,)).json()
-        return answer
+        answer = self._request("GET", "/readyz", allowed=(503,))
+        return TypeAdapter(dict[str, Any]).validate_json(answer.content)
 
     # Noise ------------------------------------------------------------------------------------
 
@@ -250,9 +259,7 @@ class Client:
         """Measure how good a model is, and wait for the result. Raises JobEnded."""
         body = _without_none({"model": model, **request})
         accepted = self._request("POST", "/evaluations", json=body)
-        job = self._wait_for(accepted.headers["location"])
-        result: dict[str, Any] = job["result"]
-        return result
+        return self._wait_for(accepted.headers["location"], _Evaluated).result
 
     # New images -------------------------------------------------------------------------------
 
@@ -263,8 +270,8 @@ class Client:
         """
         body = _without_none({"model": model, **request})
         for field in ("init_image", "mask"):
-            if isinstance(body.get(field), bytes):
-                body[field] = base64.b64encode(body[field]).decode("ascii")
+            if isinstance(picture := body.get(field), bytes):
+                body[field] = base64.b64encode(picture).decode("ascii")
         answer = self._request("POST", "/sample", json=body, headers={"Accept": "application/json"})
         if answer.status_code == httpx.codes.ACCEPTED:
             return self._samples_of_job(answer.headers["location"])
@@ -273,13 +280,13 @@ class Client:
         return Samples(images, made["used"], made["trajectories"])
 
     def _samples_of_job(self, address: str) -> Samples:
-        job = self._wait_for(address)
+        job = self._wait_for(address, _Sampled)
         with tempfile.TemporaryFile() as file:
-            self._download(job["links"]["archive"], file)
+            self._download(job.links["archive"], file)
             file.seek(0)
             with zipfile.ZipFile(file) as archive:
                 names = sorted(n for n in archive.namelist() if n.endswith(".png"))
-                return Samples([archive.read(name) for name in names], job["used"])
+                return Samples([archive.read(name) for name in names], job.used)
 
     # Models -----------------------------------------------------------------------------------
 
@@ -368,16 +375,16 @@ class Client:
             if answer.status_code != httpx.codes.NOT_MODIFIED:
                 yield answer.content
 
-    def _wait_for(self, address: str) -> dict[str, Any]:
+    def _wait_for(self, address: str, kind: type[Answer]) -> Answer:
+        """Wait until the job has succeeded. Raises JobEnded."""
         while True:
-            job: dict[str, Any] = self._request(
-                "GET", address, params={"wait": POLL_SECONDS}
-            ).json()
-            if job["status"] == "succeeded":
-                return job
-            if job["done"]:
-                error = (job["error"] or {}).get("message")
-                raise JobEnded(f"job {job['id']} {job['status']}" + (f": {error}" if error else ""))
+            answer = self._request("GET", address, params={"wait": POLL_SECONDS})
+            job = JobState.model_validate_json(answer.content)
+            if job.status == "succeeded":
+                return kind.model_validate_json(answer.content)
+            if job.done:
+                why = f": {job.error.message}" if job.error and job.error.message else ""
+                raise JobEnded(f"job {job.id} {job.status}{why}")
 
     def _upload(self, path: str, file: IO[bytes], sent: Sent | None) -> httpx.Response:
         size = file.seek(0, io.SEEK_END)
@@ -422,7 +429,7 @@ def _is_transient(error: ClientError) -> bool:
     return isinstance(error, Unreachable)
 
 
-def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(values: Mapping[str, Any]) -> dict[str, object]:
     return {name: value for name, value in values.items() if value is not None}
 
 

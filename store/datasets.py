@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from store.database import Database, JsonObject, Record
+from store.database import Database, Record
 from store.errors import DatasetConflict, DatasetNotFound
 from store.names import Named, check_name, newest_first
 
@@ -17,7 +17,7 @@ class DatasetRecord(Named, Record):
     num_bytes: Mapped[int] = mapped_column(sa.BigInteger)
     num_images: Mapped[int]
     channels: Mapped[int]
-    classes: Mapped[JsonObject]  # name -> number of images
+    classes: Mapped[dict[str, int]]  # name -> number of images
     sizes: Mapped[list[Any]]
     rejected: Mapped[list[Any]]
     num_rejected: Mapped[int]

@@ -1,7 +1,7 @@
 """GET /schedules: the noise schedules as numbers and as plots."""
 
 from functools import lru_cache
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
@@ -29,7 +29,7 @@ OFFERED = ("application/json", "image/svg+xml", "image/png")
 
 _CACHE = {"Cache-Control": "public, max-age=3600", "Vary": "Accept"}
 _IMAGE = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
-_NOT_MODIFIED: dict[int | str, dict[str, Any]] = {
+_NOT_MODIFIED: dict[int | str, dict[str, object]] = {
     304: {"description": "The caller's copy, named in If-None-Match, is current."}
 }
 

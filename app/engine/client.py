@@ -9,12 +9,11 @@ import tempfile
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 from app.http.errors import Busy, InvalidInput
 from app.metrics import Metrics
 from app.processes.child import Child
-from app.processes.wire import receive, send
+from app.processes.wire import Header, receive, send
 from app.settings import Settings
 from host.environment import to_environment
 from models.engine.orders import Event, Failed, Made, Order, event_of
@@ -87,7 +86,7 @@ class EngineClient:
         waiting = (await self.statistics())["waiting"]
         return f"{waiting} requests"
 
-    async def statistics(self) -> dict[str, Any]:
+    async def statistics(self) -> Header:
         """Return the counts of its steps; raises ConnectionError where the engine does not
         listen."""
         reader, writer = await asyncio.open_unix_connection(self._socket)

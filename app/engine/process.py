@@ -25,7 +25,7 @@ with loading():
 
     from app.engine.model_cache import ModelCache
     from app.logs import configure_logs, log
-    from app.processes.wire import packed, receive, send
+    from app.processes.wire import Header, packed, receive, send
     from app.settings import Settings
     from host.environment import read_settings
     from host.lifeline import end_with_parent
@@ -130,7 +130,7 @@ class EngineServer:
             if not caller.ended.is_set():
                 self._engine.cancel(number)
 
-    def _statistics(self) -> dict[str, Any]:
+    def _statistics(self) -> Header:
         batcher = self._engine.batcher
         groups = [
             {

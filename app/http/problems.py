@@ -10,7 +10,7 @@
 import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
@@ -105,7 +105,7 @@ class Problem(BaseModel):
 
 # For OpenAPI; app.http.openapi adds the schema to the components.
 _SCHEMA = {"$ref": "#/components/schemas/Problem"}
-ANY_PROBLEM: dict[str, Any] = {
+ANY_PROBLEM: dict[str, object] = {
     "description": "A problem, as RFC 9457 describes them.",
     "content": {MEDIA_TYPE: {"schema": _SCHEMA}},
 }
@@ -151,7 +151,7 @@ def is_out_of_space(error: Exception) -> bool:
     return any(words in str(error) for words in ("disk is full", "No space left on device"))
 
 
-def declare(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
+def declare(*kinds: Kind) -> dict[int | str, dict[str, object]]:
     """Return the `responses` of a route that can answer with these kinds, for OpenAPI."""
     return {
         kind.status: {
@@ -162,7 +162,7 @@ def declare(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def _example(kind: Kind) -> dict[str, Any]:
+def _example(kind: Kind) -> dict[str, object]:
     return {
         "type": kind.type,
         "title": kind.title,

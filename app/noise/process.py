@@ -7,7 +7,6 @@ header with the form and a payload with the image. It exits when the socket clos
 import os
 import socket
 from contextlib import suppress
-from typing import Any
 
 from host.loading import loading
 
@@ -21,7 +20,7 @@ with loading():
     from app.noise.answer import answer
     from app.noise.schema import NoiseForm
     from app.processes.fork_server import fork_for_each_socket
-    from app.processes.wire import packed, read
+    from app.processes.wire import Header, packed, read
     from app.settings import Settings
     from host.environment import read_settings
 
@@ -49,7 +48,7 @@ def _serve_requests(connection: socket.socket) -> None:
         connection.sendall(packed(described, bytes(response.body)))
 
 
-def _respond(header: dict[str, Any], image: bytes, settings: Settings) -> Response:
+def _respond(header: Header, image: bytes, settings: Settings) -> Response:
     form = NoiseForm.model_construct(**header["form"], image=image)
     scope = {"state": {"request_id": header["request_id"]}}
     try:

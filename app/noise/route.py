@@ -43,7 +43,7 @@ _HEADERS = {
     "Diffusion-Sigma": "sigma of each image",
     "Diffusion-Display-Scale": "the divisor of x_t of each image, applied before clipping",
 }
-_OPENAPI: dict[str, Any] = {
+_OPENAPI: dict[str, object] = {
     "requestBody": {
         "required": True,
         "content": {"multipart/form-data": {"schema": NoiseForm.model_json_schema()}},
@@ -103,7 +103,7 @@ async def add_noise(request: Request) -> Response:
 
 
 def _read_form(content_type: str, body: bytes) -> NoiseForm:
-    fields: dict[str, Any] = {}
+    fields: dict[str, object] = {}
     for name, values in parse_form(content_type, body).items():
         if name == "t":
             fields[name] = [value.decode("utf-8", "replace") for value in values]

@@ -11,12 +11,12 @@ import os
 import signal
 import socket
 from time import perf_counter
-from typing import Any, cast
+from typing import cast
 
 from app.http.errors import Busy
 from app.logs import log
 from app.processes.fork_server import ForkServer
-from app.processes.wire import Message, packed, unpacked
+from app.processes.wire import Header, Message, packed, unpacked
 
 BUFFER_BYTES = 2**20  # of the socket, or what the system allows
 
@@ -25,7 +25,7 @@ class Process:
     """A process that reads messages on a socket and writes one answer to each. The first is a
     greeting, which it answers with its process id. It ends when the socket closes."""
 
-    def __init__(self, fork_server: ForkServer, greeting: dict[str, Any]) -> None:
+    def __init__(self, fork_server: ForkServer, greeting: Header) -> None:
         self._fork_server = fork_server
         self._greeting = greeting
         self._channel: _Channel | None = None
@@ -113,7 +113,7 @@ class ProcessPool:
     def __init__(
         self,
         fork_server: ForkServer,
-        greeting: dict[str, Any],
+        greeting: Header,
         size: int,
         max_waiting: int,
         limit_seconds: float,

@@ -10,16 +10,18 @@ To the engine goes an order, or {"stats": true}; back come events, one message e
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import msgpack
 
 MAX_HEADER = 2**22
 
-Message = tuple[dict[str, Any], bytes]  # a header and a payload
+Header = Mapping[str, Any]
+Message = tuple[Header, bytes]  # a header and a payload
 
 
-def packed(header: dict[str, Any], payload: bytes = b"") -> bytes:
+def packed(header: Header, payload: bytes = b"") -> bytes:
     head: bytes = msgpack.packb(header)
     return b"".join((len(head).to_bytes(4, "big"), head, len(payload).to_bytes(8, "big"), payload))
 
@@ -46,11 +48,11 @@ def read(stream: BinaryIO) -> Message:
             raise EOFError("the other side has gone")
         return found
 
-    header: dict[str, Any] = msgpack.unpackb(exactly(_header_length(exactly(4))))
+    header: Header = msgpack.unpackb(exactly(_header_length(exactly(4))))
     return header, exactly(int.from_bytes(exactly(8), "big"))
 
 
-async def send(writer: asyncio.StreamWriter, header: dict[str, Any], payload: bytes = b"") -> None:
+async def send(writer: asyncio.StreamWriter, header: Header, payload: bytes = b"") -> None:
     writer.write(packed(header, payload))
     await writer.drain()
 
@@ -58,7 +60,7 @@ async def send(writer: asyncio.StreamWriter, header: dict[str, Any], payload: by
 async def receive(reader: asyncio.StreamReader) -> Message:
     """Read a message. Raises IncompleteReadError where the other side has closed."""
     length = _header_length(await reader.readexactly(4))
-    header: dict[str, Any] = msgpack.unpackb(await reader.readexactly(length))
+    header: Header = msgpack.unpackb(await reader.readexactly(length))
     size = int.from_bytes(await reader.readexactly(8), "big")
     return header, await reader.readexactly(size)
 

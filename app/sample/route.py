@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
@@ -142,7 +142,7 @@ async def _disconnected(request: Request) -> None:
 
 
 def _headers(used: SampleUsed) -> dict[str, str]:
-    headers: dict[str, Any] = {
+    headers: dict[str, object] = {
         "Diffusion-Seed": used.seed,
         "Diffusion-Sampler": used.sampler,
         "Diffusion-Num-Inference-Steps": used.num_inference_steps,

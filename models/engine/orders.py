@@ -4,7 +4,7 @@ All of it is plain data that crosses between processes as messages, a header and
 (app.processes.wire).
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -13,8 +13,6 @@ import numpy as np
 from models.arrays import UInt8
 from models.nets.precision import Precision
 from models.sampling.plan import Plan
-
-Message = tuple[dict[str, Any], bytes]
 
 
 @dataclass(frozen=True)
@@ -38,11 +36,11 @@ class Order:
         """The key of the model's weights."""
         return self.prefix, self.digest
 
-    def to_header(self) -> dict[str, Any]:
+    def to_header(self) -> dict[str, object]:
         return {**vars(self), "plan": self.plan.to_dict()}
 
     @classmethod
-    def from_header(cls, header: dict[str, Any]) -> "Order":
+    def from_header(cls, header: Mapping[str, Any]) -> "Order":
         return cls(**{**header, "plan": Plan.from_dict(header["plan"])})
 
 
@@ -92,8 +90,11 @@ class Failed:
 Event = Started | Preview | Made | Failed
 
 
-def event_message(event: Event) -> Message:
-    """Pack an event. Its id stays behind: a connection carries one order."""
+def event_message(event: Event) -> tuple[dict[str, object], bytes]:
+    """Pack an event into a header and a payload.
+
+    Its id stays behind: a connection carries one order.
+    """
     match event:
         case Started():
             return {"event": "started"}, b""
@@ -108,8 +109,8 @@ def event_message(event: Event) -> Message:
             return {**vars(event), "event": "failed", "id": None}, b""
 
 
-def event_of(header: dict[str, Any], payload: bytes) -> Event:
-    match header.pop("event"):
+def event_of(header: Mapping[str, Any], payload: bytes) -> Event:
+    match header["event"]:
         case "started":
             return Started(None)
         case "preview":
@@ -118,7 +119,7 @@ def event_of(header: dict[str, Any], payload: bytes) -> Event:
         case "made":
             return Made(None, header["image"], _pixels(payload, header["shape"]), header["last"])
         case _:
-            return Failed(**header)
+            return Failed(None, header["reason"], header["message"], header["retry_after"])
 
 
 def _pixels(payload: bytes, shape: list[int]) -> UInt8:

@@ -74,7 +74,7 @@ class EvaluationConfig:
         if not isinstance(self.features, str) or not self.features:
             raise Invalid("features", self.features, "it must be a name or a path")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         return asdict(self)
 
     @classmethod
@@ -136,7 +136,7 @@ class Evaluation:
     seconds: float
     config: EvaluationConfig
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         return asdict(self)
 
 

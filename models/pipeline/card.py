@@ -56,7 +56,7 @@ class ModelCard:
             return Prediction(self.prediction_type)
         return Prediction(self.prediction_type, self.sigma_data)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return the card for JSON; unknown facts are left out."""
         values = asdict(self)
         values["image_size"] = list(self.image_size)

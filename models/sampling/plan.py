@@ -93,7 +93,7 @@ class Plan:
             if not 0 <= label < num_classes:
                 raise Invalid("class_label", label, f"it must lie in 0..{num_classes - 1}")
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return it for MessagePack: arrays as their shape and bytes."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         for name in _ARRAYS:

@@ -72,7 +72,7 @@ class SampleRequest:
     init_image: UInt8 | None = field(default=None, compare=False)
     mask: UInt8 | None = field(default=None, compare=False)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Return it for JSON; pictures are base64 of their bytes, with their shape."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         values["disturb"] = self.disturb and asdict(self.disturb)
@@ -182,7 +182,7 @@ def _schedule(config: ScheduleConfig) -> NoiseSchedule:
 _PICTURES = ("init_image", "mask")
 
 
-def _packed(picture: UInt8) -> dict[str, Any]:
+def _packed(picture: UInt8) -> dict[str, object]:
     return {"shape": picture.shape, "data": base64.b64encode(picture.tobytes()).decode()}
 
 

@@ -282,7 +282,7 @@ class TrainConfig:
             consistency=self.objective == "consistency",
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         return asdict(self)
 
     @classmethod

@@ -39,7 +39,7 @@ class EvaluateConfig:
     digest: str
     held_out: HeldOut | None = None
 
-    def to_dict(self) -> JsonObject:
+    def to_dict(self) -> dict[str, object]:
         return asdict(self)
 
     @classmethod
@@ -73,7 +73,7 @@ class SampleJobConfig:
     def num_images(self) -> int:
         return int(self.request["num_images"])
 
-    def to_dict(self) -> JsonObject:
+    def to_dict(self) -> dict[str, object]:
         return asdict(self)
 
     @classmethod

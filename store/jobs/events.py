@@ -4,6 +4,7 @@ An event is written in the transaction of the change that it records. So no even
 none is recorded twice, whichever process is killed.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, get_args
@@ -46,7 +47,7 @@ class NewEvent:
     """An event that is to be written; `data` is shown to callers."""
 
     type: EventType
-    data: JsonObject = field(default_factory=dict)
+    data: Mapping[str, object] = field(default_factory=dict)
 
 
 def add_event(session: Session, job_id: str, event: EventType, **data: Any) -> None:

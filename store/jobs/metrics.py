@@ -7,8 +7,6 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Self
 
-from store.database import JsonObject
-
 STEPS_FILE, EVALUATIONS_FILE = "metrics.jsonl", "evaluations.jsonl"
 
 
@@ -44,7 +42,7 @@ class EvaluationLine(_Line):
     `mse`), and as `score` the geometric mean over them; None where no image is held out."""
 
     score: float | None = None
-    levels: list[JsonObject] = field(default_factory=list)
+    levels: list[dict[str, float]] = field(default_factory=list)
 
-    def to_dict(self) -> JsonObject:
+    def to_dict(self) -> dict[str, object]:
         return asdict(self)

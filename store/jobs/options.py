@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from store.database import JsonObject
-
 Keep = Literal["last", "best"]
 KEEPS: tuple[Keep, ...] = get_args(Keep)
 KEEP_CHECKPOINTS = (1, 100)
@@ -43,7 +41,7 @@ class TrainOptions:
     resumed_from: Origin | None = None
     dataset_digest: str | None = None
 
-    def to_dict(self) -> JsonObject:
+    def to_dict(self) -> dict[str, object]:
         return asdict(self)
 
     @classmethod

@@ -17,7 +17,7 @@ class Progress:
 
     progress: float = 0.0
 
-    def to_dict(self) -> JsonObject:
+    def to_dict(self) -> dict[str, object]:
         return asdict(self)
 
     @classmethod

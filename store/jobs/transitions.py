@@ -2,20 +2,21 @@
 (store.jobs.events), and the webhook that announces it (store.webhooks).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from store import webhooks
-from store.database import JsonObject, now
+from store.database import now
 from store.errors import LostLease
 from store.jobs.events import EventType, add_event
 from store.jobs.kinds import JOB_KINDS
 from store.jobs.progress import Progress
 from store.jobs.record import Job, Status
 
-NO_OWNER: JsonObject = {"owner": None, "lease_expires_at": None}
+NO_OWNER: Mapping[str, None] = {"owner": None, "lease_expires_at": None}
 _WEBHOOK_EVENTS: dict[EventType, str] = {
     "completed": "completed",
     "error": "failed",
@@ -123,7 +124,7 @@ def record_event(session: Session, job_id: str, event: EventType, **data: Any) -
         )
 
 
-def _summary(job: Job) -> JsonObject:
+def _summary(job: Job) -> dict[str, object]:
     """Return a webhook's description of the job; the links in it lead to the rest."""
     times = {
         name: at.isoformat() if (at := getattr(job, name)) else None
