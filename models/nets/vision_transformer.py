@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, interpolate, scaled_dot_product_attention, silu
 
 from models.fields import Invalid, check_fields, check_whole
+from models.nets.unallocated import unallocated
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 MODEL_TYPES = ("dinov2", "dinov2_with_registers")
@@ -136,7 +137,7 @@ def load_vision_transformer(folder: Path, device: str = "cpu") -> VisionTransfor
         config = VisionTransformerConfig.from_dict(values)
     except (ValueError, TypeError) as error:
         raise Invalid.because(f"{CONFIG} cannot be used: {error}") from None
-    with torch.device("meta"):  # a config may ask for more memory than its weights' file fills
+    with unallocated():  # a config may ask for more memory than its weights' file fills
         net = VisionTransformer(config)
     _load_weights(net, folder / WEIGHTS)
     return net.to(device, torch.float32).eval().requires_grad_(False)

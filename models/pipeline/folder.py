@@ -25,6 +25,7 @@ from host.folders import staged_folder
 from models.diffusion.model import DiffusionModel, ModelConfig
 from models.diffusion.schedule import ScheduleConfig
 from models.fields import Invalid
+from models.nets.unallocated import unallocated
 from models.nets.unet import UNet, UNetConfig
 from models.pipeline.diffusers import (
     JsonObject,
@@ -90,7 +91,7 @@ def load_model(folder: Path, device: str = "cpu") -> DiffusionModel:
     """
     config = read_config(folder)
     try:
-        with torch.device("meta"):  # a config may ask for more memory than its weights' file fills
+        with unallocated():  # a config may ask for more memory than its weights' file fills
             net = UNet(config.net)
     except (TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:
         raise Invalid.because(f"the model's config is malformed: {error}") from None

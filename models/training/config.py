@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Annotated, Any, Literal
 
-import torch
 from annotated_types import Interval
 from typing_extensions import Doc
 
@@ -29,6 +28,7 @@ from models.fields import (
     declared,
 )
 from models.nets.precision import Precision
+from models.nets.unallocated import unallocated
 from models.nets.unet import UNet, UNetConfig, block_types
 from models.training.defaults import (
     DEFAULT_MAX_SIDE,
@@ -408,7 +408,7 @@ def _part(name: str) -> Iterator[None]:
 
 
 def _check_parameters(net: UNetConfig) -> None:
-    with torch.device("meta"):  # counts without the memory
+    with unallocated():
         count = sum(p.numel() for p in UNet(net).parameters())
     if count > MAX_PARAMETERS:
         raise Invalid.because(

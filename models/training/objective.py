@@ -78,7 +78,9 @@ class Network:
         x_in = (column(c_in, x_t) * x_t).contiguous(memory_format=torch.channels_last)
         if self.model.config.net.dropout:
             first = batch.slot[:1].cpu()
-            torch.manual_seed(int(bits(self.seed, first, batch.step, 1, Stream.DROPOUT)))
+            seed = int(bits(self.seed, first, batch.step, 1, Stream.DROPOUT))
+            # torch.manual_seed formats the stack for each kind of GPU that is not there.
+            (torch.default_generator if x_t.device.type == "cpu" else torch).manual_seed(seed)
         y: Tensor = self.net(x_in, c_noise, batch.label, batch.augmentation)
         return y
 

@@ -43,6 +43,7 @@ from worker.train_job import LOG_EVERY
 
 LEASE_SECONDS = 2.0
 PATIENCE_SECONDS = 90.0
+STEPS, CHECKPOINT_EVERY = 150, 50  # of a training that is disturbed
 
 
 class Place:
@@ -83,7 +84,7 @@ class Place:
         self.processes.append(worker)
         return worker
 
-    def accept(self, steps: int | None = 300, minutes: float | None = None, **given: Any) -> Job:
+    def accept(self, steps: int | None = STEPS, minutes: float | None = None, **given: Any) -> Job:
         """What POST /train-jobs does; `given` is what its record has beside its config."""
         number = len(requests.model_names(self.database))
         job = requests.create_job(
@@ -187,7 +188,7 @@ def _config(steps: int | None, minutes: float | None = None) -> TrainConfig:
         steps=steps,
         minutes=minutes,
         batch_size=8,
-        checkpoint_every=100,
+        checkpoint_every=CHECKPOINT_EVERY,
         net={
             "block_out_channels": (8, 8),
             "layers_per_block": 1,
@@ -267,6 +268,14 @@ def _open_place(**shared: str) -> Iterator[Place]:
 @pytest.fixture(scope="session")
 def open_place() -> Callable[..., AbstractContextManager[Place]]:
     return _open_place
+
+
+@pytest.fixture(scope="module")
+def staffed() -> Iterator[Place]:
+    """A place with a worker, for tests that leave both as they found them."""
+    with _open_place() as place:
+        place.start_worker()
+        yield place
 
 
 @pytest.fixture

@@ -17,9 +17,7 @@ import pytest
 
 from host.environment import to_environment
 from store.jobs import requests
-from tests.worker.conftest import Place
-
-STEPS = 300  # a checkpoint after each hundred
+from tests.worker.conftest import STEPS, Place
 
 
 @pytest.fixture
@@ -68,7 +66,7 @@ def test_a_host_that_vanishes_is_replaced_and_the_weights_are_the_same(open_host
     lost, other = open_host(), open_host()
     worker = lost.start_worker()
     job = lost.accept(steps=STEPS)
-    lost.wait(job, lambda j: (j.checkpoint_step or 0) >= 100)
+    lost.wait(job, lambda j: (j.checkpoint_step or 0) >= 50)
     other.start_worker()
     for pid in (worker.pid, *lost.workers_on(job)):
         os.kill(pid, signal.SIGKILL)

@@ -39,47 +39,44 @@ def read(place, job) -> np.ndarray:
     return np.stack([pixels(place.artifacts.get_bytes(image_key(job.id, i))) for i in made])
 
 
-def test_its_images_are_those_of_the_engine_to_the_bit(place):
-    model = place.add_model()
-    place.start_worker()
-    job = place.wait(place.accept_images(9), lambda j: j.done)
+def test_its_images_are_those_of_the_engine_to_the_bit(staffed):
+    model = staffed.add_model()
+    job = staffed.wait(staffed.accept_images(9), lambda j: j.done)
     assert job.status == "succeeded", job.error_message
     assert job.progress["images"] == job.progress["num_images"] == 9
     expected = by_the_engine(model, 9, 20)
-    assert np.array_equal(read(place, job), expected)
-    with zipfile.ZipFile(io.BytesIO(place.artifacts.get_bytes(archive_key(job.id)))) as archive:
+    assert np.array_equal(read(staffed, job), expected)
+    with zipfile.ZipFile(io.BytesIO(staffed.artifacts.get_bytes(archive_key(job.id)))) as archive:
         assert np.array_equal([pixels(archive.read(n)) for n in archive.namelist()], expected)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_lost_process_loses_no_image_and_makes_none_twice(place, number):
+def test_a_lost_process_loses_no_image_and_makes_none_twice(staffed, number):
     """120 images one after the other; those that the record knows of are left as they are."""
-    model = place.add_model(image_size=(32, 32))
-    place.start_worker()
-    job = place.accept_images(120, num_inference_steps=8)
-    job = place.wait(job, lambda j: (j.checkpoint_step or 0) >= 20)
-    first_times = _times(place, job, range(20))
-    for pid in place.workers_on(job):
+    model = staffed.add_model(image_size=(32, 32))
+    job = staffed.accept_images(120, num_inference_steps=8)
+    job = staffed.wait(job, lambda j: (j.checkpoint_step or 0) >= 20)
+    first_times = _times(staffed, job, range(20))
+    for pid in staffed.workers_on(job):
         os.kill(pid, number)
-    job = place.wait(job, lambda j: j.done)
+    job = staffed.wait(job, lambda j: j.done)
     assert job.status == "succeeded", job.error_message
     assert job.fence == 2
-    assert _times(place, job, range(20)) == first_times
+    assert _times(staffed, job, range(20)) == first_times
     expected = by_the_engine(model, 120, 8)
-    assert np.array_equal(read(place, job), expected)
+    assert np.array_equal(read(staffed, job), expected)
 
 
-def test_images_can_be_read_while_the_job_runs_and_stay_when_it_is_cancelled(place):
-    place.add_model(image_size=(32, 32))
-    place.start_worker()
-    job = place.accept_images(5000)
-    place.wait(job, lambda j: (j.checkpoint_step or 0) >= 4)
-    assert read(place, job).shape[1:] == (32, 32)
-    requests.request_cancel(place.database, job.id)
-    job = place.wait(job, lambda j: j.done)
+def test_images_can_be_read_while_the_job_runs_and_stay_when_it_is_cancelled(staffed):
+    staffed.add_model(image_size=(32, 32))
+    job = staffed.accept_images(5000)
+    staffed.wait(job, lambda j: (j.checkpoint_step or 0) >= 4)
+    assert read(staffed, job).shape[1:] == (32, 32)
+    requests.request_cancel(staffed.database, job.id)
+    job = staffed.wait(job, lambda j: j.done)
     assert job.status == "cancelled"
-    assert place.workers_on(job) == []
-    assert len(images_made(place.artifacts, job.id)) >= 4
+    assert staffed.workers_on(job) == []
+    assert len(images_made(staffed.artifacts, job.id)) >= 4
 
 
 def test_images_do_not_wait_for_a_training(place):
@@ -94,34 +91,30 @@ def test_images_do_not_wait_for_a_training(place):
     requests.request_cancel(place.database, training.id)
 
 
-def test_a_model_that_is_deleted_meanwhile_fails_the_job_with_the_reason(place):
-    job = place.accept_images(3)
-    place.start_worker()
-    job = place.wait(job, lambda j: j.done)
+def test_a_model_that_is_deleted_meanwhile_fails_the_job_with_the_reason(staffed):
+    job = staffed.wait(staffed.accept_images(3, prefix="models/gone"), lambda j: j.done)
     assert (job.status, job.error_code) == ("failed", "model_deleted")
     assert "deleted" in job.error_message
 
 
-def test_a_model_that_gives_no_numbers_fails_the_job_with_the_reason(place):
-    model = place.add_model()
+def test_a_model_that_gives_no_numbers_fails_the_job_with_the_reason(staffed):
+    model = staffed.add_model()
     with torch.no_grad():
         for parameter in model.net.conv_in.parameters():
             parameter.fill_(1e38)  # what follows overflows
-    place.save(model)
-    place.start_worker()
-    job = place.wait(place.accept_images(3), lambda j: j.done)
+    staffed.save(model)
+    job = staffed.wait(staffed.accept_images(3), lambda j: j.done)
     assert (job.status, job.error_code) == ("failed", "invalid")
     assert "not finite" in job.error_message
 
 
-def test_a_fault_of_ours_fails_the_job_without_its_text(place):
-    place.add_model()
-    place.start_worker()
+def test_a_fault_of_ours_fails_the_job_without_its_text(staffed):
+    staffed.add_model()
     request = {
         **SampleRequest(seed=1, num_images=3).to_dict(),
         "guidance_interval": [1.0, 2.0, 3.0],
     }
-    job = place.wait(place.accept_images(3, request=request), lambda j: j.done)
+    job = staffed.wait(staffed.accept_images(3, request=request), lambda j: j.done)
     assert (job.status, job.error_code) == ("failed", "internal")
     assert "unpack" not in job.error_message
 

@@ -8,8 +8,7 @@ import time
 import pytest
 
 from store.jobs import requests
-
-STEPS = 200
+from tests.worker.conftest import STEPS
 
 
 def start_worker(place):
@@ -46,7 +45,7 @@ def test_two_processes_make_the_model_of_one_and_a_lost_one_changes_nothing(plac
     assert together[STEPS] == pytest.approx(alone[STEPS], rel=0.2)
 
     job = place.accept(steps=STEPS)
-    place.wait(job, lambda j: (j.checkpoint_step or 0) >= 100)
+    place.wait(job, lambda j: (j.checkpoint_step or 0) >= 50)
     helper = max(trainers(place, job))
     os.kill(helper, signal.SIGKILL)
     assert place.finish(job) == digest

@@ -19,9 +19,9 @@ from store.jobs import requests
 from store.jobs.events import events_after
 from store.jobs.record import Job
 from tests.postgres import PostgresServer
-from tests.worker.conftest import Place
+from tests.worker.conftest import CHECKPOINT_EVERY, Place
 
-STEPS = 1600
+STEPS = 1200
 TARGETS = ("trainer", "worker", "valkey", "postgres")
 KILLS_EACH = 5
 
@@ -100,7 +100,7 @@ def test_twenty_kills_change_nothing(open_place, postgres, undisturbed):
         for target in targets:
             if killed % 2 == 0:  # five attempts in a row without a checkpoint would fail the job
                 ground.wait_for_work(job, checkpoint)
-            time.sleep(moments.uniform(0.0, 1.5))
+            time.sleep(moments.uniform(0.0, 0.5))
             now = ground.look(job)
             if now.done:
                 break
@@ -130,5 +130,5 @@ def check_events(place: Place, job: Job) -> None:
     assert types.count("completed") == 1
     checkpoints = [event.data["step"] for event in events if event.type == "checkpoint"]
     assert all(before < after for before, after in pairwise(checkpoints))
-    assert set(range(100, STEPS + 1, 100)) <= set(checkpoints)
+    assert set(range(CHECKPOINT_EVERY, STEPS + 1, CHECKPOINT_EVERY)) <= set(checkpoints)
     assert types.count("resumed") == job.fence - 1
