@@ -39,7 +39,7 @@ format: .venv/check.stamp
 	$(BIN)/ruff format .
 
 clean:  ## remove the output of these targets, except ./data
-	rm -rf .venv benchmarks/.venv benchmarks/.compiled demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv benchmarks/.venv demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

@@ -11,7 +11,6 @@ from importlib.metadata import version
 from types import FrameType, ModuleType
 
 import sqlalchemy as sa
-import torch
 from fastapi import FastAPI
 
 from app.catalogue import samplers_route as samplers
@@ -93,7 +92,6 @@ def create_app(settings: Settings) -> FastAPI:
 
 @asynccontextmanager
 async def _lifespan(settings: Settings, counters: Metrics, app: FastAPI) -> AsyncIterator[None]:
-    torch.set_num_threads(1)  # parallel requests use the cores, not threads of one operation
     app.state.services = services = Services.start(settings, counters)
     restore = _on_sigterm(services.stopping.set)
     await asyncio.to_thread(heartbeat, services.database, "api")  # refuses a second host on SQLite

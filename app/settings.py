@@ -80,10 +80,6 @@ class Settings:
     engine_precision: Annotated[
         Precision, Doc("precision of the network, unless a request names one")
     ] = "float32"
-    engine_compile: Annotated[
-        Literal["auto", "off"],
-        Doc("`auto` compiles networks if there is a C++ compiler, or uses CUDA graphs"),
-    ] = "auto"
     engine_model_bytes: Annotated[
         int,
         Ge(1),

@@ -1,20 +1,20 @@
 """Seconds of one call of the network, beside diffusers' UNet2DModel with the same weights.
 
-Both networks are measured eager and compiled, and our speed also as a share of the speed of the
-machine's matrix products. Ours is compiled as in the engine (models.compile.compiler), at the
-lowest priority, so most of the time of this benchmark is spent waiting for compilers. bfloat16 is
-measured only if the machine multiplies matrices faster in it. `--quick` measures the small net with
-two widths and fewer rounds, and writes separate result files.
+Ours is measured as the engine calls it and, for comparison, by torch; diffusers' eager and
+compiled. Each is in a process of its own. Our speed is also given as a share of that of the
+machine's matrix products. bfloat16 is measured only if the machine multiplies matrices faster in
+it. `--quick` measures the small net with two widths and fewer rounds, and writes separate result
+files.
 """
 
 import argparse
-import copy
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from contextlib import closing
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -24,21 +24,25 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import HERE, PEER_PYTHON, RESULTS, in_turn, ratio, save, seconds, table
-from benchmarks.sampling import COMPILED, CONFIGS, Net, Network, random_net, wait_for
-from models.compile.compiler import Compiler
-from models.compile.library import Variant
-from models.nets.unet import UNet
+from benchmarks.sampling import CONFIGS, Net, random_net
 
 WIDTHS = (1, 4, 16, 64)
-MIN_SECONDS = 0.3  # per turn: short calls are repeated
+MIN_SECONDS = 0.3  # per turn: short calls are repeated, after one that is not timed
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # of the largest output
-OURS, OURS_EAGER = "this service", "ours, eager"
+OURS, OURS_EAGER = "this service", "ours, torch"
 DIFFUSERS, DIFFUSERS_COMPILED = "diffusers", "diffusers, torch.compile"
-COLUMNS = (OURS, OURS_EAGER, DIFFUSERS, DIFFUSERS_COMPILED)
+_OURS = (sys.executable, "-m", "benchmarks.denoise_process")
+_PEER = (PEER_PYTHON, HERE / "peers" / "denoise_process.py")
+CONTENDERS: dict[str, tuple[tuple[str | Path, ...], dict[str, object]]] = {
+    OURS: ((*_OURS, "openvino"), {}),
+    OURS_EAGER: ((*_OURS, "torch"), {}),
+    DIFFUSERS: (_PEER, {"compiled": False}),
+    DIFFUSERS_COMPILED: (_PEER, {"compiled": True}),
+}
+COLUMNS = tuple(CONTENDERS)
 PRODUCT = 2048  # rows and columns of the matrices that measure the machine's speed
 
 
@@ -52,14 +56,14 @@ def main() -> None:
     dtypes = [dtype for dtype in peaks if peaks[dtype] >= peaks["float32"]]
     cases = []
     for name in ["8 px"] if quick else list(CONFIGS):
-        with (
-            random_net(name) as net,
-            Peer(net) as peer,
-            closing(Compiler(COMPILED, min_calls=1)) as ours,
-        ):
+        with random_net(name) as net, ExitStack() as stack:
+            processes = {
+                column: stack.enter_context(Process(net, command, **request))
+                for column, (command, request) in CONTENDERS.items()
+            }
             for dtype in dtypes:
                 for width in widths:
-                    cases.append(measure(net, width, dtype, peer, ours, rounds, peaks[dtype]))
+                    cases.append(measure(net, width, dtype, processes, rounds, peaks[dtype]))
     report("denoise-part" if quick else "denoise", cases, rounds, peaks)
 
 
@@ -69,27 +73,30 @@ def peak(dtype: str) -> float:
     return 2 * PRODUCT**3 / min(seconds(partial(torch.mm, a, a)) for _ in range(12))
 
 
-@torch.inference_mode()
 def measure(
-    net: Net, width: int, dtype: str, peer: "Peer", ours: Compiler, rounds: int, peak_speed: float
+    net: Net,
+    width: int,
+    dtype: str,
+    processes: dict[str, "Process"],
+    rounds: int,
+    peak_speed: float,
 ) -> dict[str, Any]:
-    config, eager = net.load().config, eager_net(net, dtype)
-    variant = Variant(config.net, config.image_size, width, dtype, torch.get_num_threads())
-    x, c_noise = variant.inputs()
-    compiled = wait_for(ours, variant, eager)
-    nets: dict[str, Network] = {OURS: compiled, OURS_EAGER: eager}
+    shape = (width, net.load().config.channels, *net.load().config.image_size)
+    draw = np.random.default_rng(0)
+    x = draw.standard_normal(shape, np.float32)
+    c_noise = 1000.0 * draw.random(width, np.float32)
     with tempfile.NamedTemporaryFile(suffix=".npz") as file:
-        np.savez(file, x=x.float().numpy(), c_noise=c_noise.numpy())
+        np.savez(file, x=x, c_noise=c_noise)
         file.flush()
-        expected = peer.output("float32", False, file.name)
-        for column, network in nets.items():
-            compare(column, network(x, c_noise).float().numpy(), expected, dtype)
-        compare(DIFFUSERS_COMPILED, peer.output(dtype, True, file.name), expected, dtype)
-        contenders = {column: partial(turn, nets[column], x, c_noise) for column in nets}
-        for column, is_compiled in ((DIFFUSERS, False), (DIFFUSERS_COMPILED, True)):
-            contenders[column] = partial(peer.seconds, dtype, is_compiled, file.name)
+        expected = processes[DIFFUSERS].output("float32", file.name)
+        for column, process in processes.items():
+            compare(column, process.output(dtype, file.name), expected, dtype)
+        contenders = {
+            column: partial(process.seconds, dtype, file.name)
+            for column, process in processes.items()
+        }
         figures = in_turn(contenders, rounds)
-    operations = count_operations(eager, x, c_noise)
+    operations = count_operations(net, x, c_noise)
     entry = {
         "net": str(net),
         "width": width,
@@ -104,22 +111,6 @@ def measure(
     return entry
 
 
-def eager_net(net: Net, dtype: str) -> UNet:
-    """Return our network in the engine's memory format."""
-    own = copy.deepcopy(net.load().net).to(getattr(torch, dtype))
-    own.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return own
-
-
-def turn(net: Network, x: Tensor, c_noise: Tensor) -> float:
-    """Return the median time of calls that fill MIN_SECONDS, after one untimed call."""
-    net(x, c_noise)
-    times: list[float] = []
-    while sum(times) < MIN_SECONDS:
-        times.append(seconds(partial(net, x, c_noise)))
-    return median(times)
-
-
 def compare(what: str, found: np.ndarray, expected: np.ndarray, dtype: str) -> None:
     """Raise AssertionError if the same weights do not give the same output."""
     error = float(np.abs(found - expected).max() / np.abs(expected).max())
@@ -127,47 +118,47 @@ def compare(what: str, found: np.ndarray, expected: np.ndarray, dtype: str) -> N
         raise AssertionError(f"{what}: off by {error} of the largest output")
 
 
-def count_operations(net: UNet, x: Tensor, c_noise: Tensor) -> int:
+@torch.inference_mode()
+def count_operations(net: Net, x: np.ndarray, c_noise: np.ndarray) -> int:
     """Count a call's operations in convolutions and matrix products; a multiply-add is two."""
     with FlopCounterMode(display=False) as counter:
-        net(x, c_noise)
+        net.load().net(torch.from_numpy(x), torch.from_numpy(c_noise))
     return int(counter.get_total_flops())
 
 
-class Peer:
-    """diffusers in a separate process, with the peers' packages."""
+class Process:
+    """A contender in a process of its own, which answers to lines of JSON."""
 
-    def __init__(self, net: Net) -> None:
+    def __init__(self, net: Net, command: Sequence[str | Path], **request: object) -> None:
+        self._given = request
         self._process = subprocess.Popen(
-            [PEER_PYTHON, HERE / "peers" / "denoise_process.py"],
+            command,
             env={**os.environ, "MODEL_FOLDER": str(net.folder)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
 
-    def __enter__(self) -> "Peer":
+    def __enter__(self) -> "Process":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._process.communicate()  # closes its input, at which it exits
 
-    def seconds(self, dtype: str, compiled: bool, inputs: str) -> float:
-        """Return the seconds of a call, measured in the peer's process."""
-        return self._request(dtype=dtype, compiled=compiled, inputs=inputs, seconds=MIN_SECONDS)
+    def seconds(self, dtype: str, inputs: str) -> float:
+        """Return the seconds of a call, measured in its process."""
+        return self._request(dtype=dtype, inputs=inputs, seconds=MIN_SECONDS)
 
-    def output(self, dtype: str, compiled: bool, inputs: str) -> np.ndarray:
+    def output(self, dtype: str, inputs: str) -> np.ndarray:
         with tempfile.NamedTemporaryFile(suffix=".npy") as file:
-            self._request(
-                dtype=dtype, compiled=compiled, inputs=inputs, seconds=0, output=file.name
-            )
+            self._request(dtype=dtype, inputs=inputs, seconds=0, output=file.name)
             return np.asarray(np.load(file.name))
 
     def _request(self, **request: object) -> float:
         requests, answers = self._process.stdin, self._process.stdout
         assert requests is not None
         assert answers is not None
-        requests.write(json.dumps(request) + "\n")
+        requests.write(json.dumps({**self._given, **request}) + "\n")
         requests.flush()
         return float(json.loads(answers.readline())["seconds"])
 

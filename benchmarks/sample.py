@@ -26,14 +26,12 @@ from benchmarks.sampling import (
     body,
     check_ours,
     check_pipeline,
-    compile_ahead,
     offline,
     our_service,
     post,
     random_net,
 )
 
-WIDTHS = (1, 8, 16)  # of network calls
 CASES = [(1, 10), (1, 50), (16, 10), (16, 50)]  # images, steps
 MIN_SECONDS = 0.5  # per turn: short requests are repeated
 OURS, DIFFUSERS, BARE = "this service", "diffusers", "bare loop"
@@ -51,7 +49,6 @@ def main() -> None:
 
 def measure(name: str, rounds: int) -> list[dict[str, Any]]:
     with random_net(name) as net, ExitStack() as stack:
-        compile_ahead(net, WIDTHS)
         service = stack.enter_context(our_service(net))
         pipeline = stack.enter_context(Pipeline(net))
         url, model = f"{service.base}/sample", net.load()

@@ -11,7 +11,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,14 +25,14 @@ from PIL import Image
 from torch import nn
 
 from benchmarks.common import HERE, PEER_PYTHON, Server, free_port, server
-from models.compile.compiler import Compiler
-from models.compile.library import Variant
-from models.diffusion.model import DiffusionModel, ModelConfig
+from models.diffusion.config import ModelConfig
+from models.diffusion.model import DiffusionModel
 from models.diffusion.noise import normal
 from models.diffusion.schedule import ScheduleConfig
-from models.nets.unet import UNet, UNetConfig
+from models.nets.config import UNetConfig
+from models.nets.unet import UNet
 from models.pipeline.archive import write_model_archive
-from models.pipeline.folder import load_model, save_model
+from models.pipeline.torch_folder import load_model, save_model
 from models.sampling.generate import sample_images
 
 CONFIGS = {
@@ -53,7 +52,6 @@ CONFIGS = {
 }
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 CHECKED_SEED = 7
-COMPILED = HERE / ".compiled"
 
 Pixels = NDArray[np.uint8]
 Network = Callable[..., torch.Tensor]
@@ -87,34 +85,9 @@ def random_net(name: str) -> Iterator[Net]:
         yield Net(name, folder, sum(p.numel() for p in net.parameters()))
 
 
-def compile_ahead(net: Net, widths: Sequence[int]) -> None:
-    """Compile the net as an engine does in its first minutes; the result is kept for other runs."""
-    model, compiler = net.load(), Compiler(COMPILED, min_calls=1)
-    for width in widths:
-        config, threads = model.config, torch.get_num_threads()
-        wait_for(
-            compiler, Variant(config.net, config.image_size, width, "float32", threads), model.net
-        )
-    compiler.close()
-
-
-def wait_for(compiler: Compiler, variant: Variant, net: UNet) -> Network:
-    """Return the compiled network, or the network itself if compiling makes it no faster.
-
-    Raises RuntimeError if this is not decided within ten minutes.
-    """
-    deadline = time.monotonic() + 600.0
-    while not compiler.knows(variant):
-        compiler.call(variant, net)
-        if time.monotonic() > deadline:
-            raise RuntimeError("the network is not compiled")
-        time.sleep(0.1)
-    return compiler.call(variant, net) or net
-
-
 @contextmanager
 def our_service(net: Net, **variables: str) -> Iterator[Server]:
-    """Run the service with the net under the name in `body`, and the output of `compile_ahead`."""
+    """Run the service with the net under the name in `body`."""
     port = free_port()
     with (
         tempfile.TemporaryDirectory() as data_dir,
@@ -127,9 +100,6 @@ def our_service(net: Net, **variables: str) -> Iterator[Server]:
             **variables,
         ) as running,
     ):
-        COMPILED.mkdir(exist_ok=True)
-        Path(data_dir, "cache").mkdir(exist_ok=True)
-        Path(data_dir, "cache", "compiled").symlink_to(COMPILED)
         archive = Path(data_dir) / "net.zip"
         write_model_archive(net.folder, archive)
         request = urllib.request.Request(

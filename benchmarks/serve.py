@@ -49,7 +49,6 @@ from benchmarks.sampling import (
     body,
     check_pipeline,
     compare,
-    compile_ahead,
     decode,
     offline,
     our_service,
@@ -62,7 +61,6 @@ LOADS = (0.2, 0.5, 0.8, 1.0, 1.2, math.inf)  # of the serial capacity; the last 
 QUICK_LOADS = (0.5, 1.0)
 SEEDS = 3
 WARM_UPS = 2
-WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16)  # of the network calls that one-image requests lead to
 MODES = ("step", "request", "off")
 
 US = "this service"
@@ -100,7 +98,6 @@ def main() -> None:
     loads, seeds = (QUICK_LOADS, 1) if options.quick else (LOADS, SEEDS)
     with random_net(options.net) as net, ExitStack() as stack:
         model = net.load()
-        compile_ahead(net, WIDTHS)
         images = expected_images(net, model)
         servers: dict[str, Server] = {}
         for name, start in starts.items():

@@ -26,8 +26,9 @@ from benchmarks.common import HERE, PEER_PYTHON
 from host.devices import device_of_host
 from models.diffusion.model import DiffusionModel
 from models.images.dataset import Dataset, prepare
-from models.nets.unet import UNet, UNetConfig
-from models.pipeline.folder import save_model
+from models.nets.config import UNetConfig
+from models.nets.unet import UNet
+from models.pipeline.torch_folder import save_model
 from models.sampling.generate import sample_images
 from models.training.config import TrainConfig, resolve_config
 from models.training.defaults import DatasetFacts, Device

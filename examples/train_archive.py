@@ -20,7 +20,8 @@ import httpx
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from models.nets.unet import UNet, UNetConfig
+from models.nets.config import UNetConfig
+from models.nets.unet import UNet
 
 from demo import service
 

@@ -1,8 +1,5 @@
-"""The devices and the compiler of this host, found without loading torch."""
+"""The devices of this host, found without loading torch."""
 
-import os
-import shutil
-import sys
 from pathlib import Path
 
 _CPU_INFO = Path("/proc/cpuinfo")
@@ -22,12 +19,6 @@ def device_of_host(setting: str) -> str:
     if setting.startswith("cuda") or (not setting and num_gpus()):
         return "cuda"
     return "cpu_bf16" if _BF16 & _flags() else "cpu"
-
-
-def cpp_compiler() -> str | None:
-    """Return the path of the C++ compiler that torch would call; None if it is not installed."""
-    usual = "clang++" if sys.platform == "darwin" else "g++"
-    return shutil.which(os.environ.get("CXX", usual))
 
 
 def _flags() -> set[str]:

@@ -13,9 +13,11 @@ with loading():
     import structlog
 
     from models.diffusion.model import DiffusionModel
-    from models.evaluation.evaluate import EvaluationConfig, EvaluationStep, evaluate
+    from models.evaluation.config import EvaluationConfig
+    from models.evaluation.evaluate import EvaluationStep, evaluate
     from models.images.dataset import Dataset
     from models.images.files import encode_image
+    from models.pipeline.torch_folder import load_model
     from models.sampling.generate import Stopped
     from models.training.batches import Split
     from store.datasets import get_dataset
@@ -35,7 +37,7 @@ class EvaluationJob(JobProcess):
     def work(self) -> bool:
         job = requests.get_job(self.database, self.job_id)
         config = EvaluateConfig.from_dict(job.config)
-        model = self.fetch_model(config.prefix)
+        model = self.fetch_model(config.prefix, load_model)
         assert job.dataset is not None
         dataset = self._dataset(job.dataset, model)
         try:

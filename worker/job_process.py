@@ -13,21 +13,19 @@ import signal
 import sys
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import ClassVar, NoReturn
+from typing import ClassVar, NoReturn, TypeVar
 
 import structlog
-import torch
 from sqlalchemy.exc import OperationalError
 
 from host.environment import read_settings
 from host.lifeline import end_with_parent
 from host.priority import yield_to_others
-from models.diffusion.model import DiffusionModel
 from models.fields import Invalid
-from models.pipeline.folder import load_model
-from models.training.distributed import PeerLost
+from models.runtime.device import device_of_torch, is_out_of_memory
 from store.artifacts import ArtifactStore, StorageError
 from store.database import Database
 from store.errors import ArtifactNotFound, LostLease, ModelConflict
@@ -42,6 +40,8 @@ EXIT_STOPPED = 75  # asked to leave; another attempt continues the job
 
 log = structlog.get_logger("job")
 
+Model = TypeVar("Model")
+
 
 class ModelGone(Exception):
     """The error of a job whose model was deleted."""
@@ -52,9 +52,11 @@ class JobProcess(ABC):
 
     `stop` is set when it is asked to leave; `scratch` is removed when it ends. A process that is
     not `in_charge` helps another process with its job, and leaves the record to that one.
+    `outages` are errors for which the job is not to blame.
     """
 
     in_charge: ClassVar[bool] = True
+    outages: ClassVar[tuple[type[Exception], ...]] = (StorageError,)
 
     def __init__(
         self,
@@ -67,7 +69,7 @@ class JobProcess(ABC):
     ) -> None:
         self.database, self.settings, self.stop = database, settings, stop
         self.job_id, self.fence, self.scratch = job_id, fence, scratch
-        self.device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = settings.device or device_of_torch()
         if self.device == "cuda" and RANK_ON_HOST in os.environ:
             self.device = f"cuda:{os.environ[RANK_ON_HOST]}"
         self.artifacts = ArtifactStore(
@@ -80,14 +82,14 @@ class JobProcess(ABC):
     def work(self) -> bool:
         """Do the job; True if it is done, False if it was stopped, with a checkpoint."""
 
-    def fetch_model(self, prefix: str) -> DiffusionModel:
-        """Load the model whose artifacts have this prefix. Raises ModelGone."""
+    def fetch_model(self, prefix: str, load: Callable[[Path, str], Model]) -> Model:
+        """Load the model whose artifacts have this prefix, for the device. Raises ModelGone."""
         folder = self.scratch / "model-to-begin-with"
         try:
             self.artifacts.download_folder(prefix, folder)
         except ArtifactNotFound:
             raise ModelGone("the model was deleted before the job began") from None
-        return load_model(folder, self.device)
+        return load(folder, self.device)
 
     def publish_log(self) -> None:
         """Put the log so far where readers find it."""
@@ -120,7 +122,7 @@ def _attempt(kind: type[JobProcess]) -> int:
         log.warning("another worker holds this job by now")
         return EXIT_STOPPED
     except Exception as error:
-        if _is_outage(error, database):
+        if _is_outage(error, kind, database):
             log.warning(
                 "a server cannot be reached; the job continues when it can", reason=str(error)
             )
@@ -150,19 +152,18 @@ def classify(error: Exception) -> tuple[str, str]:
         return "model_exists", str(error)
     if isinstance(error, ModelGone):
         return "model_deleted", str(error)
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+    if is_out_of_memory(error):
         return "out_of_memory", "the device has too little memory for this model or batch"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "disk_full", "the disk is full"
     return "internal", "the job's process failed; its log has the details"
 
 
-def _is_outage(error: Exception, database: Database) -> bool:
+def _is_outage(error: Exception, kind: type[JobProcess], database: Database) -> bool:
     """Tell whether the job itself is fine: a server that it needs was killed or is out of reach, or
     another process at it was lost."""
     has_server = database.engine.dialect.name != "sqlite"
-    gone = (StorageError, PeerLost, *((OperationalError,) if has_server else ()))
-    return isinstance(error, gone)
+    return isinstance(error, (*kind.outages, *((OperationalError,) if has_server else ())))
 
 
 def _leave(scratch: Path) -> None:

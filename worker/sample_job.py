@@ -15,12 +15,13 @@ from host.loading import loading
 with loading():
     import structlog
 
-    from models.diffusion.model import DiffusionModel
     from models.engine.engine import Engine
     from models.engine.orders import Failed, Made, Order
     from models.fields import Invalid
     from models.images.files import encode_image
     from models.nets.precision import Precision
+    from models.pipeline.engine_model import load_engine_model
+    from models.runtime.net import EngineModel
     from models.sampling.request import SampleRequest, plan_for
     from store.jobs import claims, requests
     from store.jobs.configs import SampleJobConfig
@@ -45,7 +46,7 @@ class SampleJob(JobProcess):
         config = SampleJobConfig.from_dict(job.config)
         counter = ImageCounter(job.checkpoint_step or 0, config.num_images)
         if counter.images < config.num_images:
-            model = self.fetch_model(config.prefix)
+            model = self.fetch_model(config.prefix, load_engine_model)
             order = Order(
                 job.model_name,
                 config.prefix,
@@ -62,7 +63,7 @@ class SampleJob(JobProcess):
         log.info("images made", images=config.num_images)
         return True
 
-    def _make_images(self, order: Order, model: DiffusionModel, counter: "ImageCounter") -> bool:
+    def _make_images(self, order: Order, model: EngineModel, counter: "ImageCounter") -> bool:
         """Make the rest of the images; False if the job was stopped, with its progress written."""
         engine, kept_at = Engine(), time.monotonic()
         engine.submit(self.job_id, order, model)

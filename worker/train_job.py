@@ -22,9 +22,10 @@ with loading():
 
     from models.images.dataset import Dataset
     from models.pipeline.card import ModelCard
-    from models.pipeline.folder import save_model, weights_digest
+    from models.pipeline.folder import weights_digest
+    from models.pipeline.torch_folder import load_model, save_model
     from models.training.config import TrainConfig
-    from models.training.distributed import ProcessGroup
+    from models.training.distributed import PeerLost, ProcessGroup
     from models.training.state import TrainState
     from models.training.train import TrainStep, train
     from store.datasets import get_dataset
@@ -54,6 +55,8 @@ class TrainJob(JobProcess):
 
     `lines` is its log; `latest` is the last step with the seconds that are left after it.
     """
+
+    outages = (*JobProcess.outages, PeerLost)
 
     def __init__(self, *attempt: Any) -> None:
         super().__init__(*attempt)
@@ -98,7 +101,7 @@ class TrainJob(JobProcess):
         return TrainState.create(self.config, dataset, self.device)
 
     def _first_weights(self, first: FirstWeights) -> TrainState:
-        model = self.fetch_model(first.prefix)
+        model = self.fetch_model(first.prefix, load_model)
         log.info("begins with a model", model=first.model)
         return begin_with(model, self.config, self.device)
 
@@ -236,7 +239,7 @@ def progress_of(step: TrainStep, eta_seconds: float | None) -> TrainProgress:
 
 def _card(state: TrainState) -> ModelCard:
     return replace(
-        ModelCard.of(state.ema_model()),
+        ModelCard.of(state.model.config),
         preset=state.config.preset,
         steps=state.step,
         images_seen=state.images_seen,

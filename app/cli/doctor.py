@@ -15,7 +15,7 @@ from rich.console import Console
 
 from app.cli.session import session_of, size
 from client.client import Client, ClientError
-from host.devices import cpp_compiler, num_gpus
+from host.devices import num_gpus
 from host.environment import read_settings
 from store.locations import Locations
 
@@ -57,15 +57,7 @@ def _this_machine() -> Iterator[Finding]:
     yield Finding("Python", f"{version}, {sys.executable}")
     yield Finding("packages", ", ".join(map(_installed, PACKAGES)))
     yield _device()
-    compiler = cpp_compiler()
-    yield Finding(
-        "compiler",
-        compiler or "none",
-        advice=""
-        if compiler
-        else "With g++ installed, the service compiles networks that it uses "
-        "often, and then samples up to twice as fast.",
-    )
+    yield _network_calls()
     yield _space()
 
 
@@ -85,6 +77,15 @@ def _device() -> Finding:
         return Finding("device", f"{cores}; no GPU found")
     advice = "The driver shows a GPU, but this torch cannot use it: install a build for CUDA."
     return Finding("device", cores, ok=False, advice=advice)
+
+
+def _network_calls() -> Finding:
+    try:
+        import openvino  # loads its libraries, which may not fit this machine
+    except ImportError as error:
+        advice = f"Without OpenVINO, sampling on a CPU is slower ({error})."
+        return Finding("networks on CPUs", "torch", advice=advice)
+    return Finding("networks on CPUs", f"OpenVINO {openvino.__version__}")
 
 
 def _space() -> Finding:

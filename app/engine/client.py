@@ -99,6 +99,20 @@ class EngineClient:
             writer.close()
         return header
 
+    async def check(self, folder: Path) -> None:
+        """Have the engine call the network of a model's folder once, so that an error in it is
+        found now. Raises InvalidInput where it cannot be called."""
+        reader, writer = await self._connect()
+        try:
+            await send(writer, {"check": str(folder)})
+            header, _ = await receive(reader)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            header = {"error": "the network cannot be run: the engine ended"}
+        finally:
+            writer.close()
+        if header["error"]:
+            raise InvalidInput.pointer("", header["error"])
+
     async def _send(self, order: Order) -> AsyncGenerator[Event, None]:
         reader, writer = await self._connect()
         try:

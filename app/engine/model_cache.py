@@ -5,16 +5,12 @@ import os
 import shutil
 from collections import OrderedDict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-from models.diffusion.model import DiffusionModel
-from models.pipeline.folder import load_model
+from models.pipeline.engine_model import load_engine_model
+from models.runtime.net import EngineModel
 from store.artifacts import ArtifactStore
 
-Result = TypeVar("Result")
 Key = tuple[str, str]  # an artifact prefix, and the digest of the weights below it
 
 
@@ -32,50 +28,38 @@ class ModelCache:
     ) -> None:
         self._artifacts, self._folder, self._device = artifacts, folder, device
         self._max_bytes, self._forgotten = max_bytes, forgotten
-        self._models: OrderedDict[Key, DiffusionModel] = OrderedDict()
-        self._loading: dict[Key, asyncio.Task[DiffusionModel]] = {}
+        self._models: OrderedDict[Key, EngineModel] = OrderedDict()
+        self._loading: dict[Key, asyncio.Task[EngineModel]] = {}
 
-    async def get(self, key: Key) -> DiffusionModel:
+    async def get(self, key: Key) -> EngineModel:
         """Return a model, loading it once however many callers wait. Raises ValueError and
         ArtifactNotFound."""
         if key in self._models:
             self._models.move_to_end(key)
             return self._models[key]
         if key not in self._loading:
-            task = asyncio.create_task(_in_short_lived_thread(partial(self._load, key)))
+            task = asyncio.create_task(asyncio.to_thread(self._load, key))
             task.add_done_callback(lambda task: self._keep(key, task))
             self._loading[key] = task
         return await asyncio.shield(self._loading[key])
 
-    def _keep(self, key: Key, task: "asyncio.Task[DiffusionModel]") -> None:
+    def _keep(self, key: Key, task: "asyncio.Task[EngineModel]") -> None:
         del self._loading[key]
         if task.cancelled() or task.exception():
             return
         self._models[key] = task.result()
-        sizes = {key: _num_bytes(model) for key, model in self._models.items()}
+        sizes = {key: model.num_bytes for key, model in self._models.items()}
         while len(sizes) > 1 and sum(sizes.values()) > self._max_bytes:
             oldest, _ = self._models.popitem(last=False)
             del sizes[oldest]
             self._forgotten(oldest)
 
-    def _load(self, key: Key) -> DiffusionModel:
+    def _load(self, key: Key) -> EngineModel:
         prefix, digest = key
         folder = self._folder / f"{digest}-{os.getpid()}"
         shutil.rmtree(folder, ignore_errors=True)
         try:
             self._artifacts.download_folder(prefix, folder)
-            return load_model(folder, self._device)
+            return load_engine_model(folder, self._device)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-async def _in_short_lived_thread(work: Callable[[], Result]) -> Result:
-    """Run work in a thread that ends with it. Each thread that has called torch keeps a team of
-    OpenMP threads until its end, and as soon as all teams together outnumber the cores, every team
-    waits asleep: calls of a small network then take three times as long."""
-    with ThreadPoolExecutor(1, thread_name_prefix="load") as executor:
-        return await asyncio.get_running_loop().run_in_executor(executor, work)
-
-
-def _num_bytes(model: DiffusionModel) -> int:
-    return sum(p.numel() * p.element_size() for p in model.net.parameters())

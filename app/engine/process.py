@@ -21,21 +21,18 @@ from typing import Any
 from host.loading import loading
 
 with loading():
-    import torch
-
     from app.engine.model_cache import ModelCache
     from app.logs import configure_logs, log
     from app.processes.wire import Header, packed, receive, send
     from app.settings import Settings
     from host.environment import read_settings
     from host.lifeline import end_with_parent
-    from models.compile.compiler import Compiler
-    from models.compile.cuda_graphs import GraphCompiler
     from models.engine.batcher import Policy
     from models.engine.engine import Engine
     from models.engine.orders import Event, Failed, Made, Order, Preview, event_message
-    from models.engine.state import NetCompiler
     from models.fields import Invalid
+    from models.pipeline.engine_model import error_in
+    from models.runtime.device import device_of_torch
     from store.artifacts import ArtifactStore
     from store.errors import ArtifactNotFound
 
@@ -55,12 +52,11 @@ class EngineServer:
     def __init__(self, settings: Settings) -> None:
         locations = settings.locations
         policy = Policy(max_waiting=settings.max_waiting, batching=settings.engine_batching)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._engine = Engine(policy, compiler=_compiler(settings, device))
+        self._engine, self._device = Engine(policy), device_of_torch()
         self._models = ModelCache(
             ArtifactStore(locations.artifacts_url),
             locations.data_dir / "cache" / "models",
-            device,
+            self._device,
             settings.engine_model_bytes,
             self._engine.release,
         )
@@ -94,6 +90,9 @@ class EngineServer:
             header, _ = await receive(reader)
             if "stats" in header:
                 await send(writer, self._statistics())
+            elif "check" in header:
+                error = await asyncio.to_thread(error_in, Path(header["check"]), self._device)
+                await send(writer, {"error": error})
             else:
                 await self._make(Order.from_header(header), reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
@@ -163,14 +162,6 @@ class Caller:
         self._writer.write(packed(*event_message(event)))
         if isinstance(event, Failed) or (isinstance(event, Made) and event.last):
             self.ended.set()
-
-
-def _compiler(settings: Settings, device: str) -> NetCompiler | None:
-    if settings.engine_compile == "off":
-        return None
-    if device == "cuda":
-        return GraphCompiler()
-    return Compiler(settings.locations.data_dir / "cache" / "compiled")
 
 
 def _leave(path: Path) -> None:

@@ -11,7 +11,7 @@ from app.http.errors import InvalidInput, reported_in
 from app.jobs.route import JobRoutes, JobTexts
 from app.sample.request import sampler_and_steps
 from app.services import Services, ServicesDep
-from models.evaluation.evaluate import EvaluationConfig
+from models.evaluation.config import EvaluationConfig
 from models.pipeline.card import ModelCard
 from store.datasets import get_dataset
 from store.errors import ArtifactNotFound, NotFound

@@ -8,7 +8,7 @@ from app.http.names import Name
 from app.jobs.schema import described
 from client.answers import JobState
 from models.diffusion.noise import MAX_SEED
-from models.evaluation.evaluate import MAX_IMAGES, MIN_IMAGES
+from models.evaluation.config import MAX_IMAGES, MIN_IMAGES
 from models.sampling.samplers import SamplerName
 from store.jobs import progress as progress_records
 from store.jobs.configs import EvaluateConfig

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from app.noise.schema import Method
@@ -24,7 +23,7 @@ from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
 
 Float32 = NDArray[np.float32]  # (C, H, W)
 
-_FIRST = torch.zeros(1, dtype=torch.int64)  # the index of the only image
+_FIRST = np.zeros(1, np.int64)  # the index of the only image
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def _step_by_step(
 
 
 def _draw_noise(x0: Float32, seed: int, step: int) -> Float32:
-    noise: Float32 = normal(seed, _FIRST, step, x0.shape)[0].numpy()
+    noise: Float32 = normal(seed, _FIRST, step, x0.shape)[0]
     return noise
 
 

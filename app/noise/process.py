@@ -11,7 +11,6 @@ from contextlib import suppress
 from host.loading import loading
 
 with loading():
-    import torch
     from starlette.responses import Response
 
     from app.http.errors import RequestError
@@ -26,7 +25,6 @@ with loading():
 
 
 def main() -> None:
-    torch.set_num_threads(1)  # several of these processes share the cores
     fork_for_each_socket(_serve)
 
 

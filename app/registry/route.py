@@ -3,7 +3,6 @@
 import tempfile
 from pathlib import Path
 
-import torch
 from fastapi import APIRouter
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
@@ -17,11 +16,9 @@ from app.http.uploads import uploaded_file
 from app.registry.schema import model_answer
 from app.services import Services, ServicesDep
 from client.answers import ModelAnswer
-from models.diffusion.model import DiffusionModel
-from models.fields import Invalid
 from models.pipeline.archive import extract_model_archive, write_model_archive
 from models.pipeline.card import ModelCard
-from models.pipeline.folder import load_model, weights_digest
+from models.pipeline.folder import read_config, read_weights, weights_digest
 from store import models
 from store.errors import ModelConflict, ModelNotFound
 from store.jobs.requests import model_names
@@ -100,8 +97,13 @@ async def put_model(
     name: str, request: Request, response: Response, services: ServicesDep
 ) -> ModelAnswer:
     check_name("name", name)
-    async with uploaded_file(request, services.settings.locations.data_dir) as archive:
-        record, is_new = await run_in_threadpool(_store_model, services, name, archive)
+    data_dir = services.settings.locations.data_dir
+    with tempfile.TemporaryDirectory(dir=data_dir) as scratch:
+        folder = Path(scratch) / "model"
+        async with uploaded_file(request, data_dir) as archive:
+            card = await run_in_threadpool(_read_model, services, archive, folder)
+        await services.engine.check(folder)
+        record, is_new = await run_in_threadpool(_store_model, services, name, folder, card)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/models/{name}"
     return model_answer(record)
@@ -118,58 +120,41 @@ def delete_model(name: str, services: ServicesDep) -> None:
     services.artifacts.delete_prefix(record.artifact_prefix)
 
 
-def _store_model(services: Services, name: str, archive: Path) -> tuple[models.ModelRecord, bool]:
-    """Store an uploaded model; return its record and whether it is new.
-
-    It is loaded and run once, so that an error in it is reported now.
-    """
-    data_dir = services.settings.locations.data_dir
-    with tempfile.TemporaryDirectory(dir=data_dir) as scratch:
-        folder = Path(scratch) / "model"
-        with reported_at(""):
-            extract_model_archive(archive, folder, max_bytes=services.settings.max_model_bytes)
-            model = load_model(folder)
-            _run_once(model)
-        card = ModelCard.of(model)
-        digest = weights_digest(folder)
-        try:
-            known = models.get_model(services.database, name)
-        except ModelNotFound:
-            pass
-        else:
-            if known.digest != digest:
-                raise ModelConflict(f"there is a model {name!r} with other weights")
-            if differing := ModelCard.from_dict(known.details).first_difference(card):
-                raise ModelConflict(
-                    f"there is a model {name!r} with these weights, but another {differing}"
-                )
-            return known, False
-        if name in model_names(services.database):
-            raise ModelConflict(f"a job is about to make a model {name!r}")
-        prefix = f"models/{name}/{digest[:16]}"
-        services.artifacts.upload_folder(folder, prefix)
-        record = models.ModelRecord(
-            name=name,
-            digest=digest,
-            details=card.to_dict(),
-            artifact_prefix=prefix,
-            num_bytes=sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
-        )
-        return models.create_model(services.database, record), True
+def _read_model(services: Services, archive: Path, folder: Path) -> ModelCard:
+    """Extract an uploaded model, and check its config and its weights."""
+    with reported_at(""):
+        extract_model_archive(archive, folder, max_bytes=services.settings.max_model_bytes)
+        config = read_config(folder)
+        read_weights(folder, config)
+    return ModelCard.of(config)
 
 
-def _run_once(model: DiffusionModel) -> None:
-    """Call the network once, on an image that has 2 pixels a side where it is smallest. Raises
-    Invalid where the network cannot be run."""
-    net = model.config.net
-    height, width = (
-        min(side, 2 ** len(net.block_out_channels)) for side in model.config.image_size
-    )
-    label = torch.zeros(1, dtype=torch.int64) if net.num_class_embeds else None
+def _store_model(
+    services: Services, name: str, folder: Path, card: ModelCard
+) -> tuple[models.ModelRecord, bool]:
+    """Store an uploaded model; return its record and whether it is new."""
+    digest = weights_digest(folder)
     try:
-        with torch.inference_mode():
-            y = model.net(torch.zeros(1, net.in_channels, height, width), torch.ones(1), label)
-    except (RuntimeError, ArithmeticError, TypeError, ValueError) as error:
-        raise Invalid.because(f"the network cannot be run: {str(error)[:200]}") from error
-    if not bool(y.isfinite().all()):
-        raise Invalid.because("the network's output is not finite")
+        known = models.get_model(services.database, name)
+    except ModelNotFound:
+        pass
+    else:
+        if known.digest != digest:
+            raise ModelConflict(f"there is a model {name!r} with other weights")
+        if differing := ModelCard.from_dict(known.details).first_difference(card):
+            raise ModelConflict(
+                f"there is a model {name!r} with these weights, but another {differing}"
+            )
+        return known, False
+    if name in model_names(services.database):
+        raise ModelConflict(f"a job is about to make a model {name!r}")
+    prefix = f"models/{name}/{digest[:16]}"
+    services.artifacts.upload_folder(folder, prefix)
+    record = models.ModelRecord(
+        name=name,
+        digest=digest,
+        details=card.to_dict(),
+        artifact_prefix=prefix,
+        num_bytes=sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
+    )
+    return models.create_model(services.database, record), True

@@ -18,7 +18,7 @@ from typing import Any
 from app.http.errors import InvalidInput, reported_at, reported_in
 from app.services import Services
 from app.training.request_schema import Hyperparameters, TrainRequest
-from models.diffusion.model import ModelConfig
+from models.diffusion.config import ModelConfig
 from models.pipeline.folder import read_config
 from models.training.config import CHANGEABLE, TrainConfig, resolve_config
 from models.training.defaults import DEVICES, DatasetFacts, Device

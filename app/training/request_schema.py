@@ -17,7 +17,7 @@ from app.http.derived import LABEL, with_fields_of
 from app.http.names import Name
 from app.http.refusal import refused_with
 from models.diffusion.schedule import ScheduleConfig
-from models.nets.unet import UNetConfig
+from models.nets.config import UNetConfig
 from models.training.config import Side, TrainConfig
 from store.jobs.options import (
     DEFAULT_KEEP_CHECKPOINTS,

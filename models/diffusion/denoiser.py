@@ -15,6 +15,7 @@ from torch import Tensor
 
 from models.arrays import Float64, Int64
 from models.diffusion.model import DiffusionModel
+from models.diffusion.prediction import read_off
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,8 @@ def _denoise_once(
     k = model.prediction.denoiser_coefficients(levels.alpha, levels.sigma)
     c_noise = torch.from_numpy(levels.c_noise).to(x_t.device, torch.float32)
     y = model.net(column(k.c_in, x_t) * x_t, c_noise, label)
-    return read_off(y, x_t, column(k.p_x, x_t), column(k.p_F, x_t))
-
-
-def read_off(y: Tensor, x_t: Tensor, p_x: Tensor, p_F: Tensor) -> Tensor:
-    """Return x0_hat = p_x x_t + p_F y, float32 (B, C, H, W), from the network's output y of any
-    precision. The coefficients are float32 (B, 1, 1, 1)."""
-    return p_x * x_t + p_F * y.float()
+    x0_hat: Tensor = read_off(y, x_t, column(k.p_x, x_t), column(k.p_F, x_t))
+    return x0_hat
 
 
 def column(values: Float64, like: Tensor) -> Tensor:

@@ -7,15 +7,13 @@ one step of the chain, x_t = sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) eps.
 
 import math
 
-import torch
-from torch import Tensor
-
-from models.diffusion.noise import Array, normal
+from models.arrays import AnyArray, library
+from models.diffusion.noise import normal
 from models.diffusion.schedule import NoiseSchedule, transition
 from models.fields import Invalid
 
 
-def diffuse(schedule: NoiseSchedule, x_s: Array, s: int, t: int, noise: Array) -> Array:
+def diffuse(schedule: NoiseSchedule, x_s: AnyArray, s: int, t: int, noise: AnyArray) -> AnyArray:
     """Return x_t from x_s and standard normal noise of the same shape, float32 of torch or numpy.
     With t = s it is x_s itself.
 
@@ -28,13 +26,13 @@ def diffuse(schedule: NoiseSchedule, x_s: Array, s: int, t: int, noise: Array) -
     return alpha_ts * x_s + math.sqrt(sigma2_ts) * noise
 
 
-def closed_form(schedule: NoiseSchedule, x0: Tensor, t: int, seed: int) -> Tensor:
+def closed_form(schedule: NoiseSchedule, x0: AnyArray, t: int, seed: int) -> AnyArray:
     """Return x_t (B, C, H, W) of clean images x0 in one jump. The noise is the same for every t, so
     that a series of t shows one image dissolve."""
     return diffuse(schedule, x0, 0, t, _noise(x0, seed, 0))
 
 
-def step_by_step(schedule: NoiseSchedule, x0: Tensor, t: int, seed: int) -> Tensor:
+def step_by_step(schedule: NoiseSchedule, x0: AnyArray, t: int, seed: int) -> AnyArray:
     """Return x_t by t steps of the chain, with fresh noise at each."""
     _check_times(schedule, 0, t)
     x = x0
@@ -51,6 +49,6 @@ def _check_times(schedule: NoiseSchedule, s: int, t: int) -> None:
         )
 
 
-def _noise(x0: Tensor, seed: int, step: int) -> Tensor:
-    index = torch.arange(len(x0), device=x0.device)
+def _noise(x0: AnyArray, seed: int, step: int) -> AnyArray:
+    index = library(x0).arange(len(x0), device=x0.device)
     return normal(seed, index, step, x0.shape[1:])

@@ -9,22 +9,23 @@ each rounded as IEEE 754 says; a library's log or cos may differ in the last bit
 between the vectorised body and the tail of one tensor.
 
 The arithmetic is written once, in the operations that numpy and torch share. On the CPU numpy
-computes it, in pieces that stay in the cache: several times as fast there as torch.
+computes it, in pieces that stay in the cache: several times as fast there as torch. What a function
+returns is of the library of its `index`.
 """
 
 import math
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from models.arrays import Array, Int64, library
 from models.fields import Invalid
 
-Array = TypeVar("Array", Tensor, NDArray[Any])
+if TYPE_CHECKING:
+    pass
 
 _MASK = 0xFFFFFFFF
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
@@ -90,54 +91,57 @@ def box_muller(word: Array, turn: Array) -> tuple[Array, Array]:
 
 
 def bits(
-    seed: Tensor | int,
-    index: Tensor,
-    step: Tensor | int,
+    seed: Array | int,
+    index: Array,
+    step: Array | int,
     size: int,
     stream: Stream = Stream.IMAGE,
-) -> Tensor:
+) -> Array:
     """Return random 32-bit words as int64 (B, size) for `index` (B,) int64; seed and step are
     numbers, or int64 (B,).
 
     Raises Invalid for a seed outside 0..2^63 - 1.
     """
     words = _words(seed, index, step, -(-size // 4), stream)
-    if not isinstance(words, Tensor):
-        words = torch.from_numpy(words.astype(np.int64))
-    return _by_row(words, len(index))[:, :size]
+    if isinstance(words, np.ndarray):
+        words = words.astype(np.int64)
+    xp = library(index)
+    return xp.asarray(_by_row(words, len(index))[:, :size])  # type: ignore[no-any-return]
 
 
-def uniform(seed: int, index: Tensor, step: Tensor | int, stream: Stream, size: int = 1) -> Tensor:
+def uniform(seed: int, index: Array, step: Array | int, stream: Stream, size: int = 1) -> Array:
     """Return float64 numbers in the open interval (0, 1): (B, size)."""
-    return (bits(seed, index, step, size, stream).double() + 0.5) * 2.0**-32
+    xp = library(index)
+    words = xp.asarray(bits(seed, index, step, size, stream), dtype=xp.float64)
+    return (words + 0.5) * 2.0**-32  # type: ignore[no-any-return]
 
 
-def permutation(seed: int, count: int, stream: Stream, *, index: int = 0, step: int = 0) -> Tensor:
+def permutation(seed: int, count: int, stream: Stream, *, index: int = 0, step: int = 0) -> Int64:
     """Return a random order of 0..count - 1, int64 (count,)."""
-    words = bits(seed, torch.tensor([index]), step, 2 * count, stream)[0]
+    words = bits(seed, np.array([index]), step, 2 * count, stream)[0]
     keys = (words[:count] << 31) ^ words[count:]  # 63 bits
-    return torch.argsort(keys, stable=True)
+    return np.argsort(keys, stable=True)
 
 
 def normal(
-    seed: Tensor | int,
-    index: Tensor,
-    step: Tensor | int,
+    seed: Array | int,
+    index: Array,
+    step: Array | int,
     shape: Sequence[int],
     stream: Stream = Stream.IMAGE,
-) -> Tensor:
+) -> Array:
     """Return standard normal float32 (B, *shape); row b is a function of (seed[b], index[b],
     step[b])."""
     rows, size = len(index), math.prod(shape)
     pairs = -(-size // 2)
     words = _by_row(_words(seed, index, step, -(-pairs // 2), stream), rows)
     word, turn = words[:, :pairs].reshape(-1), words[:, pairs : 2 * pairs].reshape(-1)
-    if isinstance(word, Tensor):
-        both: Any = torch.stack(box_muller(word, turn))
+    if isinstance(word, np.ndarray):
+        both: Any = _normals_on_cpu(word, turn)
     else:
-        both = _normals_on_cpu(word, turn)
+        both = library(word).stack(box_muller(word, turn))
     noise = _by_row(both, rows)[:, :size].reshape(-1, *shape)
-    return noise if isinstance(noise, Tensor) else torch.from_numpy(noise)
+    return library(index).asarray(noise)  # type: ignore[no-any-return]
 
 
 def _by_row(parts: Array, rows: int) -> Array:
@@ -145,30 +149,32 @@ def _by_row(parts: Array, rows: int) -> Array:
     return parts.reshape(len(parts), rows, -1).swapaxes(0, 1).reshape(rows, -1)
 
 
-def _words(
-    seed: Tensor | int, index: Tensor, step: Tensor | int, blocks: int, stream: Stream
-) -> Any:
+def _words(seed: Array | int, index: Array, step: Array | int, blocks: int, stream: Stream) -> Any:
     """Return the four words of each block of each row, (4, B blocks): numpy's uint32 on the CPU,
     else an int64 tensor."""
     if isinstance(seed, int) and not 0 <= seed <= MAX_SEED:
         raise Invalid("seed", seed, f"it must lie in 0..{MAX_SEED}")
-    rows, device = len(index), index.device
+    rows = len(index)
     given = (index, step, stream, seed & _MASK, seed >> 32)
-    if device.type == "cpu":
+    if isinstance(index, np.ndarray) or index.device.type == "cpu":
         elements = np.tile(np.arange(blocks, dtype=np.uint64), rows)
         return _words_on_cpu(elements, [_of_blocks(word, rows, blocks) for word in given])
-    element = torch.arange(blocks, device=device).repeat(rows)
-    of_rows = (torch.as_tensor(word, device=device).expand(rows) for word in given)
+    xp, device = library(index), index.device
+    element = xp.arange(blocks, device=device).repeat(rows)
+    of_rows = (xp.asarray(word, device=device).expand(rows) for word in given)
     c1, c2, c3, k0, k1 = (word.repeat_interleave(blocks) for word in of_rows)
-    return torch.stack(philox((element, c1, c2, c3), (k0, k1)))
+    return xp.stack(philox((element, c1, c2, c3), (k0, k1)))
 
 
-def _of_blocks(word: Tensor | int, rows: int, blocks: int) -> NDArray[np.uint64] | int:
+def _of_blocks(word: Any, rows: int, blocks: int) -> NDArray[np.uint64] | int:
     """Return the word of each block, or a number if all blocks share it: that makes the first
     rounds cheaper."""
-    if rows == 1 or not isinstance(word, Tensor):
-        return int(word) & _MASK
-    return np.repeat(word.expand(rows).numpy().astype(np.uint64), blocks)
+    if isinstance(word, int):
+        return word & _MASK
+    words = np.asarray(word)
+    if rows == 1:
+        return int(words.item()) & _MASK
+    return np.repeat(np.broadcast_to(words, rows).astype(np.uint64), blocks)
 
 
 def _words_on_cpu(
@@ -191,20 +197,16 @@ def _normals_on_cpu(word: NDArray[np.uint32], turn: NDArray[np.uint32]) -> NDArr
     return normals
 
 
-def _library(array: Tensor | NDArray[Any]) -> Any:
-    return torch if isinstance(array, Tensor) else np
-
-
 def _sqrt(array: Array) -> Array:
-    if isinstance(array, Tensor):  # a vectorised float32 sqrt may be off in the last bit
-        return array.double().sqrt().float()
-    root: NDArray[Any] = np.sqrt(array)
-    return root
+    if isinstance(array, np.ndarray):
+        root: NDArray[Any] = np.sqrt(array)
+        return root
+    return array.double().sqrt().float()  # a vectorised float32 sqrt may be off in the last bit
 
 
 def _log_uniform(word: Array) -> Array:
     """Return ln u, u = (word + 1/2) / 2^32, by ln m = 2 artanh((m - 1) / (m + 1)) to 1e-7."""
-    xp = _library(word)
+    xp = library(word)
     x = xp.asarray(xp.asarray(word, dtype=xp.float64) + 0.5, dtype=xp.float32)
     # x = m 2^e with m in [sqrt 1/2, sqrt 2): both are read off x's bits minus those of sqrt 1/2.
     offset = x.view(xp.int32) - _SQRT_HALF
@@ -221,7 +223,7 @@ def _log_uniform(word: Array) -> Array:
 def _unit_circle(word: Array) -> tuple[Array, Array]:
     """Return (cos, sin) of 2 pi word / 2^32 - pi/4: a polynomial gives them near 0, and the word's
     top two bits choose the quadrant."""
-    xp = _library(word)
+    xp = library(word)
     word = _as_int32(word)
     angle = xp.asarray((word & 0x3FFFFFFF) - 0x20000000, dtype=xp.float32)
     angle *= math.pi / 2**31
@@ -245,10 +247,10 @@ def _unit_circle(word: Array) -> tuple[Array, Array]:
 
 def _as_int32(word: Array) -> Array:
     """Return the same bits as int32."""
-    if isinstance(word, Tensor):
-        return word.to(torch.int32)
-    signed: NDArray[Any] = word.astype(np.uint32, copy=False).view(np.int32)
-    return signed
+    if isinstance(word, np.ndarray):
+        signed: NDArray[Any] = word.astype(np.uint32, copy=False).view(np.int32)
+        return signed
+    return word.int()
 
 
 def _horner(x: Array, coefficients: Sequence[float]) -> Array:

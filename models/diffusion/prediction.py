@@ -26,7 +26,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from models.arrays import Float64
+from models.arrays import AnyArray, Float64
 from models.diffusion.schedule import NoiseSchedule, ScheduleName
 from models.fields import Invalid
 
@@ -143,3 +143,10 @@ class Prediction:
     def _refusal(self, reason: str) -> Invalid:
         message = f"prediction_type {self.type!r} {reason}"
         return Invalid.because(message, field="prediction_type", value=self.type)
+
+
+def read_off(y: AnyArray, x_t: AnyArray, p_x: AnyArray, p_F: AnyArray) -> AnyArray:
+    """Return x0_hat = p_x x_t + p_F y, float32 (B, C, H, W), from the network's output y of any
+    precision. The coefficients are float32 (B, 1, 1, 1)."""
+    y = y.astype(np.float32, copy=False) if isinstance(y, np.ndarray) else y.float()
+    return p_x * x_t + p_F * y

@@ -5,9 +5,10 @@ counts, guidance, classes and seeds, since the row of a plan is a few numbers (m
 and noise is a function of (seed, image, step). Finished images leave and new ones join at every
 step; the batcher decides which (models.engine.batcher).
 
-Batching does not change an image, except for float rounding: a network call's arithmetic depends on
-its width. `deterministic` orders are bit-identical, since their calls all have one width. `submit`,
-`cancel` and `release` may be called from any thread, `step` from one only.
+Batching does not change an image, to the last bit, where the network's rows are the same at any
+width (EngineModel.same_rows). Elsewhere a call's rounding depends on its width, and `deterministic`
+orders are bit-identical, since their calls all have one width. `submit`, `cancel` and `release` may
+be called from any thread, `step` from one only.
 """
 
 import time
@@ -16,21 +17,16 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, cast
 
-import torch
-from torch import Tensor
-
-from models.arrays import to_uint8
-from models.diffusion.model import DiffusionModel
+from models.arrays import AnyArray, library, to_uint8
 from models.engine.batcher import Batch, Batcher, Group, Policy, Refused, Sample, Ticket
 from models.engine.orders import Event, Failed, Made, Order, Preview, Started
-from models.engine.state import GroupState, NetCompiler
+from models.engine.state import GroupState
 from models.fields import Invalid
 from models.nets.precision import Precision
+from models.runtime.device import is_out_of_memory
+from models.runtime.net import EngineModel
 from models.sampling.update import Pictures, Rows, Updated
 
-# Widths of network calls. Few, so that everything prepared for a width (a compiled graph, a CUDA
-# graph, oneDNN's plans) is used again.
-BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 DETERMINISTIC_WIDTH = 4
 
 
@@ -57,7 +53,7 @@ class GroupKey(NamedTuple):
 class _Submit:
     id: Hashable
     order: Order
-    model: DiffusionModel
+    model: EngineModel
     deadline: float | None
 
 
@@ -72,21 +68,19 @@ class _Release:
 
 
 class Engine:
-    """`clock` gives seconds. Orders of one model, precision and mode form a group. With `compiler`
-    their calls are compiled in time."""
+    """`clock` gives seconds. Orders of one model, precision and mode form a group. `widths` of
+    calls are by default those of the model."""
 
     def __init__(
         self,
         policy: Policy | None = None,
-        buckets: Sequence[int] = BUCKETS,
+        widths: Sequence[int] = (),
         clock: Callable[[], float] = time.monotonic,
-        compiler: NetCompiler | None = None,
     ) -> None:
         self.batcher = Batcher(policy)
         self.stats: dict[GroupKey, GroupStats] = {}
-        self._buckets = tuple(buckets)
+        self._widths = tuple(widths)
         self._clock = clock
-        self._compiler = compiler
         self._inbox: SimpleQueue[_Submit | _Cancel | _Release | None] = SimpleQueue()
         self._states: dict[GroupKey, GroupState] = {}
         self._orders: dict[Hashable, tuple[Order, Pictures]] = {}
@@ -96,7 +90,7 @@ class Engine:
         self,
         order_id: Hashable,
         order: Order,
-        model: DiffusionModel,
+        model: EngineModel,
         deadline: float | None = None,
     ) -> None:
         """Take an order of a model; `deadline` is in the clock's time. Its events come out of
@@ -115,7 +109,6 @@ class Engine:
         """End the wait of `step`."""
         self._inbox.put(None)
 
-    @torch.inference_mode()
     def step(self, wait: float = 0.0) -> list[Event]:
         """Make one network call and return the events that follow from it. Where there is nothing
         to do, wait up to so many seconds for an order."""
@@ -154,11 +147,12 @@ class Engine:
         now, order, plan = self._clock(), submitted.order, submitted.order.plan
         config = submitted.model.config
         try:
-            plan.check_fits(config.image_size, config.net.out_channels, len(config.class_names))
-            pictures = Pictures.of(plan, submitted.model.device)
+            plan.check_fits(config.image_size, config.channels, len(config.class_names))
+            key = self._group_for(order, submitted.model)
+            pictures = Pictures.of(plan, self._states[key].like)
             ticket = Ticket(
                 submitted.id,
-                self._group_for(order, submitted.model),
+                key,
                 plan.evaluations,
                 plan.num_images - order.first_image,
                 now,
@@ -176,15 +170,15 @@ class Engine:
         self._orders[submitted.id] = order, pictures
         return []
 
-    def _group_for(self, order: Order, model: DiffusionModel) -> GroupKey:
-        key = GroupKey(order.model_key, order.precision, order.deterministic)
+    def _group_for(self, order: Order, model: EngineModel) -> GroupKey:
+        deterministic = order.deterministic and not model.same_rows
+        key = GroupKey(order.model_key, order.precision, deterministic)
         self._released.discard(order.model_key)
         if key not in self._states:
-            # A compiled call differs in its last bits, and when it is ready is chance.
-            compiler = None if order.deterministic else self._compiler
-            state = GroupState(model, order.precision, compiler)
-            buckets = (DETERMINISTIC_WIDTH,) if order.deterministic else self._buckets
-            self.batcher.add_group(Group(key, buckets, state.slots))
+            # A prepared call differs in its last bits, and when it is ready is chance.
+            state = GroupState(model, order.precision, can_prepare=not deterministic)
+            widths = (DETERMINISTIC_WIDTH,) if deterministic else self._widths or model.widths
+            self.batcher.add_group(Group(key, widths, state.slots))
             self._states[key] = state
             self.stats[key] = GroupStats()
         return key
@@ -208,7 +202,7 @@ class Engine:
         try:
             updated, seconds = self._call(batch)
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             return self._make_room(batch)
         events = _started(batch.samples)
@@ -254,9 +248,9 @@ class Engine:
             for i, b in enumerate(where)
         ]
 
-    def _hand_out(self, samples: Sequence[Sample], x: Tensor) -> list[Event]:
+    def _hand_out(self, samples: Sequence[Sample], x: AnyArray) -> list[Event]:
         events: list[Event] = []
-        finite = x.isfinite().flatten(1).all(1).tolist()
+        finite = library(x).isfinite(x).reshape(len(x), -1).all(1).tolist()
         for sample, pixels, is_finite in zip(samples, to_uint8(x), finite, strict=True):
             order_id = sample.ticket.id
             if order_id not in self._orders:
@@ -275,8 +269,7 @@ class Engine:
     def _make_room(self, batch: Batch) -> list[Event]:
         """Make calls narrower from now on. Orders fail where a single one of their images does not
         fit."""
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        self._states[cast(GroupKey, batch.group)].free_memory()
         if len(batch.samples) > 1 and batch.width > self.batcher.groups[batch.group].buckets[0]:
             self.batcher.limit_width(batch.group, batch.width // 2)
             return []
@@ -302,10 +295,3 @@ def _started(samples: Sequence[Sample]) -> list[Event]:
         for sample in samples
         if sample.at == 0 and sample.image == sample.ticket.first_image
     ]
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # The allocator of the CPU has no exception of its own.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "allocate memory" in str(
-        error
-    )

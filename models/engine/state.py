@@ -6,69 +6,42 @@ through one network call and one update (models.sampling.update); nothing here b
 sampler.
 """
 
-import copy
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
-import torch
-from torch import Tensor
-
-from models.compile.library import Variant
-from models.diffusion.model import DiffusionModel
+from models.arrays import AnyArray, library
 from models.nets.precision import Precision
-from models.nets.unet import UNet
-from models.sampling.update import Network, Rows, Updated, starting_x, update
+from models.runtime.net import EngineModel
+from models.sampling.update import Rows, Updated, starting_x, update
 
 MAX_SLOTS = 256
 MAX_STATE_BYTES = 256 * 2**20
-
-
-class NetCompiler(Protocol):
-    """models.compile.compiler.Compiler on a CPU, models.compile.cuda_graphs.GraphCompiler on a
-    GPU."""
-
-    def call(self, variant: Variant, net: UNet) -> Network | None:
-        """Return a faster form of the network, or None until there is one. Called before each call
-        of a width until then."""
 
 
 class GroupState:
     """The network in a precision, and float32 (slots, C, H, W) `x`, `prev`, `prev2`: the image
     under way, and the network's estimates of the clean image one and two rows earlier."""
 
-    def __init__(
-        self, model: DiffusionModel, precision: Precision, compiler: NetCompiler | None = None
-    ) -> None:
-        """With a compiler, calls of a width are compiled as soon as that is done."""
+    def __init__(self, model: EngineModel, precision: Precision, can_prepare: bool = True) -> None:
+        """Make the network and room for images. With `can_prepare`, calls of a width may take
+        another way once that is prepared."""
         config = model.config
-        self.model = model
-        self._shape = (config.net.out_channels, *config.image_size)
-        self._null_label = model.null_label if config.class_names else None
+        self._shape = (config.channels, *config.image_size)
+        self._null_label = len(config.class_names) if config.class_names else None
         slot_bytes = 3 * 4 * math.prod(self._shape)
         self.slots = max(8, min(MAX_SLOTS, MAX_STATE_BYTES // slot_bytes))
-        self._net = _in_precision(model.net, precision)
-        self._precision = precision
-        self._dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
-        self._compiler = compiler if isinstance(model.net, UNet) else None
-        self._compiled: dict[int, Network] = {}
+        self._net, self._can_prepare = model.net(precision), can_prepare
+        self.like = self._net.like
         self._calls: dict[int, int] = {}  # by width, since it was prepared
+        xp, shape = library(self.like), (self.slots, *self._shape)
         self._x, self._prev, self._prev2 = (
-            torch.zeros((self.slots, *self._shape), device=model.device) for _ in range(3)
+            xp.zeros(shape, dtype=xp.float32, device=self.like.device) for _ in range(3)
         )
 
     def prepare(self, width: int) -> bool:
-        """Look for a compiled form before a call. True: such calls take another way from now on."""
-        if self._compiler is None or width in self._compiled:
+        """Prepare a call. Return True if such calls take another way from now on."""
+        if not self._can_prepare or not self._net.prepare(width):
             return False
-        config = self.model.config
-        variant = Variant(
-            config.net, config.image_size, width, self._precision, torch.get_num_threads()
-        )
-        compiled = self._compiler.call(variant, self._net)
-        if compiled is None:
-            return False
-        self._compiled[width] = compiled
         self._calls.pop(width, None)
         return True
 
@@ -77,17 +50,20 @@ class GroupState:
         use."""
         return self._calls[width] > 1
 
+    def free_memory(self) -> None:
+        self._net.free_memory()
+
     def step(self, rows: Rows, slots: Sequence[int | None], width: int) -> Updated:
         """Take each image one row further by a network call of `width` evaluations. Nothing has
         changed if it raises."""
-        slot = torch.tensor(slots, device=self.model.device)
+        slot = list(slots)
         x, prev, prev2 = self._x[slot], self._prev[slot], self._prev2[slot]
         new = [b for b, at in enumerate(rows.at) if at == 0]
         if new:
-            x[new] = starting_x(rows.select(new), self._shape, self.model.device)
+            x[new] = starting_x(rows.select(new), self._shape, self.like)
             prev[new] = prev2[new] = 0.0
 
-        def call(x: Tensor, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+        def call(x: AnyArray, c_noise: AnyArray, labels: AnyArray | None) -> AnyArray:
             return self._call(width, x, c_noise, labels)
 
         updated = update(rows, x, prev, prev2, call, self._null_label)
@@ -95,21 +71,13 @@ class GroupState:
         self._calls[width] = self._calls.get(width, 0) + 1
         return updated
 
-    def _call(self, width: int, x: Tensor, c_noise: Tensor, labels: Tensor | None) -> Tensor:
+    def _call(
+        self, width: int, x: AnyArray, c_noise: AnyArray, labels: AnyArray | None
+    ) -> AnyArray:
         """Call the network, padded to `width` with copies of the first evaluation."""
         count = len(x)
         if count < width:
             padded = [*range(count), *[0] * (width - count)]
             x, c_noise = x[padded], c_noise[padded]
             labels = None if labels is None else labels[padded]
-        # A compiled network takes its inputs as they lie in memory; c_noise may be a column.
-        x = x.to(self._dtype).contiguous(memory_format=torch.channels_last)
-        return self._compiled.get(width, self._net)(x, c_noise.contiguous(), labels)[:count]
-
-
-def _in_precision(net: UNet, precision: Precision) -> UNet:
-    """Return the network itself, or a copy of half the size."""
-    if precision == "bfloat16":
-        net = copy.deepcopy(net).to(torch.bfloat16)
-    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return net
+        return self._net(x, c_noise, labels)[:count]

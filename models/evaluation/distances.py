@@ -146,7 +146,7 @@ def _subsets(features: Float64, size: int, which: int) -> list[Float64]:
     count = math.ceil(len(features) / size)
     if count == 1:
         return [features]
-    order = permutation(_SUBSET_KEY, len(features), Stream.ORDER, index=which).numpy()
+    order = permutation(_SUBSET_KEY, len(features), Stream.ORDER, index=which)
     return [features[np.sort(order[i::count])] for i in range(count)]
 
 

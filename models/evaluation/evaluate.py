@@ -10,15 +10,15 @@ Memorisation is measured by the distance to the nearest training image, in `pixe
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
 from models.arrays import Float64, Int64, UInt8
 from models.diffusion.model import DiffusionModel
-from models.diffusion.noise import MAX_SEED, Stream, permutation
+from models.diffusion.noise import Stream, permutation
+from models.evaluation.config import MIN_IMAGES, EvaluationConfig
 from models.evaluation.distances import (
     frechet_distance,
     kernel_distance,
@@ -26,60 +26,19 @@ from models.evaluation.distances import (
     precision_recall,
 )
 from models.evaluation.features import Classifier, FeatureNet, Pixels, choose_features
-from models.evaluation.likelihood import MAX_PROBES, MAX_STEPS, bits_per_dimension
-from models.fields import Invalid, check_number, check_whole
+from models.evaluation.likelihood import bits_per_dimension
+from models.fields import Invalid
 from models.images.dataset import Dataset
 from models.images.files import image_grid
 from models.sampling.generate import image_batches
 from models.sampling.request import SampleRequest, plan_for
-from models.sampling.samplers import DEFAULT_SAMPLER, SAMPLER_NAMES, SamplerName
 
-MIN_IMAGES, MAX_IMAGES = 8, 50_000
 NEIGHBOURS = 3
 MAX_PICTURED = 16
 BLOCK = 2048  # training images whose pixels are in memory at once
 CLOSE_PERCENTILE = 1.0  # of the unseen: nearer than this to a training image is suspect
 # A key that differs from every caller's seed: training and sampling never see the same bits.
 _KEY = 0x5EED_E7A1
-
-
-@dataclass(frozen=True)
-class EvaluationConfig:
-    """The settings of an evaluation. `features` is a name of models.evaluation.features or a path
-    to DINOv2's folder. `num_reference` bounds the real images of the reference; with
-    `likelihood_images` of 0 the bits are left out."""
-
-    num_images: int = 1000
-    sampler: SamplerName = DEFAULT_SAMPLER
-    num_inference_steps: int = 20
-    guidance_scale: float = 1.0
-    seed: int = 0
-    features: str = "auto"
-    num_reference: int = 10_000
-    likelihood_images: int = 64
-    likelihood_steps: int = 20
-    likelihood_probes: int = 1
-
-    def __post_init__(self) -> None:
-        check_whole("num_images", self.num_images, MIN_IMAGES, MAX_IMAGES)
-        check_whole("num_inference_steps", self.num_inference_steps, 1, 1000)
-        check_number("guidance_scale", self.guidance_scale, 0.0, 20.0)
-        check_whole("seed", self.seed, 0, MAX_SEED)
-        check_whole("num_reference", self.num_reference, MIN_IMAGES, MAX_IMAGES)
-        check_whole("likelihood_images", self.likelihood_images, 0, MAX_IMAGES)
-        check_whole("likelihood_steps", self.likelihood_steps, 1, MAX_STEPS)
-        check_whole("likelihood_probes", self.likelihood_probes, 1, MAX_PROBES)
-        if self.sampler not in SAMPLER_NAMES:
-            raise Invalid("sampler", self.sampler, f"it must be one of {SAMPLER_NAMES}")
-        if not isinstance(self.features, str) or not self.features:
-            raise Invalid("features", self.features, "it must be a name or a path")
-
-    def to_dict(self) -> dict[str, object]:
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "EvaluationConfig":
-        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -246,7 +205,7 @@ def _by_class(positions: Int64, labels: Int64) -> Int64:
 
 
 def _shuffled(count: int) -> Int64:
-    return permutation(_KEY, count, Stream.ORDER).numpy()
+    return permutation(_KEY, count, Stream.ORDER)
 
 
 def _spread(positions: Int64, most: int) -> Int64:

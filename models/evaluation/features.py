@@ -75,7 +75,7 @@ class FeatureNet(ABC):
 
     @torch.inference_mode()
     def _features(self, images: UInt8) -> Float64:
-        return self.embed(to_float(images).to(self.device)).double().cpu().numpy()
+        return self.embed(to_float(torch.from_numpy(images)).to(self.device)).double().cpu().numpy()
 
 
 def choose_features(
@@ -296,7 +296,7 @@ def _a_tenth(count: int) -> Int64:
 def _shrunk_images(images: UInt8, positions: Int64) -> Tensor:
     """Return the images at `positions` as the net sees them, (N, C, h, w) float32."""
     parts = [
-        shrunk(to_float(np.array(images[positions[start : start + BATCH_SIZE]])))
+        shrunk(to_float(torch.from_numpy(images[positions[start : start + BATCH_SIZE]])))
         for start in range(0, len(positions), BATCH_SIZE)
     ]
     return torch.cat(parts)

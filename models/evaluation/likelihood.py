@@ -30,10 +30,10 @@ from models.diffusion.denoiser import NoiseLevels, denoise
 from models.diffusion.model import DiffusionModel
 from models.diffusion.noise import MAX_SEED, Stream, bits, uniform
 from models.diffusion.schedule import NoiseSchedule
+from models.evaluation.config import MAX_PROBES, MAX_STEPS
 from models.fields import check_whole
 from models.sampling.generate import BATCH_SIZE, Stopped
 
-MAX_STEPS, MAX_PROBES = 1000, 64
 VALUE_WIDTH = 1 / 127.5  # between neighbours among the 256 values, in [-1, 1]
 ROUNDING_STD = VALUE_WIDTH / math.sqrt(12)
 # The trainer's error by level uses steps up to 10,000 of this stream.

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from models.diffusion.model import DiffusionModel
+from models.diffusion.config import ModelConfig
 from models.diffusion.prediction import Prediction, PredictionType
 from models.diffusion.schedule import ScheduleConfig
+from models.nets.graph import unet_graph
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,15 @@ class ModelCard:
     seconds: float | None = None
 
     @classmethod
-    def of(cls, model: DiffusionModel) -> "ModelCard":
+    def of(cls, config: ModelConfig) -> "ModelCard":
         """Return the card of a model of unknown origin."""
-        config = model.config
         return cls(
             image_size=config.image_size,
             channels=config.net.in_channels,
             class_names=config.class_names,
             schedule=config.schedule,
             prediction_type=config.prediction_type,
-            num_parameters=sum(p.numel() for p in model.net.parameters()),
+            num_parameters=unet_graph(config.net, config.image_size).num_parameters,
             consistency=config.consistency,
             sigma_data=config.sigma_data,
         )

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from models.diffusion.model import ModelConfig
+from models.diffusion.config import ModelConfig
 from models.diffusion.prediction import PREDICTIONS, PredictionType
 from models.diffusion.schedule import SCHEDULES, NoiseSchedule, ScheduleConfig, ScheduleName
 from models.fields import Invalid
-from models.nets.unet import UNetConfig
+from models.nets.config import UNetConfig
 
 JsonObject = Mapping[str, Any]
 

@@ -12,61 +12,28 @@ opened.
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+import numpy as np
+from safetensors import SafetensorError, deserialize
 
-from host.folders import staged_folder
-from models.diffusion.model import DiffusionModel, ModelConfig
+from models.arrays import Float32
+from models.diffusion.config import ModelConfig
 from models.diffusion.schedule import ScheduleConfig
 from models.fields import Invalid
-from models.nets.unallocated import unallocated
-from models.nets.unet import UNet, UNetConfig
+from models.nets.config import UNetConfig
+from models.nets.graph import unet_graph
 from models.pipeline.diffusers import (
     JsonObject,
     model_config,
     modern_name,
     net_config,
-    scheduler_config,
-    unet_config,
 )
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 OURS = "diffusion.json"
-
-
-def save_model(model: DiffusionModel, folder: Path, metadata: Mapping[str, object]) -> None:
-    """Write the folder, which must not exist yet; it appears whole or not at all."""
-    with staged_folder(folder) as part:
-        (part / "unet").mkdir()
-        (part / "scheduler").mkdir()
-        config = model.config
-        scheduler = scheduler_config(config)
-        index = {
-            "_class_name": "DDPMPipeline",
-            "scheduler": ["diffusers", scheduler["_class_name"]],
-            "unet": ["diffusers", "UNet2DModel"],
-        }
-        _write_json(part / "model_index.json", index)
-        _write_json(part / "unet" / "config.json", unet_config(config))
-        _write_json(part / "scheduler" / "scheduler_config.json", scheduler)
-        ours = {
-            "image_size": config.image_size,
-            "class_names": config.class_names,
-            "schedule": asdict(config.schedule),
-            "prediction_type": config.prediction_type,
-            "sigma_data": config.sigma_data,
-            "consistency": config.consistency,
-            "metadata": dict(metadata),
-        }
-        _write_json(part / OURS, ours)
-        weights = {k: v.detach().cpu().contiguous() for k, v in model.net.state_dict().items()}
-        save_file(weights, part / "unet" / WEIGHTS, metadata={"format": "pt"})
+_NUMBERS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -81,22 +48,6 @@ def read_config(folder: Path) -> ModelConfig:
         raise
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise Invalid.because(f"the model's config is malformed: {error}") from None
-
-
-def load_model(folder: Path, device: str = "cpu") -> DiffusionModel:
-    """Return the model of our folder, a diffusers pipeline folder or a bare UNet2DModel folder,
-    ready to denoise.
-
-    Raises Invalid naming the part that is missing or not supported.
-    """
-    config = read_config(folder)
-    try:
-        with unallocated():  # a config may ask for more memory than its weights' file fills
-            net = UNet(config.net)
-    except (TypeError, ValueError, ZeroDivisionError, RuntimeError) as error:
-        raise Invalid.because(f"the model's config is malformed: {error}") from None
-    _load_weights(net, _unet_folder(folder))
-    return DiffusionModel(config, net.to(device).eval().requires_grad_(False))
 
 
 def read_metadata(folder: Path) -> JsonObject:
@@ -146,39 +97,55 @@ def _our_config(ours: JsonObject, net: UNetConfig) -> ModelConfig:
 # Weights ------------------------------------------------------------------------------------------
 
 
-def _load_weights(net: UNet, folder: Path) -> None:
-    path = folder / WEIGHTS
+def read_weights(folder: Path, config: ModelConfig) -> dict[str, Float32]:
+    """Return the parameters of the net by their names.
+
+    Raises Invalid naming what is missing, or does not fit the config.
+    """
+    path = _unet_folder(folder) / WEIGHTS
     if not path.exists():
-        others = sorted(p.name for p in folder.glob("diffusion_pytorch_model*"))
+        others = sorted(p.name for p in path.parent.glob("diffusion_pytorch_model*"))
         instead = f" (there is {others[0]})" if others else ""
         raise Invalid.because(
             f"{WEIGHTS} is missing{instead}; weights are read from safetensors only"
         )
-    try:
-        found = {modern_name(name): tensor for name, tensor in load_file(path).items()}
-    except SafetensorError:
-        raise Invalid.because(f"{WEIGHTS} is not a safetensors file, or it is damaged") from None
-    wanted = net.state_dict()
-    for name, tensor in wanted.items():
+    wanted = unet_graph(config.net, config.image_size).parameters
+    found = dict(_tensors(path))
+    for name, shape in wanted.items():
         if name not in found:
             raise Invalid.because(f"the weights lack the tensor {name!r}")
-        if found[name].shape == (*tensor.shape, 1, 1):  # attention was 1x1 convolutions once
-            found[name] = found[name].flatten(1)
-        if found[name].shape != tensor.shape:
+        if found[name].shape == (*shape, 1, 1):  # attention was 1x1 convolutions once
+            found[name] = found[name].reshape(shape)
+        if found[name].shape != shape:
             raise Invalid.because(
-                f"the tensor {name!r} has shape {tuple(found[name].shape)}; "
-                f"the net needs {tuple(tensor.shape)}"
+                f"the tensor {name!r} has shape {found[name].shape}; the net needs {shape}"
             )
     if surplus := sorted(set(found) - set(wanted)):
         raise Invalid.because(f"the weights hold {surplus[0]!r}, which the net does not have")
-    _check_finite(found)
-    net.load_state_dict({k: v.to(torch.float32, copy=True) for k, v in found.items()}, assign=True)
-
-
-def _check_finite(tensors: Mapping[str, Tensor]) -> None:
-    for name, tensor in tensors.items():
-        if not bool(tensor.isfinite().all()):
+    for name, array in found.items():
+        if not np.isfinite(array).all():
             raise Invalid.because(f"the tensor {name!r} holds NaN or infinite values")
+    return found
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, Float32]]:
+    """Yield the tensors of a file, in float32, under the names that they have today."""
+    try:
+        tensors = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
+    except SafetensorError:
+        raise Invalid.because(f"{WEIGHTS} is not a safetensors file, or it is damaged") from None
+    for name, tensor in tensors:
+        kind, data = tensor["dtype"], tensor["data"]
+        if kind == "BF16":  # the upper half of a float32
+            array = (np.frombuffer(data, np.uint16).astype(np.uint32) << 16).view(np.float32)
+        elif kind in _NUMBERS:
+            array = np.frombuffer(data, _NUMBERS[kind]).astype(np.float32)
+        else:
+            raise Invalid.because(
+                f"the tensor {name!r} has the type {kind}; supported are BF16, "
+                f"{', '.join(_NUMBERS)}"
+            )
+        yield modern_name(name), array.reshape(tensor["shape"])
 
 
 # JSON ---------------------------------------------------------------------------------------------
@@ -194,7 +161,3 @@ def _read_json(path: Path) -> JsonObject:
     if not isinstance(value, dict):
         raise Invalid.because(f"{path.name} must hold a JSON object")
     return value
-
-
-def _write_json(path: Path, value: Mapping[str, object]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n")

@@ -67,13 +67,14 @@ def image_batches(
 def sample(model: DiffusionModel, plan: Plan, images: Sequence[int]) -> Iterator[SampleStep]:
     """Take some of the images of a plan from row to row."""
     config, count = model.config, len(images)
-    pictures = Pictures.of(plan, model.device)
+    like = torch.empty(0, device=model.device)
+    pictures = Pictures.of(plan, like)
     null_label = model.null_label if config.class_names else None
 
     def rows_at(row: int) -> Rows:
         return Rows([plan] * count, [pictures] * count, images, [row] * count)
 
-    x = starting_x(rows_at(0), (config.net.out_channels, *config.image_size), model.device)
+    x = starting_x(rows_at(0), (config.net.out_channels, *config.image_size), like)
     prev = prev2 = torch.zeros_like(x)
     for row in range(len(plan)):
         updated = update(rows_at(row), x, prev, prev2, model.net, null_label)

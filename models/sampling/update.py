@@ -8,7 +8,8 @@
 
 The numbers stand in the rows (models.sampling.plan.K), so the images of a batch may belong to
 different requests and stand at different rows. models.sampling.generate updates the images of one
-request in lockstep, models.engine.state those of all requests under way. Knows no sampler.
+request in lockstep, models.engine.state those of all requests under way. Knows no sampler. The
+arrays are those of numpy or torch, as the network's are.
 """
 
 import math
@@ -17,32 +18,33 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from models.arrays import Float32, to_float
-from models.diffusion.denoiser import read_off
+from models.arrays import AnyArray, Float32, library, to_float
 from models.diffusion.noise import Stream, normal
+from models.diffusion.prediction import read_off
 from models.sampling.plan import K, Plan
 
-Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # x, c_noise, labels
+Network = Callable[
+    [AnyArray, AnyArray, AnyArray | None], AnyArray
+]  # x, c_noise, labels or None; returns y
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of a plan as tensors: `image` (C, H, W) in [-1, 1], from which sampling starts,
-    and `kept`, bool (1, H, W), the part of it that stays. None where the plan has none."""
+    """The pictures of a plan: `image` (C, H, W) in [-1, 1], from which sampling starts, and `kept`,
+    bool (1, H, W), the part of it that stays. None where the plan has none."""
 
-    image: Tensor | None
-    kept: Tensor | None
+    image: AnyArray | None
+    kept: AnyArray | None
 
     @classmethod
-    def of(cls, plan: Plan, device: torch.device) -> "Pictures":
+    def of(cls, plan: Plan, like: AnyArray) -> "Pictures":
+        """Return them in the library and on the device of `like`."""
         image = kept = None
         if plan.init_image is not None:
-            image = to_float(np.array(plan.init_image[None]))[0].to(device)
+            image = _like(like, to_float(plan.init_image[None])[0])
         if plan.mask is not None:
-            kept = torch.from_numpy(plan.mask < 128)[None].to(device)
+            kept = _like(like, (plan.mask < 128)[None])
         return cls(image, kept)
 
 
@@ -69,9 +71,9 @@ class Rows:
         """Positions of the rows that take two evaluations."""
         return np.flatnonzero(self.numbers[:, K.GUIDANCE] != 1.0).tolist()
 
-    def columns(self, device: torch.device) -> Tensor:
+    def columns(self, like: AnyArray) -> AnyArray:
         """Return the numbers as (len(K), B, 1, 1, 1)."""
-        return torch.from_numpy(self.numbers).to(device).T[:, :, None, None, None]
+        return _like(like, self.numbers).T[:, :, None, None, None]
 
     def select(self, where: Sequence[int]) -> "Rows":
         """Return the rows at these positions."""
@@ -82,7 +84,7 @@ class Rows:
             [self.at[b] for b in where],
         )
 
-    def labels(self, null: int, device: torch.device) -> Tensor:
+    def labels(self, null: int, like: AnyArray) -> AnyArray:
         """Return a class per evaluation, int64: of all rows, and the null class of the guided ones.
         The null class also stands for an open class and in unconditional rows."""
         open_ = self.numbers[:, K.UNCONDITIONAL] != 0.0
@@ -90,15 +92,15 @@ class Rows:
             null if plan.labels is None or open_[b] else plan.labels[image]
             for b, (plan, image) in enumerate(zip(self.plans, self.images, strict=True))
         ]
-        return torch.tensor(found + [null] * len(self.guided), device=device)
+        return _like(like, found + [null] * len(self.guided))
 
-    def noise(self, shape: torch.Size, stream: Stream, later: int, device: torch.device) -> Tensor:
-        """Return noise (B, *shape) of the step `later` rows further."""
+    def noise(self, stream: Stream, later: int, like: AnyArray) -> AnyArray:
+        """Return noise (B, C, H, W) of the step `later` rows further."""
         pairs = zip(self.plans, self.images, strict=True)
-        index = torch.tensor([plan.noise_index(image) for plan, image in pairs], device=device)
-        seed = torch.tensor([plan.seed for plan in self.plans], device=device)
-        step = torch.tensor([at + later for at in self.at], device=device)
-        return normal(seed, index, step, shape, stream)
+        index = _like(like, [plan.noise_index(image) for plan, image in pairs])
+        seed = _like(like, [plan.seed for plan in self.plans])
+        step = _like(like, [at + later for at in self.at])
+        return normal(seed, index, step, like.shape[1:], stream)
 
 
 @dataclass(frozen=True)
@@ -106,39 +108,39 @@ class Updated:
     """The input of the network, its estimate of the clean image, and x after the row: (B, C, H, W).
     x_t is divided by `display_scale` (B, 1, 1, 1) to be shown."""
 
-    x_t: Tensor
-    x0_hat: Tensor
-    x: Tensor
-    display_scale: Tensor
+    x_t: AnyArray
+    x0_hat: AnyArray
+    x: AnyArray
+    display_scale: AnyArray
 
 
 def update(
-    rows: Rows, x: Tensor, prev: Tensor, prev2: Tensor, net: Network, null_label: int | None
+    rows: Rows, x: AnyArray, prev: AnyArray, prev2: AnyArray, net: Network, null_label: int | None
 ) -> Updated:
     """Take each image one row further. `prev` and `prev2` are the estimates of the clean image one
     and two rows earlier; `null_label` is None for a model without classes. Changes no argument."""
-    k = rows.columns(x.device)
+    xp, k = library(x), rows.columns(x)
     x_t = _with_noise(rows, x, k, K.PERTURBATION, Stream.DISTURBANCE, later=0)
     x0_hat = _denoised(rows, x_t, k, net, null_label)
-    x0_hat = torch.minimum(torch.maximum(x0_hat, -k[K.CLIP]), k[K.CLIP])
+    x0_hat = xp.minimum(xp.maximum(x0_hat, -k[K.CLIP]), k[K.CLIP])
     for b, pictures in enumerate(rows.pictures):
         if pictures.image is not None and pictures.kept is not None:
-            x0_hat[b] = torch.where(pictures.kept, pictures.image, x0_hat[b])
+            x0_hat[b] = xp.where(pictures.kept, pictures.image, x0_hat[b])
     x = k[K.K_X] * x_t + k[K.K_0] * x0_hat + k[K.K_1] * prev + k[K.K_2] * prev2
     x = _with_noise(rows, x, k, K.K_S, Stream.IMAGE, later=1)
     return Updated(x_t, x0_hat, x, k[K.DISPLAY_SCALE])
 
 
-def starting_x(rows: Rows, shape: Sequence[int], device: torch.device) -> Tensor:
+def starting_x(rows: Rows, shape: Sequence[int], like: AnyArray) -> AnyArray:
     """Return x (B, *shape) before the first row of each plan."""
 
-    def noise_of(seeds: Sequence[int]) -> Tensor:
+    def noise_of(seeds: Sequence[int]) -> AnyArray:
         pairs = zip(rows.plans, rows.images, strict=True)
-        index = torch.tensor([plan.noise_index(image) for plan, image in pairs], device=device)
-        return normal(torch.tensor(seeds, device=device), index, 0, shape)
+        index = _like(like, [plan.noise_index(image) for plan, image in pairs])
+        return normal(_like(like, seeds), index, 0, shape)
 
-    def column(values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, device=device)[:, None, None, None]
+    def column(values: Sequence[float]) -> AnyArray:
+        return _like(like, np.array(values, np.float32))[:, None, None, None]
 
     noise = noise_of([plan.seed for plan in rows.plans])
     angles = [plan.angle(image) for plan, image in zip(rows.plans, rows.images, strict=True)]
@@ -153,14 +155,16 @@ def starting_x(rows: Rows, shape: Sequence[int], device: torch.device) -> Tensor
     return x
 
 
-def _denoised(rows: Rows, x_t: Tensor, k: Tensor, net: Network, null_label: int | None) -> Tensor:
+def _denoised(
+    rows: Rows, x_t: AnyArray, k: AnyArray, net: Network, null_label: int | None
+) -> AnyArray:
     """Return x0_hat of every row from one network call: all rows with their classes, then the
     guided ones without."""
     guided, count = rows.guided, len(rows)
-    x, c_noise = k[K.C_IN] * x_t, k[K.C_NOISE].flatten()
+    xp, x, c_noise = library(x_t), k[K.C_IN] * x_t, k[K.C_NOISE].flatten()
     if guided:
-        x, c_noise = torch.cat([x, x[guided]]), torch.cat([c_noise, c_noise[guided]])
-    labels = None if null_label is None else rows.labels(null_label, x_t.device)
+        x, c_noise = xp.concat([x, x[guided]]), xp.concat([c_noise, c_noise[guided]])
+    labels = None if null_label is None else rows.labels(null_label, x_t)
     y = net(x, c_noise, labels)
     x0_hat = read_off(y[:count], x_t, k[K.P_X], k[K.P_F])
     if guided:
@@ -169,13 +173,20 @@ def _denoised(rows: Rows, x_t: Tensor, k: Tensor, net: Network, null_label: int 
     return x0_hat
 
 
-def _with_noise(rows: Rows, x: Tensor, k: Tensor, column: K, stream: Stream, later: int) -> Tensor:
+def _with_noise(
+    rows: Rows, x: AnyArray, k: AnyArray, column: K, stream: Stream, later: int
+) -> AnyArray:
     """Add the noise of a column. Noise is drawn only for rows that have some: to add 0 x noise
     would cost time and turn -0.0 into 0.0."""
     where = np.flatnonzero(rows.numbers[:, column]).tolist()
     if not where:
         return x
-    noise = rows.select(where).noise(x.shape[1:], stream, later, x.device)
-    x = x.clone()
+    noise = rows.select(where).noise(stream, later, x)
+    x = library(x).asarray(x, copy=True)
     x[where] += k[column][where] * noise
     return x
+
+
+def _like(like: AnyArray, values: object) -> AnyArray:
+    """Return the values as an array in the library and on the device of `like`."""
+    return library(like).asarray(values, device=like.device)

@@ -34,7 +34,7 @@ class Split:
     def of_count(cls, count: int, seed: int, most: int) -> "Split":
         """Hold out `most` of `count` images, and at most a tenth."""
         held_out = min(most, count // 10)
-        shuffled = permutation(seed, count, Stream.HELD_OUT)
+        shuffled = torch.from_numpy(permutation(seed, count, Stream.HELD_OUT))
         return cls(shuffled[held_out:].sort().values, shuffled[:held_out].sort().values)
 
 
@@ -59,7 +59,7 @@ class BatchOrder:
         if epoch in self._epochs:
             return self._epochs[epoch]
         shuffled = permutation(self._seed, len(self._positions), Stream.ORDER, step=epoch)
-        return self._positions[shuffled]
+        return self._positions[torch.from_numpy(shuffled)]
 
 
 class Images:

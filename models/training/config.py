@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Interval
 from typing_extensions import Doc
 
-from models.diffusion.model import ModelConfig
+from models.diffusion.config import ModelConfig
 from models.diffusion.noise import MAX_SEED
 from models.diffusion.prediction import PredictionType
 from models.diffusion.schedule import ScheduleConfig
@@ -27,21 +27,21 @@ from models.fields import (
     check_fields,
     declared,
 )
+from models.nets.config import UNetConfig, block_types
+from models.nets.graph import unet_graph
 from models.nets.precision import Precision
-from models.nets.unallocated import unallocated
-from models.nets.unet import UNet, UNetConfig, block_types
 from models.training.defaults import (
     DEFAULT_MAX_SIDE,
     MIN_SIDE,
     ChoiceInputs,
     DatasetFacts,
     Device,
+    LossWeighting,
     choose,
     default_image_size,
     learning_rate,
     loss_weighting,
 )
-from models.training.objective import LossWeighting
 
 Preset = Literal["ddpm", "edm"]
 Objective = Literal["denoising", "consistency"]
@@ -408,8 +408,8 @@ def _part(name: str) -> Iterator[None]:
 
 
 def _check_parameters(net: UNetConfig) -> None:
-    with unallocated():
-        count = sum(p.numel() for p in UNet(net).parameters())
+    multiple = 2 ** (len(net.block_out_channels) - 1)  # the size of images changes nothing
+    count = unet_graph(net, (multiple, multiple)).num_parameters
     if count > MAX_PARAMETERS:
         raise Invalid.because(
             f"block_out_channels and layers_per_block make a net of {count} parameters; "

@@ -9,8 +9,9 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-from models.nets.unet import UNetConfig
+from models.nets.config import UNetConfig
 
+LossWeighting = Literal["uniform", "min_snr", "learned"]
 Device = Literal["cpu", "cpu_bf16", "cuda"]
 DEVICES: tuple[Device, ...] = get_args(Device)
 

@@ -15,7 +15,7 @@ batch draws from an interval of its own.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from models.arrays import Float64
-from models.diffusion.denoiser import NoiseLevels, column, noised, read_off
+from models.diffusion.denoiser import NoiseLevels, column, noised
 from models.diffusion.model import DiffusionModel
 from models.diffusion.noise import Stream, bits, uniform
+from models.diffusion.prediction import read_off
 from models.training.consistency import draw_ratios, lower_ratios, pseudo_huber, ratio_range
-
-LossWeighting = Literal["uniform", "min_snr", "learned"]
+from models.training.defaults import LossWeighting
 
 EDM_LOG_SIGMA_MEAN, EDM_LOG_SIGMA_STD = -1.2, 1.2
 MIN_SNR_GAMMA = 5.0
@@ -210,4 +210,5 @@ class Consistency:
 
 def _x0_hat(model: DiffusionModel, y: Tensor, x_t: Tensor, levels: NoiseLevels) -> Tensor:
     k = model.prediction.denoiser_coefficients(levels.alpha, levels.sigma)
-    return read_off(y, x_t, column(k.p_x, x_t), column(k.p_F, x_t))
+    x0_hat: Tensor = read_off(y, x_t, column(k.p_x, x_t), column(k.p_F, x_t))
+    return x0_hat

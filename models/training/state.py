@@ -103,7 +103,7 @@ class TrainState:
 def measure_sigma_data(dataset: Dataset) -> float:
     """Return the pixels' standard deviation in [-1, 1], at least 0.05, from up to 4,096 images."""
     stride = max(1, len(dataset.images) // 4096)
-    return max(0.05, float(to_float(np.array(dataset.images[::stride])).std()))
+    return max(0.05, float(to_float(torch.from_numpy(np.array(dataset.images[::stride]))).std()))
 
 
 def _auxiliary(config: TrainConfig) -> nn.ModuleDict:

@@ -18,11 +18,13 @@ from PIL import Image
 
 from app.main import create_app
 from app.settings import Settings
-from models.diffusion.model import DiffusionModel, ModelConfig
+from models.diffusion.config import ModelConfig
+from models.diffusion.model import DiffusionModel
 from models.diffusion.schedule import ScheduleConfig
-from models.nets.unet import UNet, UNetConfig
+from models.nets.config import UNetConfig
+from models.nets.unet import UNet
 from models.pipeline.archive import write_model_archive
-from models.pipeline.folder import save_model
+from models.pipeline.torch_folder import save_model
 from store.locations import Locations
 
 ROOT = Path(__file__).parents[2]

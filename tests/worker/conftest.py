@@ -20,11 +20,14 @@ import pytest
 from PIL import Image
 
 from host.environment import to_environment
-from models.diffusion.model import DiffusionModel, ModelConfig
+from models.diffusion.config import ModelConfig
+from models.diffusion.model import DiffusionModel
 from models.diffusion.schedule import ScheduleConfig
 from models.images.dataset import inspect_archive, open_dataset, prepare
-from models.nets.unet import UNet, UNetConfig
-from models.pipeline.folder import save_model, weights_digest
+from models.nets.config import UNetConfig
+from models.nets.unet import UNet
+from models.pipeline.folder import weights_digest
+from models.pipeline.torch_folder import save_model
 from models.sampling.request import SampleRequest
 from models.training.config import TrainConfig, resolve_config
 from models.training.defaults import DatasetFacts

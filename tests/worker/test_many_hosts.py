@@ -43,7 +43,6 @@ def api_on(host: Place) -> Iterator[httpx.Client]:
         **os.environ,
         **to_environment(host.locations),
         "DIFFUSION_DIE_WITH_PARENT": "yes",
-        "DIFFUSION_ENGINE_COMPILE": "off",
     }
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port, fd = listener.getsockname()[1], listener.fileno()

@@ -13,6 +13,7 @@ from PIL import Image
 from models.diffusion.model import DiffusionModel
 from models.engine.engine import Engine
 from models.engine.orders import Made, Order
+from models.runtime.openvino import openvino_engine_model
 from models.sampling.request import SampleRequest, plan_for
 from store.jobs import requests
 from store.jobs.sample_images import archive_key, image_key, images_made
@@ -23,7 +24,9 @@ def by_the_engine(model: DiffusionModel, num_images: int, steps: int) -> np.ndar
     engine = Engine()
     request = SampleRequest(seed=7, num_images=num_images, num_inference_steps=steps)
     plan = plan_for(model.config, request)
-    engine.submit("one", Order("tiny", "tiny", "", plan, deterministic=True), model)
+    weights = {name: tensor.numpy() for name, tensor in model.net.state_dict().items()}
+    served = openvino_engine_model(model.config, weights)
+    engine.submit("one", Order("tiny", "tiny", "", plan, deterministic=True), served)
     images = {}
     while len(images) < num_images:
         images |= {e.image: e.pixels[:, :, 0] for e in engine.step() if isinstance(e, Made)}

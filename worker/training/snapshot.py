@@ -55,7 +55,7 @@ def _levels(state: TrainState, dataset: Dataset) -> list[LevelError]:
     held_out = Split.of(dataset, config).held_out[:HELD_OUT_IMAGES]
     if not len(held_out):
         return []
-    images = to_float(dataset.images[held_out.numpy()]).to(model.device)
+    images = to_float(torch.from_numpy(dataset.images[held_out.numpy()])).to(model.device)
     labels = torch.from_numpy(dataset.labels[held_out.numpy()]).to(model.device)
     return denoising_error(model, images, labels if config.class_names else None, config.seed)
 

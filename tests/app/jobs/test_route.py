@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from app.settings import Settings
-from models.evaluation.evaluate import EvaluationConfig
+from models.evaluation.config import EvaluationConfig
 from models.sampling.request import SampleRequest
 from models.training.config import resolve_config
 from models.training.defaults import DatasetFacts

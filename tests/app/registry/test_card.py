@@ -7,11 +7,13 @@ import pytest
 
 from app.http.errors import InvalidInput
 from app.registry.card import model_card
-from models.diffusion.model import DiffusionModel, ModelConfig
+from models.diffusion.config import ModelConfig
+from models.diffusion.model import DiffusionModel
 from models.diffusion.schedule import ScheduleConfig
-from models.nets.unet import UNet, UNetConfig
+from models.nets.config import UNetConfig
+from models.nets.unet import UNet
 from models.pipeline.card import ModelCard
-from models.pipeline.folder import save_model
+from models.pipeline.torch_folder import save_model
 from store.artifacts import ArtifactStore
 from store.models import ModelRecord
 
@@ -31,7 +33,7 @@ def artifacts(tmp_path: Path) -> ArtifactStore:
 @pytest.fixture
 def record() -> ModelRecord:
     """Of an earlier version, without sigma_data."""
-    details = ModelCard.of(model_of(0.31)).to_dict()
+    details = ModelCard.of(model_of(0.31).config).to_dict()
     del details["sigma_data"]
     created_at = datetime.now(UTC)
     return ModelRecord(
@@ -45,7 +47,7 @@ def upload(artifacts, record, model: DiffusionModel, folder: Path) -> None:
 
 
 def test_a_card_that_is_complete_is_taken_as_it_is(artifacts, record):
-    record.details = ModelCard.of(model_of(0.4)).to_dict()
+    record.details = ModelCard.of(model_of(0.4).config).to_dict()
     assert model_card(artifacts, record).sigma_data == 0.4
 
 

@@ -7,9 +7,9 @@ import pytest
 from app.http.errors import InvalidInput
 from app.training.request import EarlierJob, FirstModel, Found, Training, plan_training
 from app.training.request_schema import TrainRequest
-from models.diffusion.model import ModelConfig
+from models.diffusion.config import ModelConfig
 from models.diffusion.schedule import ScheduleConfig
-from models.nets.unet import UNetConfig
+from models.nets.config import UNetConfig
 from models.training.config import resolve_config
 from models.training.defaults import DatasetFacts
 from store.datasets import DatasetRecord

@@ -12,7 +12,7 @@ from app.training.request_schema import (
 )
 from models.diffusion.schedule import ScheduleConfig
 from models.fields import declared
-from models.nets.unet import UNetConfig
+from models.nets.config import UNetConfig
 from models.training.config import MAX_SEED, TrainConfig
 
 BODIES = [(TrainRequest, TrainConfig), (NetOptions, UNetConfig), (ScheduleOptions, ScheduleConfig)]

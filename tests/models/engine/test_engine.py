@@ -9,12 +9,16 @@ import torch
 from torch import nn
 
 from models.arrays import to_uint8
-from models.diffusion.model import DiffusionModel, ModelConfig
+from models.diffusion.config import ModelConfig
+from models.diffusion.model import DiffusionModel
 from models.diffusion.schedule import ScheduleConfig
 from models.engine.batcher import Policy
 from models.engine.engine import Engine
 from models.engine.orders import Failed, Made, Order, Preview, Started, event_message, event_of
-from models.nets.unet import UNet, UNetConfig
+from models.nets.config import UNetConfig
+from models.nets.unet import UNet
+from models.runtime.openvino import openvino_engine_model
+from models.runtime.torch_net import torch_engine_model
 from models.sampling.generate import sample
 from models.sampling.request import Disturbance, SampleRequest, plan_for
 from models.sampling.samplers import SAMPLER_NAMES
@@ -34,9 +38,30 @@ def model_of(seed=0, channels=1, prediction="v"):
     return DiffusionModel(config, net)
 
 
+class Model:
+    """A model as the plain loop has it, and as the engine has it."""
+
+    def __init__(self, plain, engine):
+        self.plain, self.engine, self.config = plain, engine, plain.config
+
+
+def on_torch(plain):
+    return Model(plain, torch_engine_model(plain))
+
+
+def on_openvino(plain):
+    weights = {name: tensor.numpy() for name, tensor in plain.net.state_dict().items()}
+    return Model(plain, openvino_engine_model(plain.config, weights))
+
+
+@pytest.fixture(scope="module", params=[on_torch, on_openvino])
+def runtime(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def model():
-    return model_of()
+def model(runtime):
+    return runtime(model_of())
 
 
 def crowd(count, seed):
@@ -69,7 +94,8 @@ def crowd(count, seed):
 
 def submit(engine, order_id, model_key, model, request, deadline=None, **options):
     plan = plan_for(model.config, request)
-    engine.submit(order_id, Order(model_key, model_key, "", plan, **options), model, deadline)
+    order = Order(model_key, model_key, "", plan, **options)
+    engine.submit(order_id, order, model.engine, deadline)
 
 
 def run(engine, expected, events=None):
@@ -93,7 +119,7 @@ def run(engine, expected, events=None):
 
 
 def reference(model, request):
-    *_, last = sample(model, plan_for(model.config, request), range(request.num_images))
+    *_, last = sample(model.plain, plan_for(model.config, request), range(request.num_images))
     return to_uint8(last.x).astype(int)
 
 
@@ -136,6 +162,19 @@ def test_deterministic_pixels_are_the_same_alone_in_a_crowd_and_in_another_order
         assert np.array_equal(one, alone(model, requests[number], deterministic=True)[image])
 
 
+def test_where_rows_are_the_same_at_any_width_so_are_images_in_any_company():
+    model = on_openvino(model_of())
+    requests = crowd(24, seed=3)
+    engine = Engine()
+    for number, request in requests.items():
+        submit(engine, number, "m", model, request)
+    made, failed = run(engine, len(requests))
+    assert not failed
+    for number, request in requests.items():
+        images = np.stack([made[number, i] for i in range(request.num_images)])
+        assert np.array_equal(images, alone(model, request))
+
+
 def test_rows_leave_and_join_at_every_step(model):
     engine, events = Engine(), []
     submit(engine, "long", "m", model, SampleRequest(seed=0, num_inference_steps=40))
@@ -156,7 +195,7 @@ def test_every_step_of_a_watched_order_is_shown(model):
     assert sorted(seen) == [(image, row) for image in range(2) for row in range(5)]
     for image in range(2):
         assert np.array_equal(seen[image, 4].x0_hat, made["w", image])
-    steps = list(sample(model, plan_for(model.config, request), range(2)))
+    steps = list(sample(model.plain, plan_for(model.config, request), range(2)))
     for row, step in enumerate(steps[:-1]):
         assert np.array_equal(to_uint8(step.x)[1], seen[1, row + 1].x_t)
 
@@ -219,7 +258,7 @@ class Sick(nn.Module):
 
 
 def test_a_row_that_is_not_finite_harms_no_neighbour(model):
-    ill = DiffusionModel(model.config, Sick(model.net, ill=1))
+    ill = on_torch(DiffusionModel(model.config, Sick(model.plain.net, ill=1)))
     engine = Engine()
     requests = {i: SampleRequest(seed=i, num_images=2, labels=(i % 2,) * 2) for i in range(8)}
     for number, request in requests.items():
@@ -247,7 +286,7 @@ class Small(nn.Module):
 
 
 def test_too_little_memory_makes_calls_narrower(model):
-    small = DiffusionModel(model.config, Small(model.net, room=3))
+    small = on_torch(DiffusionModel(model.config, Small(model.plain.net, room=3)))
     engine = Engine()
     request = SampleRequest(seed=0, num_images=20, num_inference_steps=4)
     submit(engine, 0, "m", small, request)
@@ -258,7 +297,7 @@ def test_too_little_memory_makes_calls_narrower(model):
 
 def test_no_memory_for_one_row_is_said(model):
     engine = Engine()
-    none = DiffusionModel(model.config, Small(model.net, room=0))
+    none = on_torch(DiffusionModel(model.config, Small(model.plain.net, room=0)))
     submit(engine, 0, "m", none, SampleRequest(seed=0, num_images=3))
     submit(engine, 1, "n", model, SampleRequest(seed=0))
     made, failed = run(engine, 2)
@@ -284,7 +323,7 @@ def test_what_cannot_be_is_refused_and_nothing_else(model):
     plan = plan_for(model.config, SampleRequest(seed=0))
     unfit = [replace(plan, labels=(7,)), replace(plan, init_image=np.zeros((9, 9, 1), np.uint8))]
     for number, one in enumerate([*unfit, plan, plan, plan]):
-        engine.submit(number, Order("m", "m", "", one), model)
+        engine.submit(number, Order("m", "m", "", one), model.engine)
     made, failed = run(engine, 5)
     assert {n: event.reason for n, event in failed.items()} == {
         0: "invalid",
@@ -297,7 +336,7 @@ def test_what_cannot_be_is_refused_and_nothing_else(model):
 
 def test_an_order_that_cannot_be_prepared_ends_alone(model):
     engine = Engine()
-    picture = np.full((8, 8, 1), None, dtype=object)  # of no type that a tensor has
+    picture = np.full((8, 8, 1), "grey", dtype=object)  # no numbers
     submit(engine, "odd", "m", model, SampleRequest(0, init_image=picture))
     submit(engine, "well", "m", model, SampleRequest(0, num_inference_steps=2))
     made, failed = run(engine, 2)
@@ -337,8 +376,8 @@ def test_a_deadline_that_passes_ends_an_order(model):
     assert list(made) == [(1, 0)]
 
 
-def test_models_take_turns_and_are_forgotten_when_released(model):
-    other = model_of(seed=1)
+def test_models_take_turns_and_are_forgotten_when_released(model, runtime):
+    other = runtime(model_of(seed=1))
     engine = Engine()
     request = SampleRequest(seed=0, num_inference_steps=4)
     submit(engine, 0, "m", model, request)
@@ -355,7 +394,9 @@ def test_half_precision_changes_an_image_a_little(model):
     request = SampleRequest(seed=0, num_images=4)
     whole = alone(model, request).astype(int)
     half = alone(model, request, precision="bfloat16").astype(int)
-    assert 0 < np.abs(whole - half).mean() < 10
+    assert np.abs(whole - half).mean() < 10
+    if model.engine.runtime == "torch":  # OpenVINO keeps to float32 where a CPU has nothing less
+        assert np.any(whole != half)
 
 
 def test_padding_and_rows_are_counted(model):

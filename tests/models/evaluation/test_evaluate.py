@@ -9,12 +9,14 @@ import torch
 from torch import nn
 
 from models.arrays import to_float
-from models.diffusion.model import DiffusionModel, ModelConfig
+from models.diffusion.config import ModelConfig
+from models.diffusion.model import DiffusionModel
 from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
-from models.evaluation.evaluate import EvaluationConfig, RealSplit, evaluate
+from models.evaluation.config import EvaluationConfig
+from models.evaluation.evaluate import RealSplit, evaluate
 from models.fields import Invalid
 from models.images.dataset import Dataset
-from models.nets.unet import UNetConfig
+from models.nets.config import UNetConfig
 from models.sampling.generate import Stopped
 
 MEANS, STD, SIDE = (-0.5, 0.4), 0.2, 8
@@ -54,7 +56,7 @@ class CopyingNet(KnownNet):
 
     def __init__(self, images):
         super().__init__()
-        self.images = to_float(images).double()
+        self.images = to_float(torch.from_numpy(np.array(images))).double()
 
     def x0_hat(self, x, ratio, label):
         square = (x[:, None] - self.images[None]).square().sum(dim=(2, 3, 4))

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.diffusion.model import DiffusionModel, ModelConfig
+from models.diffusion.config import ModelConfig
+from models.diffusion.model import DiffusionModel
 from models.diffusion.schedule import SCHEDULE_NAMES, NoiseSchedule, ScheduleConfig
 from models.evaluation.likelihood import (
     ROUNDING_STD,
@@ -20,7 +21,7 @@ from models.evaluation.likelihood import (
     hutchinson_trace,
 )
 from models.fields import Invalid
-from models.nets.unet import UNetConfig
+from models.nets.config import UNetConfig
 from models.sampling.generate import Stopped
 
 X = torch.tensor([[0.1, 0.9], [-1.2, 0.3], [2.0, 0.0]], dtype=torch.float64)

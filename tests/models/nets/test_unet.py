@@ -8,26 +8,9 @@ import torch
 from diffusers import UNet2DModel
 
 from models.fields import Invalid
-from models.nets.unet import UNet, UNetConfig
-
-TINY = UNetConfig(block_out_channels=(16, 32), norm_num_groups=8, attention_head_dim=8)
-THREE_LEVELS = replace(
-    TINY,
-    block_out_channels=(16, 32, 32),
-    down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D"),
-    up_block_types=("UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-)
-CIFAR10 = UNetConfig(  # google/ddpm-cifar10-32
-    block_out_channels=(128, 256, 256, 256),
-    layers_per_block=2,
-    down_block_types=("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
-    up_block_types=("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-    attention_head_dim=None,
-    norm_eps=1e-6,
-    downsample_padding=0,
-    flip_sin_to_cos=False,
-    freq_shift=1,
-)
+from models.nets.config import UNetConfig
+from models.nets.unet import UNet
+from tests.models.nets.shapes import NETS, THREE_LEVELS, TINY
 
 
 def twins(config: UNetConfig) -> tuple[UNet, UNet2DModel]:
@@ -50,31 +33,10 @@ def largest_difference(config: UNetConfig, size: tuple[int, int], label: bool = 
     return float((net(x, t, labels) - expected).abs().max())
 
 
-@pytest.mark.parametrize(
-    ("config", "size"),
-    [
-        pytest.param(TINY, (8, 8), id="two levels"),
-        pytest.param(THREE_LEVELS, (16, 16), id="three levels"),
-        pytest.param(replace(TINY, layers_per_block=2), (8, 8), id="two layers"),
-        pytest.param(replace(TINY, attention_head_dim=None), (8, 8), id="one head"),
-        pytest.param(replace(TINY, add_attention=False), (8, 8), id="no attention between"),
-        pytest.param(replace(TINY, resnet_time_scale_shift="scale_shift"), (8, 8), id="scale"),
-        pytest.param(replace(TINY, downsample_padding=0), (8, 8), id="padding right and bottom"),
-        pytest.param(replace(TINY, flip_sin_to_cos=False, freq_shift=1), (8, 8), id="sine first"),
-        pytest.param(replace(TINY, in_channels=1, out_channels=1), (8, 8), id="greyscale"),
-        pytest.param(THREE_LEVELS, (24, 16), id="not square"),
-        pytest.param(UNetConfig.small((28, 28), 1, 0), (28, 28), id="small 28"),
-        pytest.param(CIFAR10, (32, 32), id="ddpm-cifar10-32"),
-    ],
-)
-def test_the_net_computes_what_diffusers_computes(
-    config: UNetConfig, size: tuple[int, int]
-) -> None:
-    assert largest_difference(config, size) < 1e-5
-
-
-def test_a_class_conditional_net_computes_what_diffusers_computes() -> None:
-    assert largest_difference(replace(TINY, num_class_embeds=3), (8, 8), label=True) < 1e-5
+@pytest.mark.parametrize("name", NETS)
+def test_the_net_computes_what_diffusers_computes(name: str) -> None:
+    config, size = NETS[name]
+    assert largest_difference(config, size, label=config.num_class_embeds is not None) < 1e-5
 
 
 @torch.inference_mode()

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from models.diffusion.model import DiffusionModel, ModelConfig
+from models.diffusion.config import ModelConfig
+from models.diffusion.model import DiffusionModel
 from models.diffusion.schedule import ScheduleConfig
 from models.fields import Invalid
-from models.nets.unet import UNet, UNetConfig
+from models.nets.config import UNetConfig
+from models.nets.unet import UNet
 from models.pipeline.archive import extract_model_archive, write_model_archive
-from models.pipeline.folder import load_model, save_model
+from models.pipeline.torch_folder import load_model, save_model
 
 NET = UNetConfig(1, 1, block_out_channels=(8, 16), norm_num_groups=4, attention_head_dim=8)
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from models.diffusion.model import DiffusionModel, ModelConfig
+from models.diffusion.config import ModelConfig
 from models.diffusion.prediction import Prediction
 from models.diffusion.schedule import ScheduleConfig
-from models.nets.unet import UNet, UNetConfig
+from models.nets.config import UNetConfig
 from models.pipeline.card import ModelCard
 
 NET = UNetConfig(
@@ -38,7 +38,7 @@ OLD = {
 
 @pytest.fixture
 def card():
-    return ModelCard.of(DiffusionModel(CONFIG, UNet(NET)))
+    return ModelCard.of(CONFIG)
 
 
 def test_a_card_survives_json(card):

@@ -21,18 +21,15 @@ from diffusers import (
 )
 from safetensors.torch import load_file, save_file
 
-from models.diffusion.model import DiffusionModel, ModelConfig
+from models.diffusion.config import ModelConfig
+from models.diffusion.model import DiffusionModel
 from models.diffusion.prediction import PredictionType
 from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from models.fields import Invalid
-from models.nets.unet import MAX_CLASSES, UNet, UNetConfig
-from models.pipeline.folder import (
-    WEIGHTS,
-    load_model,
-    read_metadata,
-    save_model,
-    weights_digest,
-)
+from models.nets.config import MAX_CLASSES, UNetConfig
+from models.nets.unet import UNet
+from models.pipeline.folder import WEIGHTS, read_metadata, weights_digest
+from models.pipeline.torch_folder import load_model, save_model
 
 NET = UNetConfig(
     in_channels=1,
@@ -410,7 +407,7 @@ def test_a_wrong_tensor_is_named(saved: Path, change: Any, message: str) -> None
 
 def test_a_config_larger_than_its_weights_costs_no_memory(foreign: Path) -> None:
     edit_json(foreign / "config.json", block_out_channels=[2048, 2048], layers_per_block=8)
-    with pytest.raises(Invalid, match=r"has shape .*; the net needs \(2048"):
+    with pytest.raises(Invalid, match=r"has shape .*; the net needs \(8192"):
         load_model(foreign)
 
 

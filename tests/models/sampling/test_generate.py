@@ -6,11 +6,13 @@ import torch
 from torch import nn
 
 from models.arrays import to_float, to_uint8
+from models.diffusion.config import ModelConfig
 from models.diffusion.denoiser import NoiseLevels, denoise
-from models.diffusion.model import DiffusionModel, ModelConfig
+from models.diffusion.model import DiffusionModel
 from models.diffusion.schedule import ScheduleConfig
 from models.fields import Invalid
-from models.nets.unet import UNet, UNetConfig
+from models.nets.config import UNetConfig
+from models.nets.unet import UNet
 from models.sampling.generate import Stopped, sample, sample_images
 from models.sampling.request import SampleRequest, plan_for
 

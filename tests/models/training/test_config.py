@@ -9,7 +9,7 @@ from annotated_types import Interval
 
 from models.diffusion.schedule import ScheduleConfig
 from models.fields import Declared, Label, NotOffered, declared
-from models.nets.unet import UNetConfig
+from models.nets.config import UNetConfig
 from models.training.config import CHANGEABLE, TrainConfig
 
 CONFIGS = (TrainConfig, UNetConfig, ScheduleConfig)

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from models.diffusion.config import ModelConfig
 from models.diffusion.denoiser import noised
-from models.diffusion.model import DiffusionModel, ModelConfig
+from models.diffusion.model import DiffusionModel
 from models.diffusion.noise import Stream, normal
 from models.diffusion.schedule import ScheduleConfig
-from models.nets.unet import UNet, UNetConfig
+from models.nets.config import UNetConfig
+from models.nets.unet import UNet
 from models.training.consistency import STAGES, lower_ratios
 from models.training.objective import Batch, Consistency, Network
 

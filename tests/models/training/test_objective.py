@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from models.diffusion.model import DiffusionModel, ModelConfig
+from models.diffusion.config import ModelConfig
+from models.diffusion.model import DiffusionModel
 from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
-from models.nets.unet import UNet, UNetConfig
+from models.nets.config import UNetConfig
+from models.nets.unet import UNet
 from models.training.objective import (
     EDM_LOG_SIGMA_MEAN,
     EDM_LOG_SIGMA_STD,

@@ -137,7 +137,10 @@ def test_a_checkpoint_appears_whole_or_not_at_all(dataset, tmp_path, monkeypatch
 def test_training_learns_the_classes(preset, dataset):
     settings = config(dataset, preset=preset, steps=400, batch_size=16, learning_rate=5e-3)
     state = TrainState.create(settings, dataset)
-    images, labels = to_float(dataset.images), torch.from_numpy(dataset.labels)
+    images, labels = (
+        to_float(torch.from_numpy(np.array(dataset.images))),
+        torch.from_numpy(dataset.labels),
+    )
     before = denoising_error(state.ema_model(), images, labels, 0)
     *_, last = train(state, dataset)
     assert last.step == 400
@@ -152,7 +155,7 @@ def test_training_learns_the_classes(preset, dataset):
 def test_the_error_at_the_noisiest_level_is_the_datas_own_spread(dataset):
     """With no signal left, the best guess is the mean: its error is the variance (x0's floor)."""
     state = TrainState.create(config(dataset, prediction_type="x0", net=TINY_NET), dataset)
-    images = to_float(dataset.images)
+    images = to_float(torch.from_numpy(np.array(dataset.images)))
     untrained = denoising_error(state.ema_model(), images, torch.from_numpy(dataset.labels), 0)
     # a fresh x0-net says 0 everywhere
     assert np.isclose(untrained[-1].mse, float(images.square().mean()), rtol=1e-5)

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from models.diffusion.config import ModelConfig
 from models.diffusion.denoiser import NoiseLevels, denoise
-from models.diffusion.model import DiffusionModel, ModelConfig
+from models.diffusion.model import DiffusionModel
 from models.diffusion.schedule import ScheduleConfig
-from models.nets.unet import UNet, UNetConfig
+from models.nets.config import UNetConfig
+from models.nets.unet import UNet
 from models.training.config import TrainConfig, resolve_config
 from models.training.defaults import DatasetFacts
 from worker.training.fine_tuning import begin_with

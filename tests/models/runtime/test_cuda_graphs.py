@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from models.compile.cuda_graphs import GraphCompiler
-from models.compile.library import Variant
-from models.nets.unet import UNet, UNetConfig
+from models.nets.config import UNetConfig
+from models.nets.unet import UNet
+from models.runtime.cuda_graphs import GraphPool
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
@@ -20,19 +20,20 @@ def net_of(dtype):
     return net.to("cuda", getattr(torch, dtype)).to(memory_format=torch.channels_last)
 
 
+def inputs_of(width, dtype, seed):
+    torch.manual_seed(seed)
+    x = torch.randn(width, 1, 8, 8, device="cuda", dtype=getattr(torch, dtype))
+    c_noise = 1000 * torch.rand(width, device="cuda")
+    return x, c_noise, torch.randint(3, (width,), device="cuda")
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @torch.inference_mode()
 def test_graphs_of_several_widths_give_what_the_network_gives(dtype):
-    net, maker, graphs = net_of(dtype), GraphCompiler(min_calls=2), {}
+    net, pool, graphs = net_of(dtype), GraphPool(), {}
     for width in (1, 4):
-        variant = Variant(CONFIG, (8, 8), width, dtype, 1)
-        assert maker.call(variant, net) is None
-        assert maker.call(variant, net) is None
-        graphs[width] = maker.call(variant, net)
+        graphs[width] = pool.capture(net, inputs_of(width, dtype, seed=9))
     for seed in range(3):
         for width, graphed in graphs.items():
-            torch.manual_seed(seed)
-            x = torch.randn(width, 1, 8, 8, device="cuda", dtype=getattr(torch, dtype))
-            c_noise = 1000 * torch.rand(width, device="cuda")
-            label = torch.randint(3, (width,), device="cuda")
-            torch.testing.assert_close(graphed(x, c_noise, label), net(x, c_noise, label))
+            inputs = inputs_of(width, dtype, seed)
+            torch.testing.assert_close(graphed(*inputs), net(*inputs))

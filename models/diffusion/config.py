@@ -1,0 +1,62 @@
+"""A diffusion model without its weights: the net's shape, its process, its images, its classes."""
+
+from dataclasses import dataclass
+
+from models.diffusion.prediction import Prediction, PredictionType
+from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
+from models.fields import Invalid, check_whole
+from models.nets.config import UNetConfig
+
+MAX_SIDE = 512  # of an image that a model makes, in pixels
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """`image_size` is (height, width). `class_names` is empty for an
+    unconditional model; otherwise the net has one embedding more, the null class, which stands for
+    "any". `consistency` is True if the model was tuned to jump to the clean image from any noise
+    level (models.training.consistency)."""
+
+    net: UNetConfig
+    schedule: ScheduleConfig
+    prediction_type: PredictionType
+    sigma_data: float
+    image_size: tuple[int, int]
+    class_names: tuple[str, ...] = ()
+    consistency: bool = False
+
+    def __post_init__(self) -> None:
+        self._check_images()
+        schedule = NoiseSchedule.from_config(self.schedule)
+        self.prediction.check(schedule)
+        self.net.check_image_size(*self.image_size)
+        expected = len(self.class_names) + 1 if self.class_names else None
+        if self.net.num_class_embeds != expected:
+            raise Invalid(
+                "num_class_embeds",
+                self.net.num_class_embeds,
+                f"{len(self.class_names)} classes need {expected}",
+            )
+
+    def _check_images(self) -> None:
+        if len(self.image_size) != 2:
+            raise Invalid.because(
+                f"image_size has {len(self.image_size)} entries; it is height, width",
+                field="image_size",
+            )
+        for side in self.image_size:
+            check_whole("image_size", side, 1, MAX_SIDE)
+        if not all(isinstance(name, str) for name in self.class_names):
+            raise Invalid.because(
+                "class_names holds something that is not text", field="class_names"
+            )
+        if len(set(self.class_names)) < len(self.class_names):
+            raise Invalid.because("class_names holds a name twice", field="class_names")
+
+    @property
+    def channels(self) -> int:
+        return self.net.out_channels
+
+    @property
+    def prediction(self) -> Prediction:
+        return Prediction(self.prediction_type, self.sigma_data)

@@ -1,0 +1,44 @@
+"""A model as the engine runs it, whichever library computes its network.
+
+models.runtime.openvino computes it on CPUs, models.runtime.torch_net on GPUs, and on CPUs where
+OpenVINO cannot.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from models.arrays import AnyArray
+from models.diffusion.config import ModelConfig
+from models.nets.precision import Precision
+
+
+class EngineNet(Protocol):
+    """The network in one precision. For one thread at a time."""
+
+    @property
+    def like(self) -> AnyArray:
+        """An empty array, of the library and on the device of all others."""
+
+    def prepare(self, width: int) -> bool:
+        """Prepare a call of so many rows. Return True if such calls take another way from now on
+        than they took before."""
+
+    def __call__(self, x: AnyArray, c_noise: AnyArray, label: AnyArray | None) -> AnyArray:
+        """Return y (B, C, H, W) of x (B, C, H, W), c_noise (B,) and label (B,)."""
+
+    def free_memory(self) -> None:
+        """Give back what is kept for later calls."""
+
+
+@dataclass(frozen=True)
+class EngineModel:
+    """`net` makes the network in a precision. `widths` are those of its calls, ascending.
+    `same_rows`: a row's result is the same to the bit whatever the width, and the other rows."""
+
+    config: ModelConfig
+    net: Callable[[Precision], EngineNet]
+    num_bytes: int
+    widths: tuple[int, ...]
+    same_rows: bool
+    runtime: Literal["openvino", "torch"]

@@ -1,0 +1,156 @@
+"""The network through OpenVINO, which computes it faster on CPUs than torch does.
+
+A graph of models.nets.graph becomes a compiled model in a fraction of a second. Rows of a call are
+independent: an image comes out the same, to the bit, at any width, in any slot, in any company, as
+long as the precision and the number of threads are the same.
+"""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import openvino
+from openvino import opset15 as ops
+
+from models.arrays import Float32, Int64
+from models.diffusion.config import ModelConfig
+from models.nets.graph import Constant, Graph, Node, unet_graph
+from models.nets.precision import Precision
+from models.runtime.net import EngineModel
+
+WIDTHS = (1, 2, 4, 8, 16)  # wider calls take as long for each row
+_HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
+_CORE = openvino.Core()
+
+
+def openvino_engine_model(config: ModelConfig, weights: Mapping[str, Float32]) -> EngineModel:
+    """Return a model as the engine runs it. Raises RuntimeError where OpenVINO cannot."""
+    graph = unet_graph(config.net, config.image_size)
+    nets: dict[Precision, OpenVinoNet] = {}
+
+    def net(precision: Precision) -> OpenVinoNet:
+        if precision not in nets:
+            nets[precision] = OpenVinoNet(graph, weights, precision)
+        return nets[precision]
+
+    net("float32").prepare(WIDTHS[0])
+    num_bytes = sum(array.nbytes for array in weights.values())
+    return EngineModel(config, net, num_bytes, WIDTHS, same_rows=True, runtime="openvino")
+
+
+class OpenVinoNet:
+    """A network in one precision, compiled for each width of calls when it is first needed.
+
+    A model of one width is up to three times as fast as one for all widths, and gives the same rows
+    as one of another width. Its threads are as many as OMP_NUM_THREADS says, or the cores.
+    """
+
+    def __init__(
+        self, graph: Graph, weights: Mapping[str, Float32], precision: Precision = "float32"
+    ) -> None:
+        self._graph, self._weights = graph, weights
+        self._settings = {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_NUM_THREADS": num_threads(),
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # a pinned thread waits for a trainer on its core
+        }
+        self._requests: dict[int, openvino.InferRequest] = {}
+        self.like = np.empty(0, np.float32)
+
+    def prepare(self, width: int) -> bool:
+        if width not in self._requests:
+            model = openvino_model(self._graph, self._weights, width)
+            compiled = _CORE.compile_model(model, "CPU", self._settings)
+            self._requests[width] = compiled.create_infer_request()
+        return False
+
+    def __call__(self, x: Float32, c_noise: Float32, label: Int64 | None = None) -> Float32:
+        self.prepare(len(x))
+        inputs: dict[str, Float32 | Int64] = {
+            "x": np.ascontiguousarray(x),
+            "c_noise": np.ascontiguousarray(c_noise),
+        }
+        if label is not None:
+            inputs["label"] = label
+        y: Float32 = self._requests[len(x)].infer(inputs, share_inputs=True)["y"]
+        return y
+
+    def free_memory(self) -> None:
+        self._requests.clear()
+
+
+def num_threads() -> int:
+    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+
+
+def openvino_model(graph: Graph, weights: Mapping[str, Float32], width: int) -> openvino.Model:
+    """Return the graph for calls of a width, with its weights, which must live as long as it."""
+    inputs = {
+        name: ops.parameter([width, *shape], dtype, name=name)
+        for name, (dtype, shape) in graph.inputs.items()
+    }
+    values: dict[str, Any] = {name: parameter.output(0) for name, parameter in inputs.items()}
+    for name in graph.parameters:
+        values[name] = ops.constant(weights[name], shared_memory=True).output(0)
+    constants = graph.constants
+    for node in graph.nodes:
+        arguments = [constants.get(name, values.get(name)) for name in node.inputs]
+        made = _OPERATORS[node.op](node, *arguments).outputs()
+        values.update(zip(node.outputs, made, strict=True))
+    y = ops.result(values["y"], name="y")
+    y.output(0).tensor.set_names({"y"})
+    for name, parameter in inputs.items():
+        parameter.output(0).tensor.set_names({name})
+    return openvino.Model([y], list(inputs.values()), "unet")
+
+
+# Operators of ONNX by those of OpenVINO. Arguments are outputs of nodes, or constants. ------------
+
+
+def _conv(node: Node, x: Any, weight: Any, bias: Any) -> Any:
+    strides, pads = node.attributes["strides"], node.attributes["pads"]
+    begin, end = pads[:2], pads[2:]  # type: ignore[index]
+    y = ops.convolution(x, weight, strides, begin, end, [1, 1])
+    return ops.add(y, ops.reshape(bias, np.array([1, -1, 1, 1]), special_zero=False))
+
+
+def _gemm(node: Node, x: Any, weight: Any, bias: Any) -> Any:
+    return ops.add(ops.matmul(x, weight, False, True), bias)
+
+
+def _pad(node: Node, x: Any, widths: Constant) -> Any:
+    begin, end = np.split(widths, 2)
+    return ops.pad(x, begin, end, "constant", np.float32(0.0))
+
+
+def _resize(node: Node, x: Any, region: None, scales: Constant) -> Any:
+    how = {**node.attributes, "shape_calculation_mode": "scales"}
+    return ops.interpolate(x, scales, axes=np.arange(4), **how)
+
+
+_OPERATORS: dict[str, Callable[..., Any]] = {
+    "Add": lambda node, a, b: ops.add(a, b),
+    "Concat": lambda node, *parts: ops.concat(list(parts), node.attributes["axis"]),
+    "Conv": _conv,
+    "Cos": lambda node, x: ops.cos(x),
+    "Gather": lambda node, table, index: ops.gather(table, index, np.int64(0)),
+    "Gemm": _gemm,
+    "GroupNormalization": lambda node, x, scale, shift: ops.group_normalization(
+        x, scale, shift, node.attributes["num_groups"], node.attributes["epsilon"]
+    ),
+    "MatMul": lambda node, a, b: ops.matmul(a, b, False, False),
+    "Mul": lambda node, a, b: ops.multiply(a, b),
+    "Pad": _pad,
+    "Reshape": lambda node, x, shape: ops.reshape(x, shape, special_zero=True),
+    "Resize": _resize,
+    "Sigmoid": lambda node, x: ops.sigmoid(x),
+    "Sin": lambda node, x: ops.sin(x),
+    "Softmax": lambda node, x: ops.softmax(x, node.attributes["axis"]),
+    "Split": lambda node, x: ops.split(
+        x, np.int64(node.attributes["axis"]), node.attributes["num_outputs"]
+    ),
+    "Transpose": lambda node, x: ops.transpose(x, np.array(node.attributes["perm"])),
+    "Unsqueeze": lambda node, x, axes: ops.unsqueeze(x, axes),
+}
