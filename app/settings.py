@@ -12,7 +12,7 @@ from typing_extensions import Doc
 
 from host.environment import table
 from models.engine.batcher import Batching
-from models.nets.precision import Precision
+from models.nets.precision import PrecisionChoice
 from store.locations import Locations
 from worker.settings import WorkerSettings
 
@@ -78,8 +78,9 @@ class Settings:
         Doc("`step`: requests share network calls at every step; the others are for comparison"),
     ] = "step"
     engine_precision: Annotated[
-        Precision, Doc("precision of the network, unless a request names one")
-    ] = "float32"
+        PrecisionChoice,
+        Doc("precision of the network, unless a request names one; `auto` is the faster one"),
+    ] = "auto"
     engine_model_bytes: Annotated[
         int,
         Ge(1),

@@ -8,6 +8,7 @@ ended. Each image can be read as soon as it is made; a zip of all of them comes 
 import time
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import cast
 
 from host.loading import loading
@@ -16,10 +17,10 @@ with loading():
     import structlog
 
     from models.engine.engine import Engine
-    from models.engine.orders import Failed, Made, Order
+    from models.engine.orders import Failed, Made, Order, Started
     from models.fields import Invalid
     from models.images.files import encode_image
-    from models.nets.precision import Precision
+    from models.nets.precision import PrecisionChoice
     from models.pipeline.engine_model import load_engine_model
     from models.runtime.net import EngineModel
     from models.sampling.request import SampleRequest, plan_for
@@ -44,16 +45,17 @@ class SampleJob(JobProcess):
     def work(self) -> bool:
         job = requests.get_job(self.database, self.job_id)
         config = SampleJobConfig.from_dict(job.config)
-        counter = ImageCounter(job.checkpoint_step or 0, config.num_images)
+        precision = job.progress.get("precision")  # of an attempt before this one
+        counter = ImageCounter(job.checkpoint_step or 0, config.num_images, precision)
         if counter.images < config.num_images:
-            model = self.fetch_model(config.prefix, load_engine_model)
+            model = self.fetch_model(config.prefix, self._load)
             order = Order(
                 job.model_name,
                 config.prefix,
                 config.digest,
                 plan_for(model.config, SampleRequest.from_dict(config.request)),
                 deterministic=config.deterministic,
-                precision=cast(Precision, config.precision),
+                precision=cast(PrecisionChoice, precision or config.precision),
                 first_image=counter.images,
             )
             if not self._make_images(order, model, counter):
@@ -63,6 +65,9 @@ class SampleJob(JobProcess):
         log.info("images made", images=config.num_images)
         return True
 
+    def _load(self, folder: Path, device: str) -> EngineModel:
+        return load_engine_model(folder, device, self.settings.locations.data_dir / "cache")
+
     def _make_images(self, order: Order, model: EngineModel, counter: "ImageCounter") -> bool:
         """Make the rest of the images; False if the job was stopped, with its progress written."""
         engine, kept_at = Engine(), time.monotonic()
@@ -71,6 +76,8 @@ class SampleJob(JobProcess):
             for event in engine.step():
                 if isinstance(event, Failed):
                     raise _FAILURES[event.reason](event.message)
+                if isinstance(event, Started):
+                    counter.precision = event.precision
                 if isinstance(event, Made):
                     content = encode_image(event.pixels, "png")
                     self.artifacts.put_bytes(image_key(self.job_id, event.image), content)
@@ -99,10 +106,10 @@ class SampleJob(JobProcess):
 
 class ImageCounter:
     """A count of the images that are made. They may come in any order: `images` is how many are
-    made before the first that is not."""
+    made before the first that is not. `precision` is that of the network, once it has begun."""
 
-    def __init__(self, images: int, num_images: int) -> None:
-        self.images, self.num_images = images, num_images
+    def __init__(self, images: int, num_images: int, precision: str | None) -> None:
+        self.images, self.num_images, self.precision = images, num_images, precision
         self._beyond: set[int] = set()
         self._begun, self._made = time.monotonic(), 0
 
@@ -119,6 +126,7 @@ class ImageCounter:
         return SampleProgress(
             images=made,
             num_images=self.num_images,
+            precision=self.precision,
             images_per_second=round(speed, 2),
             progress=round(made / self.num_images, 4),
             eta_seconds=round((self.num_images - made) / speed, 1) if speed else None,

@@ -17,6 +17,7 @@ from app.cli.session import session_of, size
 from client.client import Client, ClientError
 from host.devices import num_gpus
 from host.environment import read_settings
+from models.pipeline.engine_model import runtime_name
 from store.locations import Locations
 
 LITTLE_SPACE = 2 * 10**9  # bytes; less free space than this is reported
@@ -80,12 +81,9 @@ def _device() -> Finding:
 
 
 def _network_calls() -> Finding:
-    try:
-        import openvino  # loads its libraries, which may not fit this machine
-    except ImportError as error:
-        advice = f"Without OpenVINO, sampling on a CPU is slower ({error})."
-        return Finding("networks on CPUs", "torch", advice=advice)
-    return Finding("networks on CPUs", f"OpenVINO {openvino.__version__}")
+    name = runtime_name()
+    advice = "" if name.startswith("OpenVINO") else "With OpenVINO, sampling on a CPU is faster."
+    return Finding("networks on CPUs", name, advice=advice)
 
 
 def _space() -> Finding:

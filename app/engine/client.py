@@ -83,8 +83,8 @@ class EngineClient:
 
     async def state(self) -> str:
         """Return a line for /readyz; raises ConnectionError where the engine does not listen."""
-        waiting = (await self.statistics())["waiting"]
-        return f"{waiting} requests"
+        now = await self.statistics()
+        return f"{now['waiting']} requests; networks by {now['runtime']}"
 
     async def statistics(self) -> Header:
         """Return the counts of its steps; raises ConnectionError where the engine does not

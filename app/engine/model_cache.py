@@ -60,6 +60,6 @@ class ModelCache:
         shutil.rmtree(folder, ignore_errors=True)
         try:
             self._artifacts.download_folder(prefix, folder)
-            return load_engine_model(folder, self._device)
+            return load_engine_model(folder, self._device, self._folder.parent)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -31,7 +31,7 @@ with loading():
     from models.engine.engine import Engine
     from models.engine.orders import Event, Failed, Made, Order, Preview, event_message
     from models.fields import Invalid
-    from models.pipeline.engine_model import error_in
+    from models.pipeline.engine_model import error_in, runtime_name
     from models.runtime.device import device_of_torch
     from store.artifacts import ArtifactStore
     from store.errors import ArtifactNotFound
@@ -60,6 +60,7 @@ class EngineServer:
             settings.engine_model_bytes,
             self._engine.release,
         )
+        self._runtime = "loading"
         self._numbers = count()
         self._callers: dict[int, Caller] = {}
         self._names: dict[Any, str] = {}  # of models, for the statistics
@@ -67,9 +68,15 @@ class EngineServer:
     async def serve(self, path: Path) -> None:
         path.unlink(missing_ok=True)
         loop = asyncio.get_running_loop()
+        loading = asyncio.create_task(self._load_runtime())
         threading.Thread(target=self._drive, args=(loop,), name="engine", daemon=True).start()
         async with await asyncio.start_unix_server(self._answer, path) as server:
-            await server.serve_forever()
+            await asyncio.gather(loading, server.serve_forever())
+
+    async def _load_runtime(self) -> None:
+        """Load the library that computes networks now, so that the first request need not wait."""
+        self._runtime = await asyncio.to_thread(runtime_name, self._device)
+        log.info("networks are computed", by=self._runtime, device=self._device)
 
     def _drive(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
@@ -143,6 +150,7 @@ class EngineServer:
         ]
         return {
             "groups": groups,
+            "runtime": self._runtime,
             "waiting": len(batcher),
             "backlog_seconds": batcher.backlog_seconds(),
         }

@@ -12,7 +12,7 @@ import numpy as np
 from app.http.errors import InvalidInput
 from app.sample.schema import SampleAnswer, SampleUsed, TrajectoryStep
 from models.arrays import UInt8
-from models.engine.orders import Event, Made, Preview
+from models.engine.orders import Event, Made, Preview, Started
 from models.images.files import encode_animation, encode_image, image_grid
 from models.images.formats import BY_MEDIA_TYPE
 
@@ -29,7 +29,9 @@ class Collected:
     previews: dict[tuple[int, int], Preview] = field(default_factory=dict)  # by image and row
 
     def add(self, event: Event) -> None:
-        if isinstance(event, Made):
+        if isinstance(event, Started):
+            self.used = self.used.model_copy(update={"precision": event.precision})
+        elif isinstance(event, Made):
             self.images[event.image] = event.pixels
         elif isinstance(event, Preview) and self.keeps_previews:
             self.previews[event.image, event.row] = event

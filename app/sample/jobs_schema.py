@@ -38,7 +38,7 @@ class SampleJobAnswer(JobState):
             cls,
             job,
             model=job.model_name,
-            used=config.used,
+            used=config.used | ({"precision": progress.precision} if progress.precision else {}),
             progress=progress.to_dict(),
             links=links,
         )

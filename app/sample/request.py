@@ -11,7 +11,7 @@ from app.settings import Settings
 from models.arrays import UInt8
 from models.engine.orders import Order
 from models.images.files import decode_image, resize_image, with_channels
-from models.nets.precision import Precision
+from models.nets.precision import PrecisionChoice
 from models.pipeline.card import ModelCard
 from models.sampling.request import (
     DEFAULT_CONSISTENCY_STEPS,
@@ -139,7 +139,7 @@ def _request(body: SampleBody, card: ModelCard, settings: Settings) -> SampleReq
     )
 
 
-def _precision(body: SampleBody, settings: Settings) -> Precision:
+def _precision(body: SampleBody, settings: Settings) -> PrecisionChoice:
     return body.precision or ("float32" if body.deterministic else settings.engine_precision)
 
 

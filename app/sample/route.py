@@ -96,7 +96,7 @@ async def sample(body: SampleBody, request: Request, services: ServicesDep) -> R
     if await _unless_disconnected(request, _collect(services, order, collected)) is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     content = await services.threads.run(partial(represent, collected, media_type))
-    return Response(content, media_type=media_type, headers=headers)
+    return Response(content, media_type=media_type, headers=_headers(collected.used))
 
 
 def _becomes_a_job(body: SampleBody, request: Request, settings: Settings) -> bool:
@@ -148,6 +148,7 @@ def _headers(used: SampleUsed) -> dict[str, str]:
         "Diffusion-Num-Inference-Steps": used.num_inference_steps,
         "Diffusion-Guidance-Scale": used.guidance_scale,
         "Diffusion-Model-Digest": used.model_digest,
+        "Diffusion-Precision": used.precision,
         "Vary": "Accept",
     }
     return {name: str(value) for name, value in headers.items()}

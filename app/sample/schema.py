@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.http.names import Name
 from app.http.refusal import refused_with
 from models.diffusion.noise import MAX_SEED
-from models.nets.precision import Precision
+from models.nets.precision import PrecisionChoice
 from models.sampling.grid import SPACINGS, SpacingName, spacings_of
 from models.sampling.request import DEFAULT_CONSISTENCY_STEPS, DEFAULT_STEPS, MAX_CONSISTENCY_STEPS
 from models.sampling.samplers import (
@@ -150,11 +150,13 @@ class SampleBody(BaseModel):
     )
     deterministic: bool = Field(
         default=False,
-        description="the same pixels to the bit whatever else is sampled; takes up to four times "
-        "as long. Otherwise the last bits of a float may differ.",
+        description="the same pixels to the bit whatever else is sampled, on any device. On a CPU "
+        "they always are; on a GPU it takes up to four times as long.",
     )
-    precision: Precision | None = Field(
-        default=None, description="of the network; bfloat16 is faster and changes images slightly"
+    precision: PrecisionChoice | None = Field(
+        default=None,
+        description="of the network; auto is the one that the machine computes faster. bfloat16 "
+        "changes images slightly, and is float32 on a CPU without instructions for it.",
     )
 
 
@@ -178,7 +180,9 @@ class SampleUsed(BaseModel):
     seed_to: int | None
     disturb: DisturbanceOptions | None
     deterministic: bool
-    precision: Precision
+    precision: PrecisionChoice = Field(
+        description="that the network computed in; of a job that has not begun, as asked for"
+    )
 
 
 class TrajectoryStep(BaseModel):

@@ -172,11 +172,11 @@ class Engine:
 
     def _group_for(self, order: Order, model: EngineModel) -> GroupKey:
         deterministic = order.deterministic and not model.same_rows
-        key = GroupKey(order.model_key, order.precision, deterministic)
+        key = GroupKey(order.model_key, model.precision(order.precision), deterministic)
         self._released.discard(order.model_key)
         if key not in self._states:
             # A prepared call differs in its last bits, and when it is ready is chance.
-            state = GroupState(model, order.precision, can_prepare=not deterministic)
+            state = GroupState(model, key.precision, can_prepare=not deterministic)
             widths = (DETERMINISTIC_WIDTH,) if deterministic else self._widths or model.widths
             self.batcher.add_group(Group(key, widths, state.slots))
             self._states[key] = state
@@ -205,7 +205,7 @@ class Engine:
             if not is_out_of_memory(error):
                 raise
             return self._make_room(batch)
-        events = _started(batch.samples)
+        events = _started(batch.samples, cast(GroupKey, batch.group).precision)
         finished = self.batcher.done(batch, seconds)
         events += self._previews(batch.samples, updated)
         if finished:
@@ -288,10 +288,10 @@ class Engine:
         stats.seconds += seconds
 
 
-def _started(samples: Sequence[Sample]) -> list[Event]:
+def _started(samples: Sequence[Sample], precision: Precision) -> list[Event]:
     """Return an event for each order whose very first row was taken."""
     return [
-        Started(sample.ticket.id)
+        Started(sample.ticket.id, precision)
         for sample in samples
         if sample.at == 0 and sample.image == sample.ticket.first_image
     ]

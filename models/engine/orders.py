@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from models.arrays import UInt8
-from models.nets.precision import Precision
+from models.nets.precision import Precision, PrecisionChoice
 from models.sampling.plan import Plan
 
 
@@ -26,7 +26,7 @@ class Order:
     digest: str
     plan: Plan
     deterministic: bool = False
-    precision: Precision = "float32"
+    precision: PrecisionChoice = "float32"
     watched: bool = False
     seconds: float | None = None
     first_image: int = 0
@@ -49,9 +49,10 @@ class Order:
 
 @dataclass(frozen=True)
 class Started:
-    """The first row of an order is taken."""
+    """The first row of an order is taken; its network computes in `precision`."""
 
     id: Hashable
+    precision: Precision
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def event_message(event: Event) -> tuple[dict[str, object], bytes]:
     """
     match event:
         case Started():
-            return {"event": "started"}, b""
+            return {"event": "started", "precision": event.precision}, b""
         case Preview():
             header = {"event": "preview", "image": event.image, "row": event.row}
             payload = event.x_t.tobytes() + event.x0_hat.tobytes()
@@ -112,7 +113,7 @@ def event_message(event: Event) -> tuple[dict[str, object], bytes]:
 def event_of(header: Mapping[str, Any], payload: bytes) -> Event:
     match header["event"]:
         case "started":
-            return Started(None)
+            return Started(None, header["precision"])
         case "preview":
             x_t, x0_hat = _pixels(payload, [2, *header["shape"]])
             return Preview(None, header["image"], header["row"], x_t, x0_hat)

@@ -3,3 +3,4 @@
 from typing import Literal
 
 Precision = Literal["float32", "bfloat16"]
+PrecisionChoice = Literal["auto", "float32", "bfloat16"]  # auto: the faster one of this machine

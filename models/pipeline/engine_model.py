@@ -11,9 +11,10 @@ from models.runtime.net import EngineModel
 log = logging.getLogger(__name__)
 
 
-def load_engine_model(folder: Path, device: str = "cpu") -> EngineModel:
+def load_engine_model(folder: Path, device: str = "cpu", cache: Path | None = None) -> EngineModel:
     """Return the model of a folder, computed by OpenVINO on a CPU and by torch elsewhere, or where
-    OpenVINO cannot. Each is loaded only where it is needed.
+    OpenVINO cannot. Each is loaded only where it is needed. `cache` is a folder for what is
+    measured once on a machine.
 
     Raises Invalid as models.pipeline.folder does.
     """
@@ -23,13 +24,27 @@ def load_engine_model(folder: Path, device: str = "cpu") -> EngineModel:
         try:
             from models.runtime.openvino import openvino_engine_model
 
-            return openvino_engine_model(config, weights)
+            return openvino_engine_model(config, weights, cache)
         except (ImportError, RuntimeError) as error:
             log.warning("OpenVINO cannot run this network; torch does, slower: %s", error)
     from models.pipeline.torch_folder import load_model
     from models.runtime.torch_net import torch_engine_model
 
     return torch_engine_model(load_model(folder, device))
+
+
+def runtime_name(device: str = "cpu") -> str:
+    """Load the library that computes networks on this device, and return its name and version."""
+    if device == "cpu":
+        try:
+            from models.runtime.openvino import NAME
+
+            return NAME
+        except ImportError as error:
+            log.warning("OpenVINO cannot be loaded; torch computes networks, slower: %s", error)
+    import torch
+
+    return f"torch {torch.__version__}"
 
 
 def error_in(folder: Path, device: str = "cpu") -> str | None:

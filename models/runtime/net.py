@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from models.arrays import AnyArray
 from models.diffusion.config import ModelConfig
-from models.nets.precision import Precision
+from models.nets.precision import Precision, PrecisionChoice
 
 
 class EngineNet(Protocol):
@@ -33,10 +33,12 @@ class EngineNet(Protocol):
 
 @dataclass(frozen=True)
 class EngineModel:
-    """`net` makes the network in a precision. `widths` are those of its calls, ascending.
-    `same_rows`: a row's result is the same to the bit whatever the width, and the other rows."""
+    """`precision` is what a choice comes to on this machine, and `net` makes the network in it.
+    `widths` are those of calls, ascending. `same_rows`: a row's result is the same to the bit
+    whatever the width, and the other rows."""
 
     config: ModelConfig
+    precision: Callable[[PrecisionChoice], Precision]
     net: Callable[[Precision], EngineNet]
     num_bytes: int
     widths: tuple[int, ...]

@@ -5,27 +5,45 @@ independent: an image comes out the same, to the bit, at any width, in any slot,
 long as the precision and the number of threads are the same.
 """
 
+import json
 import os
+import sys
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino
-from openvino import opset15 as ops
 
 from models.arrays import Float32, Int64
 from models.diffusion.config import ModelConfig
+from models.nets.config import UNetConfig
 from models.nets.graph import Constant, Graph, Node, unet_graph
-from models.nets.precision import Precision
+from models.nets.precision import Precision, PrecisionChoice
 from models.runtime.net import EngineModel
 
+# Importing OpenVINO reports that to Google Analytics, unless this package is missing.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+import openvino  # noqa: E402
+from openvino import opset15 as ops  # noqa: E402
+
+NAME = f"OpenVINO {openvino.__version__.partition('-')[0]}"
 WIDTHS = (1, 2, 4, 8, 16)  # wider calls take as long for each row
+MIN_GAIN = 0.9  # of the time of float32: a smaller gain is not worth other pixels
 _HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
 _CORE = openvino.Core()
 
 
-def openvino_engine_model(config: ModelConfig, weights: Mapping[str, Float32]) -> EngineModel:
-    """Return a model as the engine runs it. Raises RuntimeError where OpenVINO cannot."""
+def openvino_engine_model(
+    config: ModelConfig, weights: Mapping[str, Float32], cache: Path | None = None
+) -> EngineModel:
+    """Return a model as the engine runs it; `cache` is a folder for what was measured.
+
+    Raises RuntimeError where OpenVINO cannot.
+    """
     graph = unet_graph(config.net, config.image_size)
     nets: dict[Precision, OpenVinoNet] = {}
 
@@ -36,7 +54,15 @@ def openvino_engine_model(config: ModelConfig, weights: Mapping[str, Float32]) -
 
     net("float32").prepare(WIDTHS[0])
     num_bytes = sum(array.nbytes for array in weights.values())
-    return EngineModel(config, net, num_bytes, WIDTHS, same_rows=True, runtime="openvino")
+    return EngineModel(
+        config,
+        partial(resolve_precision, cache=cache),
+        net,
+        num_bytes,
+        WIDTHS,
+        same_rows=True,
+        runtime="openvino",
+    )
 
 
 class OpenVinoNet:
@@ -79,6 +105,52 @@ class OpenVinoNet:
 
     def free_memory(self) -> None:
         self._requests.clear()
+
+
+def resolve_precision(choice: PrecisionChoice, cache: Path | None = None) -> Precision:
+    """Return the precision that OpenVINO computes in where this is asked for. Without instructions
+    for bfloat16 it is always float32."""
+    has_bfloat16 = "BF16" in _CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if choice == "float32" or not has_bfloat16:
+        return "float32"
+    return "bfloat16" if choice == "bfloat16" else faster_precision(cache)
+
+
+def faster_precision(cache: Path | None = None) -> Precision:
+    """Return the precision in which this machine computes faster. It is measured once and kept in
+    the folder `cache`, so that the same request gives the same pixels after a restart."""
+    machine = f"{_CORE.get_property('CPU', 'FULL_DEVICE_NAME')}, OpenVINO {openvino.__version__}"
+    file = cache / "precision.json" if cache else None
+    with suppress(OSError, ValueError):
+        known = json.loads(file.read_text()) if file else {}
+        if known.get("machine") == machine and known.get("precision") in _HINTS:
+            return known["precision"]  # type: ignore[no-any-return]
+    seconds = {precision: _seconds_of_a_call(precision) for precision in _HINTS}
+    faster = seconds["bfloat16"] < MIN_GAIN * seconds["float32"]
+    precision: Precision = "bfloat16" if faster else "float32"
+    if file:
+        with suppress(OSError):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            kept = {"machine": machine, "precision": precision, "seconds": seconds}
+            file.write_text(json.dumps(kept) + "\n")
+    return precision
+
+
+def _seconds_of_a_call(precision: Precision) -> float:
+    """Return the shortest of some calls of a net that is mostly convolutions, as large ones are."""
+    config, draw, width = UNetConfig(3, 3, (64, 128)), np.random.default_rng(0), 4
+    graph = unet_graph(config, (32, 32))
+    weights = {
+        name: 0.05 * draw.standard_normal(shape, np.float32)
+        for name, shape in graph.parameters.items()
+    }
+    net, x = OpenVinoNet(graph, weights, precision), np.zeros((width, 3, 32, 32), np.float32)
+    times = []
+    for _ in range(6):
+        started = time.perf_counter()
+        net(x, np.zeros(width, np.float32))
+        times.append(time.perf_counter() - started)
+    return min(times[1:])
 
 
 def num_threads() -> int:

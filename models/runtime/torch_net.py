@@ -23,7 +23,8 @@ def torch_engine_model(model: DiffusionModel) -> EngineModel:
     graphs = _shared_graphs() if model.device.type == "cuda" else None
     return EngineModel(
         model.config,
-        lambda precision: TorchNet(model, precision, graphs),
+        precision=lambda choice: "float32" if choice == "auto" else choice,
+        net=lambda precision: TorchNet(model, precision, graphs),
         num_bytes=sum(p.numel() * p.element_size() for p in model.net.parameters()),
         widths=WIDTHS,
         same_rows=False,

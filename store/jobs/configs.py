@@ -66,7 +66,7 @@ class SampleJobConfig:
     prefix: str
     digest: str
     deterministic: bool = False
-    precision: str = "float32"  # of the network, a Precision of the core
+    precision: str = "float32"  # of the network, a PrecisionChoice of the core
     used: JsonObject = field(default_factory=dict)
 
     @property

@@ -41,10 +41,12 @@ class TrainProgress(Progress):
 
 @dataclass(frozen=True, kw_only=True)
 class SampleProgress(Progress):
-    """`images` of `num_images` are made; `eta_seconds` is None until it is known."""
+    """`images` of `num_images` are made; `eta_seconds` is None until it is known, and so is the
+    `precision` that the network computes in."""
 
     images: int = 0
     num_images: int
+    precision: str | None = None
     images_per_second: float | None = None
     eta_seconds: float | None = None
 

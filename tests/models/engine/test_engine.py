@@ -352,7 +352,7 @@ def test_orders_and_events_survive_the_wire(model):
     assert replace(again, plan=order.plan) == order
     picture = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
     for event in (
-        Started(None),
+        Started(None, "bfloat16"),
         Preview(None, 1, 2, picture, picture[::-1]),
         Made(None, 3, picture, True),
         Failed(None, "busy", "later", 1.5),

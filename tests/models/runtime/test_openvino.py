@@ -1,6 +1,10 @@
 """The network through OpenVINO against torch, and its rows against each other."""
 
+import json
+import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +12,7 @@ import torch
 
 from models.nets.graph import unet_graph
 from models.nets.unet import UNet
-from models.runtime.openvino import WIDTHS, OpenVinoNet
+from models.runtime.openvino import WIDTHS, OpenVinoNet, faster_precision, resolve_precision
 from tests.models.nets.shapes import NETS
 
 
@@ -47,8 +51,16 @@ def test_it_computes_what_torch_computes(name):
     assert difference < 1e-5 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", ["two levels", "scale", "classes", "small 28"])
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [
+        ("two levels", "float32"),
+        ("scale", "float32"),
+        ("classes", "bfloat16"),
+        ("small 28", "float32"),
+        ("small 28", "bfloat16"),
+    ],
+)
 def test_a_row_is_the_same_at_any_width_in_any_slot_and_company(name, precision):
     case, draw = Case(name, 24), random.Random(0)
     net = case.openvino(precision)
@@ -69,3 +81,36 @@ def test_bfloat16_is_near_float32():
     case = Case("two levels", 4)
     whole, half = (case.call(case.openvino(p), slice(None)) for p in ("float32", "bfloat16"))
     assert np.abs(whole - half).max() < 0.1 * np.abs(whole).max()
+
+
+def test_loading_it_tells_nobody_and_leaves_nothing_at_home(tmp_path):
+    code = "import sys, models.runtime.openvino; print(sys.modules['openvino_telemetry'])"
+    environment = {name: value for name, value in os.environ.items() if name != "CI"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == "None"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_faster_precision_is_measured_once(tmp_path, monkeypatch):
+    found = faster_precision(tmp_path)
+    assert found in ("float32", "bfloat16")
+    monkeypatch.setattr("models.runtime.openvino._seconds_of_a_call", pytest.fail)
+    assert faster_precision(tmp_path) == found
+
+
+def test_a_damaged_note_of_the_precision_is_measured_again(tmp_path):
+    (tmp_path / "precision.json").write_text("{")
+    found = faster_precision(tmp_path)
+    assert json.loads((tmp_path / "precision.json").read_text())["precision"] == found
+
+
+def test_an_answer_says_float32_where_there_is_nothing_less():
+    has_bfloat16 = resolve_precision("bfloat16") == "bfloat16"
+    assert resolve_precision("float32") == "float32"
+    assert has_bfloat16 or resolve_precision("auto") == "float32"
