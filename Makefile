@@ -60,6 +60,7 @@ benchmarks/.venv/stamp: benchmarks/peers/requirements.txt constraints.txt
 	$(PYTHON) -m venv benchmarks/.venv
 	benchmarks/.venv/bin/python -m pip --disable-pip-version-check install --quiet \
 		--constraint constraints.txt --requirement benchmarks/peers/requirements.txt
+	cd benchmarks/peers && ../.venv/bin/python import_all.py
 	@touch $@
 
 .venv/demo.stamp: .venv/run.stamp

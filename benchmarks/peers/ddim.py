@@ -7,6 +7,7 @@ import io
 import os
 from collections.abc import Sequence
 
+import cpu_torchvision  # noqa: F401  lets diffusers import torchvision with torch for a CPU
 import torch
 from diffusers import DDIMPipeline, DDIMScheduler, UNet2DModel
 from PIL.Image import Image

@@ -7,6 +7,7 @@ no change of threads, and the fastest PNG level.
 import io
 from typing import Annotated
 
+import cpu_torchvision  # noqa: F401  lets diffusers import torchvision with torch for a CPU
 import numpy as np
 import torch
 from diffusers import DDPMScheduler

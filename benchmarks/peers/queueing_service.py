@@ -6,14 +6,22 @@ OpenMP threads.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 from ddim import best_device, generate, load, png
 from fastapi import FastAPI, Response
 from pydantic import BaseModel
 
-app = FastAPI()
-pipeline = load(best_device())
+
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    app.state.pipeline = load(best_device())
+    yield
+
+
+app = FastAPI(lifespan=lifespan)
 one_at_a_time = ThreadPoolExecutor(1)
 
 
@@ -29,4 +37,4 @@ async def sample(body: Body) -> Response:
 
 
 def image(body: Body) -> bytes:
-    return png(generate(pipeline, [body.seed], body.num_inference_steps)[0])
+    return png(generate(app.state.pipeline, [body.seed], body.num_inference_steps)[0])

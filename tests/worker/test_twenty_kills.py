@@ -21,7 +21,7 @@ from store.jobs.record import Job
 from tests.postgres import PostgresServer
 from tests.worker.conftest import CHECKPOINT_EVERY, Place
 
-STEPS = 1200
+STEPS = 1000
 TARGETS = ("trainer", "worker", "valkey", "postgres")
 KILLS_EACH = 5
 
@@ -100,7 +100,7 @@ def test_twenty_kills_change_nothing(open_place, postgres, undisturbed):
         for target in targets:
             if killed % 2 == 0:  # five attempts in a row without a checkpoint would fail the job
                 ground.wait_for_work(job, checkpoint)
-            time.sleep(moments.uniform(0.0, 0.5))
+            time.sleep(moments.uniform(0.0, 0.4))
             now = ground.look(job)
             if now.done:
                 break
