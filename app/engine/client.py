@@ -99,12 +99,13 @@ class EngineClient:
             writer.close()
         return header
 
-    async def check(self, folder: Path) -> None:
+    async def check(self, folder: Path, prefix: str, digest: str) -> None:
         """Have the engine call the network of a model's folder once, so that an error in it is
-        found now. Raises InvalidInput where it cannot be called."""
+        found now. It will be stored under this prefix. Raises InvalidInput where it cannot be
+        called."""
         reader, writer = await self._connect()
         try:
-            await send(writer, {"check": str(folder)})
+            await send(writer, {"check": str(folder), "prefix": prefix, "digest": digest})
             header, _ = await receive(reader)
         except (ConnectionError, asyncio.IncompleteReadError):
             header = {"error": "the network cannot be run: the engine ended"}

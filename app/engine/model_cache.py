@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
-from models.pipeline.engine_model import load_engine_model
+from models.pipeline.engine_model import load_checked, load_engine_model
 from models.runtime.net import EngineModel
 from store.artifacts import ArtifactStore
 
@@ -43,11 +43,21 @@ class ModelCache:
             self._loading[key] = task
         return await asyncio.shield(self._loading[key])
 
+    async def check(self, key: Key, folder: Path) -> None:
+        """Load a model that is about to be stored under this key, and call its network once. It is
+        kept: it will be used soon. Raises Invalid."""
+        cache = self._folder.parent
+        model = await asyncio.to_thread(load_checked, folder, self._device, cache)
+        self._add(key, model)
+
     def _keep(self, key: Key, task: "asyncio.Task[EngineModel]") -> None:
         del self._loading[key]
         if task.cancelled() or task.exception():
             return
-        self._models[key] = task.result()
+        self._add(key, task.result())
+
+    def _add(self, key: Key, model: EngineModel) -> None:
+        self._models[key] = model
         sizes = {key: model.num_bytes for key, model in self._models.items()}
         while len(sizes) > 1 and sum(sizes.values()) > self._max_bytes:
             oldest, _ = self._models.popitem(last=False)

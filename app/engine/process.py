@@ -31,7 +31,7 @@ with loading():
     from models.engine.engine import Engine
     from models.engine.orders import Event, Failed, Made, Order, Preview, event_message
     from models.fields import Invalid
-    from models.pipeline.engine_model import error_in, runtime_name
+    from models.pipeline.engine_model import runtime_name
     from models.runtime.device import device_of_torch
     from store.artifacts import ArtifactStore
     from store.errors import ArtifactNotFound
@@ -98,14 +98,21 @@ class EngineServer:
             if "stats" in header:
                 await send(writer, self._statistics())
             elif "check" in header:
-                error = await asyncio.to_thread(error_in, Path(header["check"]), self._device)
-                await send(writer, {"error": error})
+                await send(writer, {"error": await self._error_in(header)})
             else:
                 await self._make(Order.from_header(header), reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.close()
+
+    async def _error_in(self, header: Header) -> str | None:
+        """Check the model of a folder; return what is wrong with it."""
+        try:
+            await self._models.check((header["prefix"], header["digest"]), Path(header["check"]))
+        except Invalid as error:
+            return str(error)
+        return None
 
     async def _make(
         self, order: Order, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

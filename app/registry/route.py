@@ -1,5 +1,7 @@
 """/models: the registry of trained and uploaded models."""
 
+import hashlib
+import json
 import tempfile
 from pathlib import Path
 
@@ -101,9 +103,12 @@ async def put_model(
     with tempfile.TemporaryDirectory(dir=data_dir) as scratch:
         folder = Path(scratch) / "model"
         async with uploaded_file(request, data_dir) as archive:
-            card = await run_in_threadpool(_read_model, services, archive, folder)
-        await services.engine.check(folder)
-        record, is_new = await run_in_threadpool(_store_model, services, name, folder, card)
+            card, digest = await run_in_threadpool(_read_model, services, archive, folder)
+        prefix = _prefix(name, digest, card)
+        await services.engine.check(folder, prefix, digest)
+        record, is_new = await run_in_threadpool(
+            _store_model, services, folder, name, prefix, digest, card
+        )
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/models/{name}"
     return model_answer(record)
@@ -120,20 +125,27 @@ def delete_model(name: str, services: ServicesDep) -> None:
     services.artifacts.delete_prefix(record.artifact_prefix)
 
 
-def _read_model(services: Services, archive: Path, folder: Path) -> ModelCard:
-    """Extract an uploaded model, and check its config and its weights."""
+def _read_model(services: Services, archive: Path, folder: Path) -> tuple[ModelCard, str]:
+    """Extract an uploaded model, and check its config and its weights; return its card and the
+    digest of the weights."""
     with reported_at(""):
         extract_model_archive(archive, folder, max_bytes=services.settings.max_model_bytes)
         config = read_config(folder)
         read_weights(folder, config)
-    return ModelCard.of(config)
+    return ModelCard.of(config), weights_digest(folder)
+
+
+def _prefix(name: str, digest: str, card: ModelCard) -> str:
+    """Return where the artifacts of a model are. It differs with the weights and with the config,
+    so that what the engine keeps under it is right even if the model is replaced."""
+    config = hashlib.sha256(json.dumps(card.to_dict(), sort_keys=True).encode()).hexdigest()
+    return f"models/{name}/{digest[:16]}-{config[:8]}"
 
 
 def _store_model(
-    services: Services, name: str, folder: Path, card: ModelCard
+    services: Services, folder: Path, name: str, prefix: str, digest: str, card: ModelCard
 ) -> tuple[models.ModelRecord, bool]:
     """Store an uploaded model; return its record and whether it is new."""
-    digest = weights_digest(folder)
     try:
         known = models.get_model(services.database, name)
     except ModelNotFound:
@@ -148,7 +160,6 @@ def _store_model(
         return known, False
     if name in model_names(services.database):
         raise ModelConflict(f"a job is about to make a model {name!r}")
-    prefix = f"models/{name}/{digest[:16]}"
     services.artifacts.upload_folder(folder, prefix)
     record = models.ModelRecord(
         name=name,

@@ -47,21 +47,27 @@ def runtime_name(device: str = "cpu") -> str:
     return f"torch {torch.__version__}"
 
 
-def error_in(folder: Path, device: str = "cpu") -> str | None:
-    """Load the model of a folder and call its network once; return what is wrong with it."""
+def load_checked(folder: Path, device: str = "cpu", cache: Path | None = None) -> EngineModel:
+    """Load the model of a folder and call its network once.
+
+    Raises Invalid where that fails, or gives no finite numbers.
+    """
     try:
-        model = load_engine_model(folder, device)
-        config, net = model.config, model.net("float32")
-        xp, like = library(net.like), net.like
-        label = None
-        if config.class_names:
-            label = xp.zeros(1, dtype=xp.int64, device=like.device)
-        shape = (1, config.net.in_channels, *config.image_size)
-        x = xp.zeros(shape, dtype=xp.float32, device=like.device)
-        y = net(x, xp.ones(1, dtype=xp.float32, device=like.device), label)
-        is_finite = bool(xp.isfinite(y).all())
-    except Invalid as error:
-        return str(error)
+        model = load_engine_model(folder, device, cache)
+        is_finite = _is_finite(model)
+    except Invalid:
+        raise
     except (RuntimeError, ArithmeticError, TypeError, ValueError, MemoryError) as error:
-        return f"the network cannot be run: {str(error)[:200]}"
-    return None if is_finite else "the network's output is not finite"
+        raise Invalid.because(f"the network cannot be run: {str(error)[:200]}") from error
+    if not is_finite:
+        raise Invalid.because("the network's output is not finite")
+    return model
+
+
+def _is_finite(model: EngineModel) -> bool:
+    config, net = model.config, model.net("float32")
+    xp, device = library(net.like), net.like.device
+    x = xp.zeros((1, config.channels, *config.image_size), dtype=xp.float32, device=device)
+    label = xp.zeros(1, dtype=xp.int64, device=device) if config.class_names else None
+    y = net(x, xp.ones(1, dtype=xp.float32, device=device), label)
+    return bool(xp.isfinite(y).all())

@@ -10,9 +10,10 @@ import torch
 from models.diffusion.config import ModelConfig
 from models.diffusion.model import DiffusionModel
 from models.diffusion.schedule import ScheduleConfig
+from models.fields import Invalid
 from models.nets.config import UNetConfig
 from models.nets.unet import UNet
-from models.pipeline.engine_model import error_in, load_engine_model, runtime_name
+from models.pipeline.engine_model import load_checked, load_engine_model, runtime_name
 from models.pipeline.torch_folder import save_model
 
 NET = UNetConfig(1, 1, (8, 8), norm_num_groups=4, attention_head_dim=4, num_class_embeds=3)
@@ -63,7 +64,7 @@ def test_where_openvino_cannot_torch_does_and_the_log_says_so(folder, reason, mo
     assert loaded.runtime == "torch"
     assert "torch does, slower" in caplog.text
     assert loaded.net("float32")(*inputs("torch")).isfinite().all()
-    assert error_in(folder) is None
+    assert load_checked(folder).runtime == "torch"
 
 
 def test_the_library_is_named_with_its_version(monkeypatch):
@@ -77,8 +78,10 @@ def test_an_output_that_is_not_finite_is_said(model, tmp_path):
         for parameter in model.net.conv_in.parameters():
             parameter.fill_(1e38)  # what follows overflows
     save_model(model, tmp_path / "model", {})
-    assert error_in(tmp_path / "model") == "the network's output is not finite"
+    with pytest.raises(Invalid, match="the network's output is not finite"):
+        load_checked(tmp_path / "model")
 
 
 def test_a_folder_that_is_no_model_is_said(tmp_path):
-    assert "config.json is missing" in error_in(tmp_path)
+    with pytest.raises(Invalid, match=r"config\.json is missing"):
+        load_checked(tmp_path)
