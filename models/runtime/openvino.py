@@ -31,6 +31,7 @@ import openvino  # noqa: E402
 from openvino import opset15 as ops  # noqa: E402
 
 NAME = f"OpenVINO {openvino.__version__.partition('-')[0]}"
+NUM_CORES = len(os.sched_getaffinity(0))
 WIDTHS = (1, 2, 4, 8, 16)  # wider calls take as long for each row
 MIN_GAIN = 0.9  # of the time of float32: a smaller gain is not worth other pixels
 _HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
@@ -80,7 +81,8 @@ class OpenVinoNet:
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "INFERENCE_NUM_THREADS": num_threads(),
             "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,  # a pinned thread waits for a trainer on its core
+            # Processes with fewer threads than cores would all pin them to the same cores.
+            "ENABLE_CPU_PINNING": num_threads() >= NUM_CORES,
         }
         self._requests: dict[int, openvino.InferRequest] = {}
         self.like = np.empty(0, np.float32)
@@ -154,7 +156,7 @@ def _seconds_of_a_call(precision: Precision) -> float:
 
 
 def num_threads() -> int:
-    return int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
+    return int(os.environ.get("OMP_NUM_THREADS") or NUM_CORES)
 
 
 def openvino_model(graph: Graph, weights: Mapping[str, Float32], width: int) -> openvino.Model:

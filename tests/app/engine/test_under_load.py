@@ -35,7 +35,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def service(
     serve: Callable, settings: Settings, model_archive: Callable[..., bytes]
 ) -> Iterator[httpx.Client]:
-    limits = httpx.Limits(max_connections=300)
+    limits = httpx.Limits(max_connections=300, keepalive_expiry=2.0)  # sooner than the server's
     with (
         serve(create_app(settings)) as address,
         httpx.Client(base_url=address, timeout=PATIENCE_SECONDS, limits=limits) as client,
