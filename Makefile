@@ -29,6 +29,9 @@ screenshots: .venv/test.stamp  ## take pictures of the console, into docs/images
 
 bench: bench-noise bench-denoise bench-sample bench-serve bench-train bench-quality  ## measure beside peers, results in benchmarks/results
 
+bench-gpu: .venv/test.stamp benchmarks/.venv/stamp  ## ARCHIVE=images.zip: on a GPU, its tests and all of these in eight minutes
+	$(BIN)/python -m benchmarks.gpu $(if $(ARCHIVE),--photographs $(ARCHIVE))
+
 bench-%: .venv/run.stamp benchmarks/.venv/stamp
 	$(BIN)/python -m benchmarks.$*
 

@@ -18,8 +18,23 @@ from statistics import median
 from typing import Any
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results"
 PEER_PYTHON = HERE / ".venv" / "bin" / "python"
+
+
+def gpu_name() -> str:
+    """Return the name of the GPU as its driver gives it, or nothing where none is visible."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return ""
+    with contextlib.suppress(OSError):
+        command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+        names = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        if names.returncode == 0:
+            return names.stdout.partition("\n")[0].strip()
+    return ""
+
+
+# A GPU's results have a folder of their own.
+RESULTS = HERE / "results" / gpu_name().lower().replace(" ", "-")
 
 
 def in_turn(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
@@ -121,6 +136,7 @@ def machine() -> dict[str, Any]:
     return {
         "processor": model,
         "cores": len(os.sched_getaffinity(0)),
+        "gpu": gpu_name(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in ("torch", "numpy", "pillow", "fastapi")},
         "date": datetime.now(UTC).date().isoformat(),
@@ -128,7 +144,7 @@ def machine() -> dict[str, Any]:
 
 
 def save(name: str, result: Mapping[str, Any]) -> None:
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{name}.json").write_text(json.dumps({**machine(), **result}, indent=1) + "\n")
 
 

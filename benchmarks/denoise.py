@@ -1,6 +1,6 @@
 """Seconds of one call of the network, beside diffusers' UNet2DModel with the same weights.
 
-Ours is measured as the engine calls it and, for comparison, by torch; diffusers' eager and
+Ours is measured as the engine calls it and, for comparison, by eager torch; diffusers' eager and
 compiled. Each is in a process of its own. Our speed is also given as a share of that of the
 machine's matrix products. bfloat16 is measured only if the machine multiplies matrices faster in
 it. `--quick` measures the small net with two widths and fewer rounds, and writes separate result
@@ -27,35 +27,39 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import HERE, PEER_PYTHON, RESULTS, in_turn, ratio, save, seconds, table
-from benchmarks.sampling import CONFIGS, Net, random_net
+from benchmarks.sampling import CONFIGS, DEVICE, Net, random_net
 
 WIDTHS = (1, 4, 16, 64)
 MIN_SECONDS = 0.3  # per turn: short calls are repeated, after one that is not timed
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # of the largest output
-OURS, OURS_EAGER = "this service", "ours, torch"
+OURS, OURS_EAGER = "this service", "ours, eager torch"
 DIFFUSERS, DIFFUSERS_COMPILED = "diffusers", "diffusers, torch.compile"
 _OURS = (sys.executable, "-m", "benchmarks.denoise_process")
 _PEER = (PEER_PYTHON, HERE / "peers" / "denoise_process.py")
 CONTENDERS: dict[str, tuple[tuple[str | Path, ...], dict[str, object]]] = {
-    OURS: ((*_OURS, "openvino"), {}),
-    OURS_EAGER: ((*_OURS, "torch"), {}),
+    OURS: ((*_OURS, "engine"), {}),
+    OURS_EAGER: ((*_OURS, "eager"), {}),
     DIFFUSERS: (_PEER, {"compiled": False}),
     DIFFUSERS_COMPILED: (_PEER, {"compiled": True}),
 }
 COLUMNS = tuple(CONTENDERS)
-PRODUCT = 2048  # rows and columns of the matrices that measure the machine's speed
+PRODUCT = {"cpu": 2048, "cuda": 8192}  # rows of the matrices that measure the machine's speed
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
-    rounds, widths = (3, (1, 4)) if quick else (5, WIDTHS)
+    parser.add_argument("--nets", nargs="+", choices=list(CONFIGS), default=list(CONFIGS))
+    parser.add_argument("--widths", nargs="+", type=int, default=WIDTHS)
+    options = parser.parse_args()
+    rounds, widths, names = 5, options.widths, options.nets
+    if options.quick:
+        rounds, widths, names = 3, (1, 4), ["8 px"]
     peaks = {dtype: peak(dtype) for dtype in ("float32", "bfloat16")}
     print(f"matrix products, operations per second: {peaks}", file=sys.stderr)
     dtypes = [dtype for dtype in peaks if peaks[dtype] >= peaks["float32"]]
     cases = []
-    for name in ["8 px"] if quick else list(CONFIGS):
+    for name in names:
         with random_net(name) as net, ExitStack() as stack:
             processes = {
                 column: stack.enter_context(Process(net, command, **request))
@@ -64,13 +68,20 @@ def main() -> None:
             for dtype in dtypes:
                 for width in widths:
                     cases.append(measure(net, width, dtype, processes, rounds, peaks[dtype]))
-    report("denoise-part" if quick else "denoise", cases, rounds, peaks)
+    report("denoise-part" if options.quick else "denoise", cases, rounds, peaks)
 
 
 def peak(dtype: str) -> float:
     """Return the operations per second of the fastest of a few matrix products."""
-    a = torch.randn(PRODUCT, PRODUCT).to(getattr(torch, dtype))
-    return 2 * PRODUCT**3 / min(seconds(partial(torch.mm, a, a)) for _ in range(12))
+    side = PRODUCT[DEVICE]
+    a = torch.randn(side, side).to(DEVICE, getattr(torch, dtype))
+
+    def product() -> None:
+        torch.mm(a, a)
+        if DEVICE == "cuda":
+            torch.cuda.synchronize()
+
+    return 2 * side**3 / min(seconds(product) for _ in range(12))
 
 
 def measure(
@@ -122,7 +133,7 @@ def compare(what: str, found: np.ndarray, expected: np.ndarray, dtype: str) -> N
 def count_operations(net: Net, x: np.ndarray, c_noise: np.ndarray) -> int:
     """Count a call's operations in convolutions and matrix products; a multiply-add is two."""
     with FlopCounterMode(display=False) as counter:
-        net.load().net(torch.from_numpy(x), torch.from_numpy(c_noise))
+        net.load().net(torch.from_numpy(x).to(DEVICE), torch.from_numpy(c_noise).to(DEVICE))
     return int(counter.get_total_flops())
 
 

@@ -2,8 +2,8 @@
 
 The benchmark sends one request at a time, with DDIM and all cores. Our time is that of POST /sample
 and includes HTTP, the engine's process and PNG. The pipeline is called in its own process and the
-loop in this one, without these costs. `--quick` measures the small net with fewer rounds, and
-writes separate result files.
+loop in this one, without these costs. On a GPU a pipeline with a compiled network is measured too.
+`--quick` measures the small net with fewer rounds, and writes separate result files.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import matplotlib.pyplot as plt
 from benchmarks.common import RESULTS, in_turn, ratio, save, seconds, table
 from benchmarks.sampling import (
     CONFIGS,
+    DEVICE,
     Net,
     Pipeline,
     body,
@@ -34,33 +35,44 @@ from benchmarks.sampling import (
 
 CASES = [(1, 10), (1, 50), (16, 10), (16, 50)]  # images, steps
 MIN_SECONDS = 0.5  # per turn: short requests are repeated
-OURS, DIFFUSERS, BARE = "this service", "diffusers", "bare loop"
+OURS, BARE = "this service", "bare loop"
+DIFFUSERS, DIFFUSERS_COMPILED = "diffusers", "diffusers, torch.compile"
+PIPELINES = {DIFFUSERS: False} | ({DIFFUSERS_COMPILED: True} if DEVICE == "cuda" else {})
+COLUMNS = (OURS, *PIPELINES, BARE)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
-    rounds = 3 if quick else 5
-    names = ["8 px"] if quick else list(CONFIGS)
+    parser.add_argument("--nets", nargs="+", choices=list(CONFIGS), default=list(CONFIGS))
+    options = parser.parse_args()
+    rounds = 3 if options.quick else 5
+    names = ["8 px"] if options.quick else options.nets
     cases = [case for name in names for case in measure(name, rounds)]
-    report("sample-part" if quick else "sample", cases, rounds)
+    report("sample-part" if options.quick else "sample", cases, rounds)
 
 
 def measure(name: str, rounds: int) -> list[dict[str, Any]]:
     with random_net(name) as net, ExitStack() as stack:
         service = stack.enter_context(our_service(net))
-        pipeline = stack.enter_context(Pipeline(net))
+        pipelines = {
+            column: stack.enter_context(Pipeline(net, compiled=compiled))
+            for column, compiled in PIPELINES.items()
+        }
         url, model = f"{service.base}/sample", net.load()
         for num_inference_steps in sorted({steps for _, steps in CASES}):
             check_ours(url, model, num_inference_steps)
-            check_pipeline(pipeline, model, num_inference_steps)
+            for pipeline in pipelines.values():
+                check_pipeline(pipeline, model, num_inference_steps)
         cases = []
         for num_images, num_inference_steps in CASES:
             request = body(num_inference_steps, 1, num_images=num_images)
             contenders: dict[str, Callable[[], float]] = {
                 OURS: partial(seconds, partial(post, url, request)),
-                DIFFUSERS: partial(pipeline.seconds, num_images, num_inference_steps),
+                **{
+                    column: partial(pipeline.seconds, num_images, num_inference_steps)
+                    for column, pipeline in pipelines.items()
+                },
                 BARE: partial(seconds, partial(offline, model, num_images, num_inference_steps, 1)),
             }
             figures = in_turn({n: warm(contender) for n, contender in contenders.items()}, rounds)
@@ -75,6 +87,7 @@ def warm(contender: Callable[[], float]) -> Callable[[], float]:
     A turn of several short calls starts with an untimed one, since the previous contender has left
     its data in the caches.
     """
+    contender()  # a first request of its size may compile something
     count = max(1, round(MIN_SECONDS / contender()))
 
     def turn() -> float:
@@ -93,7 +106,7 @@ def case(
         "num_images": num_images,
         "num_inference_steps": num_inference_steps,
         "seconds": figures,
-        "speed_up_over_diffusers": ratio(figures, DIFFUSERS, OURS),
+        "speed_up_over": {column: ratio(figures, column, OURS) for column in PIPELINES},
         "ratio_to_bare": ratio(figures, OURS, BARE),
     }
 
@@ -102,11 +115,12 @@ def report(result: str, cases: list[dict[str, Any]], rounds: int) -> None:
     save(result, {"rounds": rounds, "cases": cases})
     rows = []
     for entry in cases:
-        times = [f"{1e3 * median(entry['seconds'][name]):.1f}" for name in (OURS, DIFFUSERS, BARE)]
-        ratios = [f"{entry['speed_up_over_diffusers']:.2f}", f"{entry['ratio_to_bare']:.2f}"]
-        rows.append([entry["net"], label(entry), *times, *ratios])
-    header = ["net", "images x steps", f"{OURS}, ms", f"{DIFFUSERS}, ms", f"{BARE}, ms"]
-    print(table([*header, "speed-up over diffusers", "time to bare"], rows))
+        times = [f"{1e3 * median(entry['seconds'][name]):.1f}" for name in COLUMNS]
+        ratios = [*entry["speed_up_over"].values(), entry["ratio_to_bare"]]
+        rows.append([entry["net"], label(entry), *times, *(f"{value:.2f}" for value in ratios)])
+    header = ["net", "images x steps", *(f"{name}, ms" for name in COLUMNS)]
+    header += [f"speed-up over {name}" for name in PIPELINES]
+    print(table([*header, "time to bare"], rows))
     plot(cases, RESULTS / f"{result}.png")
 
 
@@ -122,7 +136,7 @@ def plot(cases: list[dict[str, Any]], path: Path) -> None:
     )
     for axes, net in zip(panels[0], nets, strict=True):
         entries = [entry for entry in cases if entry["net"] == net]
-        for name, marker in ((OURS, "o"), (DIFFUSERS, "s"), (BARE, "_")):
+        for name, marker in zip(COLUMNS, ("o", "s", "D", "_"), strict=False):
             middle = [median(entry["seconds"][name]) for entry in entries]
             axes.semilogy(range(len(entries)), middle, marker, label=name, alpha=0.8)
         axes.set_xticks(range(len(entries)), [label(entry) for entry in entries])

@@ -7,8 +7,9 @@ sends a trace's requests all at once: it shows the throughput if the server choo
 shared machine changes its speed within minutes, so the contenders take turns at each trace; all
 processes of the others are stopped (SIGSTOP).
 
-`--quick` uses one seed and two loads, `--net "32 px"` the larger net, `--only WORD` the contenders
-with this word in their name; parts of the benchmark write separate result files.
+`--quick` uses one seed and two loads, `--net "32 px"` the larger net, `--only WORD ...` the
+contenders with one of these words in their name, `--loads` and `--seeds` others than the usual;
+parts of the benchmark write separate result files.
 """
 
 import argparse
@@ -43,6 +44,7 @@ from benchmarks.load import Hit, Shot, replay
 from benchmarks.sampling import (
     CHECKED_SEED,
     CONFIGS,
+    DEVICE,
     Net,
     Pipeline,
     Pixels,
@@ -66,6 +68,7 @@ MODES = ("step", "request", "off")
 US = "this service"
 OURS = f"{US}, {MODES[0]}"
 QUEUEING = "FastAPI + diffusers, one at a time"
+QUEUEING_COMPILED = f"{QUEUEING}, torch.compile"
 BATCHING = "LitServe, dynamic batching"
 CONTINUOUS = "LitServe, its continuous batching"
 
@@ -92,10 +95,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--net", choices=list(CONFIGS), default=next(iter(CONFIGS)))
     parser.add_argument("--seconds", type=float, default=8.0, help="of a trace")
-    parser.add_argument("--only", default="", metavar="WORD")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="WORD")
+    parser.add_argument("--loads", nargs="+", type=float, default=LOADS)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
     options = parser.parse_args()
-    starts = {name: start for name, start in contenders().items() if options.only in name}
-    loads, seeds = (QUICK_LOADS, 1) if options.quick else (LOADS, SEEDS)
+    starts = {
+        name: start
+        for name, start in contenders().items()
+        if any(word in name for word in options.only)
+    }
+    loads, seeds = (QUICK_LOADS, 1) if options.quick else (options.loads, options.seeds)
     with random_net(options.net) as net, ExitStack() as stack:
         model = net.load()
         images = expected_images(net, model)
@@ -119,7 +128,7 @@ def main() -> None:
                 point = {"contender": name, "seed": seed, "load": label(load)}
                 points.append({**point, "bare_step_seconds": bare, **measured})
     setting = {"net": str(net), "serial_capacity": per_second, "trace_seconds": options.seconds}
-    part = "-part" if options.quick or options.only else ""
+    part = "-part" if options.quick or options.only != [""] else ""
     large = "" if options.net == next(iter(CONFIGS)) else "-large"
     report(f"serve{large}{part}", setting, points)
 
@@ -129,20 +138,25 @@ def main() -> None:
 
 def contenders() -> dict[str, Start]:
     uvicorn = ["-m", "uvicorn", "queueing_service:app", "--app-dir", str(HERE / "peers")]
+    queueing = partial(peer, [*uvicorn, "--no-access-log", "--port"], "/docs")
     starts: dict[str, Start] = {
-        QUEUEING: partial(peer, [*uvicorn, "--no-access-log", "--port"], "/docs"),
+        QUEUEING: queueing,
         BATCHING: partial(peer, [str(HERE / "peers" / "batching_service.py")], "/health"),
         CONTINUOUS: partial(peer, [str(HERE / "peers" / "continuous_service.py")], "/health"),
     }
+    if DEVICE == "cuda":
+        starts[QUEUEING_COMPILED] = partial(queueing, COMPILED="1")
     for mode in MODES:
         starts[f"{US}, {mode}"] = partial(our_service, DIFFUSION_ENGINE_BATCHING=mode)
     return starts
 
 
-def peer(arguments: Sequence[str], ready: str, net: Net) -> AbstractContextManager[Server]:
+def peer(
+    arguments: Sequence[str], ready: str, net: Net, **variables: str
+) -> AbstractContextManager[Server]:
     port = free_port()
     command: list[str | Path] = [PEER_PYTHON, *arguments, str(port)]
-    return server(command, port, ready, MODEL_FOLDER=str(net.folder))
+    return server(command, port, ready, MODEL_FOLDER=str(net.folder), **variables)
 
 
 def label(load: float) -> float | str:
@@ -172,7 +186,7 @@ def expected_images(net: Net, model: DiffusionModel) -> dict[bool, dict[int, Pix
 
 def check(running: Server, expected: Mapping[int, Pixels]) -> None:
     """Check that images requested all at once are the same as images made alone."""
-    hits = send(running, [Arrival(0.0, n, CHECKED_SEED) for n in expected])
+    hits = send(running, [Arrival(0.0, n, CHECKED_SEED) for n in expected], precision="float32")
     for n, hit in zip(expected, hits, strict=True):
         if hit.status != 200:
             raise AssertionError(f"{running.base}, {n} steps: {hit.status} {hit.body[:500]!r}")
@@ -196,8 +210,8 @@ def warm_up(running: Server) -> None:
         send(running, [Arrival(0.0, n, seed) for n in SHARES for seed in range(8)])
 
 
-def send(running: Server, arrivals: Sequence[Arrival]) -> list[Hit]:
-    shots = [Shot(a.at, body(a.num_inference_steps, a.seed)) for a in arrivals]
+def send(running: Server, arrivals: Sequence[Arrival], **more: object) -> list[Hit]:
+    shots = [Shot(a.at, body(a.num_inference_steps, a.seed, **more)) for a in arrivals]
     return replay(f"{running.base}/sample", shots, "application/json")
 
 

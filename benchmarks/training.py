@@ -280,7 +280,13 @@ class Files:
     bfloat16: bool  # the precision of ours, else float32
 
     def diffusers(
-        self, settings: str, budget: float, *, conditional: bool, batch_size: int | None = None
+        self,
+        settings: str,
+        budget: float,
+        *,
+        conditional: bool,
+        batch_size: int | None = None,
+        compiled: bool = False,
     ) -> Peer:
         net = self.conditional if conditional else self.unconditional
         return Peer(
@@ -292,6 +298,7 @@ class Files:
             flip=self.task.flip,
             bfloat16=self.bfloat16,
             batch_size=batch_size,
+            compiled=compiled,
         )
 
     def ddpm_pytorch(

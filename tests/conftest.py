@@ -20,6 +20,7 @@ import sqlalchemy as sa
 # Tests run side by side: more threads than cores would wait for each other. Read when torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from models.runtime.device import device_of_torch
 from store.artifacts import ArtifactStore
 from store.database import Database, open_database
 from store.locations import valkey_socket
@@ -31,6 +32,12 @@ gc.disable()  # while the tests and what they test are loaded; see host.loading
 
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("gpu") and device_of_torch() != "cuda":
+            item.add_marker(pytest.mark.skip(reason="there is no GPU"))
 
 
 def pytest_collection_finish() -> None:

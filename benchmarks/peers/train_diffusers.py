@@ -181,6 +181,7 @@ class Tuned(Sampling):
         learning_rate: float,
         flip: bool,
         bfloat16: bool,
+        compiled: bool,
     ) -> None:
         super().__init__(net, batch_size)
         config = self.config
@@ -190,6 +191,7 @@ class Tuned(Sampling):
         self.labels = torch.tensor(files.labels, device=DEVICE)
         self.flip, self.learning_rate, self.steps = flip, learning_rate, 0
         self.unet = self.unet.to(DEVICE, memory_format=torch.channels_last)
+        self.forward = torch.compile(self.unet) if compiled else self.unet
         self.optimizer = torch.optim.AdamW(
             self.unet.parameters(), learning_rate, (0.9, 0.99), weight_decay=1e-6, fused=True
         )
@@ -210,7 +212,7 @@ class Tuned(Sampling):
         x_t, noise, t = self.noised(x0.contiguous(memory_format=torch.channels_last))
         class_labels = self.labels[index] if self.config["num_class_embeds"] else None
         with self.autocast:
-            y = self.unet(x_t, t, class_labels=class_labels).sample
+            y = self.forward(x_t, t, class_labels=class_labels).sample
         loss = mse_loss(y.float(), noise)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
@@ -228,10 +230,12 @@ def create(
     bfloat16: bool = False,
     batch_size: int | None = None,
     learning_rate: float | None = None,
+    compiled: bool = False,
 ) -> Sampling:
     if settings == "default":
         return Example(images, net, batch_size or 16, learning_rate or 1e-4, flip)
-    return Tuned(images, net, batch_size or 128, learning_rate or 1e-3, flip, bfloat16)
+    learning_rate, batch_size = learning_rate or 1e-3, batch_size or 128
+    return Tuned(images, net, batch_size, learning_rate, flip, bfloat16, compiled)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,13 @@ CALLS_BEFORE_CAPTURE = 3  # of a width
 
 def torch_engine_model(model: DiffusionModel) -> EngineModel:
     """Return a model as the engine runs it."""
-    graphs = _shared_graphs() if model.device.type == "cuda" else None
+    on_gpu = model.device.type == "cuda"
+    if on_gpu:  # otherwise convolutions round what they multiply to 10 bits
+        torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    graphs = _shared_graphs() if on_gpu else None
     return EngineModel(
         model.config,
-        precision=lambda choice: "float32" if choice == "auto" else choice,
+        precision=lambda choice: _faster_precision(on_gpu) if choice == "auto" else choice,
         net=lambda precision: TorchNet(model, precision, graphs),
         num_bytes=sum(p.numel() * p.element_size() for p in model.net.parameters()),
         widths=WIDTHS,
@@ -72,6 +75,13 @@ class TorchNet:
     def free_memory(self) -> None:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _faster_precision(on_gpu: bool) -> Precision:
+    """Return bfloat16 on GPUs that have it: on an H200 calls take a half to a quarter of the time
+    of float32, and less than with its 10 bits."""
+    has_bfloat16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bfloat16" if has_bfloat16 else "float32"
 
 
 @cache

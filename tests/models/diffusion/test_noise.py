@@ -38,6 +38,16 @@ def test_numpy_and_torch_give_the_same_bits():
         assert on_torch.numpy().tobytes() == on_numpy.tobytes()
 
 
+@pytest.mark.gpu
+def test_a_gpu_gives_the_same_bits():
+    image = torch.arange(40)
+    for function in (normal, uniform):
+        shape = ((3, 9, 7),) if function is normal else ()
+        on_gpu = function(5, image.cuda(), 3, *shape, Stream.TRAINING)
+        assert on_gpu.is_cuda
+        assert torch.equal(on_gpu.cpu(), function(5, image, 3, *shape, Stream.TRAINING))
+
+
 def test_normals_are_those_of_box_and_muller():
     word, turn = bits(5, torch.arange(40), 0, 5000).reshape(2, -1)
     u = (word.double() + 0.5).float().double() * 2.0**-32  # one near 1 is as precise as float32

@@ -1,5 +1,6 @@
 """The engine against the plain loop of models.sampling.generate, alone and in a crowd."""
 
+import copy
 import random
 from dataclasses import replace
 
@@ -54,7 +55,16 @@ def on_openvino(plain):
     return Model(plain, openvino_engine_model(plain.config, weights))
 
 
-@pytest.fixture(scope="module", params=[on_torch, on_openvino])
+def on_gpu(plain):
+    """The engine on a GPU, the plain loop on the CPU."""
+    net = copy.deepcopy(plain.net).to("cuda")
+    return Model(plain, torch_engine_model(DiffusionModel(plain.config, net)))
+
+
+ON_GPU = pytest.param(on_gpu, marks=pytest.mark.gpu)
+
+
+@pytest.fixture(scope="module", params=[on_torch, on_openvino, ON_GPU])
 def runtime(request):
     return request.param
 

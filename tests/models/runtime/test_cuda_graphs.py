@@ -8,7 +8,7 @@ from models.nets.config import UNetConfig
 from models.nets.unet import UNet
 from models.runtime.cuda_graphs import GraphPool
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+pytestmark = pytest.mark.gpu
 
 CONFIG = UNetConfig(1, 1, (8, 8), norm_num_groups=4, attention_head_dim=4, num_class_embeds=3)
 

@@ -1,6 +1,6 @@
 """Training: exact resume (oracle 9), the floor of the loss (oracle 7), the order of the data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -100,6 +100,31 @@ def test_every_way_to_train_goes_on_as_if_it_had_not_stopped(settings, dataset, 
         state.parameters().items(), whole.parameters().values(), strict=True
     ):
         assert torch.equal(tensor, expected), name
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-3), ("bfloat16", 2e-2)])
+def test_a_gpu_sees_the_same_losses(compiled, precision, tolerance, dataset):
+    losses = []
+    for device in ("cpu", "cuda"):
+        settings = config(dataset, compile=compiled and device == "cuda")
+        settings = replace(settings, precision=precision if device == "cuda" else "float32")
+        steps = train(TrainState.create(settings, dataset, device), dataset)
+        losses.append([step.loss for step in steps])
+    assert losses[1] == pytest.approx(losses[0], rel=tolerance)
+
+
+@pytest.mark.gpu
+def test_a_stopped_run_goes_on_on_a_gpu(dataset, tmp_path):
+    settings = config(dataset, preset="edm")
+    whole = run(TrainState.create(settings, dataset, "cuda"), dataset, 12)
+    state = run(TrainState.create(settings, dataset, "cuda"), dataset, 5)
+    save_checkpoint(state, tmp_path / "5")
+    state = run(load_checkpoint(tmp_path / "5", "cuda"), dataset, 12)
+    expected = weights(whole)
+    for name, tensor in weights(state).items():  # its gradients are sums in any order
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4)
 
 
 def test_a_batch_in_parts_has_the_gradient_of_the_whole(dataset):
