@@ -19,14 +19,21 @@ from starlette.types import Scope
 MEDIA_TYPE = "application/problem+json"
 
 
+KINDS: list["Kind"] = []
+
+
 @dataclass(frozen=True)
 class Kind:
-    """A kind of problem; `slug` is the last part of its type URI."""
+    """A kind of problem; `slug` is the last part of its type URI. Declaring one adds it to KINDS,
+    and so to the documentation."""
 
     slug: str
     status: int
     title: str
     meaning: str
+
+    def __post_init__(self) -> None:
+        KINDS.append(self)
 
     @property
     def type(self) -> str:
@@ -59,20 +66,6 @@ UNAVAILABLE = Kind(
     "Temporarily not possible; `Retry-After` says when to retry.",
 )
 NO_SPACE = Kind("no-space", 507, "No space", "The disk or the store is full.")
-
-KINDS: tuple[Kind, ...] = (
-    MALFORMED,
-    NOT_FOUND,
-    METHOD_NOT_ALLOWED,
-    NOT_ACCEPTABLE,
-    CONFLICT,
-    TOO_LARGE,
-    UNSUPPORTED,
-    INVALID,
-    INTERNAL,
-    UNAVAILABLE,
-    NO_SPACE,
-)
 
 
 class FieldError(BaseModel):
