@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 
 from store.database import Database, Record, open_database
 from store.datasets import DatasetRecord  # noqa: F401  every table is known
@@ -26,9 +28,8 @@ open_database(sys.argv[1]).close()
 
 
 def a_model(name: str, **values: object) -> ModelRecord:
-    return ModelRecord(
-        name=name, digest="0", details={}, artifact_prefix="m", num_bytes=1, **values
-    )
+    given = {"details": {}, **values}
+    return ModelRecord(name=name, digest="0", artifact_prefix="m", num_bytes=1, **given)
 
 
 def test_four_processes_may_create_the_schema_at_once(database_url):
@@ -55,6 +56,28 @@ def test_the_migrations_make_the_tables_that_the_records_describe(database):
     for table in Record.metadata.sorted_tables:
         columns = {column["name"]: column["nullable"] for column in found.get_columns(table.name)}
         assert columns == {column.name: column.nullable for column in table.columns}, table.name
+
+
+def test_scores_of_earlier_versions_are_those_of_float32(tmp_path):
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "store" / "migrations"))
+    scores, details = {"made": {"frechet": 0.5}}, {"image_size": [8, 8]}
+    database = Database(f"sqlite:///{tmp_path / 'records.sqlite3'}")
+
+    def bring_to(revision, bring=command.upgrade):
+        with database.engine.begin() as connection:
+            config.attributes["connection"] = connection
+            bring(config, revision)
+
+    bring_to("0006")
+    for name, more in (("old", {"scores": scores}), ("young", {})):
+        create_model(database, a_model(name, details={**details, **more}))
+    bring_to("0007")
+    assert get_model(database, "old").details == {**details, "scores": {"float32": scores}}
+    assert get_model(database, "young").details == details
+    bring_to("0006", command.downgrade)
+    assert get_model(database, "old").details == {**details, "scores": scores}
+    database.close()
 
 
 def test_what_is_written_is_there_when_the_database_is_opened_again(database_url):

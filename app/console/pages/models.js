@@ -170,7 +170,7 @@ async function grid(job, signal) {
 }
 
 function Scores({ model, evaluations }) {
-  const scores = model.details.scores;
+  const scores = Object.entries(model.details.scores ?? {});
   const job = evaluations.data?.items.find((each) => each.model === model.name && !each.done);
   const measure = useAction(async () => {
     await post("evaluations", { model: model.name });
@@ -182,7 +182,7 @@ function Scores({ model, evaluations }) {
       value=${job.progress.progress}
     />`;
   return html`
-    ${scores && html`<${Properties} of=${scoreRows(scores)} />`}
+    ${scores.map(([precision, score]) => html`<${Properties} of=${scoreRows(precision, score)} />`)}
     ${
       model.dataset &&
       html`<button
@@ -196,10 +196,11 @@ function Scores({ model, evaluations }) {
 }
 
 /** The distances of a model's images to real ones, beside those of held-out real images. */
-function scoreRows({ made, real, memorisation, class_agreement: agreement }) {
+function scoreRows(precision, { made, real, memorisation, class_agreement: agreement }) {
   const beside = (value, reference) =>
     reference === null ? number(value) : `${number(value)} (real images ${number(reference)})`;
   return [
+    ["measured in", precision],
     ["Frechet distance", beside(made.frechet, real.frechet)],
     ["precision, recall", `${number(made.precision)}, ${number(made.recall)}`],
     ["nearest training image", memorisation && beside(memorisation.made, memorisation.unseen)],
