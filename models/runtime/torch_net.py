@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.diffusion.model import DiffusionModel
-from models.nets.precision import Precision
+from models.nets.precision import Precision, PrecisionChoice
 from models.nets.unet import UNet
 from models.runtime.cuda_graphs import GraphedNet, GraphPool
 from models.runtime.net import EngineModel
@@ -23,13 +23,17 @@ def torch_engine_model(model: DiffusionModel) -> EngineModel:
     graphs = _shared_graphs() if model.device.type == "cuda" else None
     return EngineModel(
         model.config,
-        precision=lambda choice: "float32" if choice == "auto" else choice,
+        precision=precision_in_torch,
         net=lambda precision: TorchNet(model, precision, graphs),
         num_bytes=sum(p.numel() * p.element_size() for p in model.net.parameters()),
         widths=WIDTHS,
         same_rows=False,
         runtime="torch",
     )
+
+
+def precision_in_torch(choice: PrecisionChoice) -> Precision:
+    return "float32" if choice == "auto" else choice
 
 
 class TorchNet:
