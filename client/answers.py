@@ -40,13 +40,46 @@ class DatasetAnswer(BaseModel):
     links: dict[str, str]
 
 
+class ModelOrigin(BaseModel):
+    """Where a model comes from; `dataset` and `job_id` beside it say what it learned from, and the
+    job that trained it."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    kind: Literal["trained", "fine_tuned", "distilled", "uploaded"]
+    base_model: str | None = Field(description="the model whose weights it began with")
+    base_digest: str | None = Field(description="sha256 of those weights")
+
+
+class NetworkSize(BaseModel):
+    num_parameters: int | None
+    float32_bytes: int | None = Field(description="of the parameters in float32")
+    flops: int | None = Field(
+        description="floating-point operations of one call for one image: two for each "
+        "multiplication with its addition, in convolutions and matrix products. null for a model "
+        "of an earlier version"
+    )
+
+
 class ModelAnswer(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     name: str
     digest: str = Field(description="sha256 of the weights")
     num_bytes: int
-    details: dict[str, Any] = Field(description="image_size, channels, class_names, schedule, ...")
+    license: str | None = Field(
+        description="of the weights, an SPDX id or other text; null if unknown"
+    )
+    origin: ModelOrigin
+    network: NetworkSize
+    precisions: dict[str, Literal["float32", "bfloat16"]] | None = Field(
+        description="what each `precision` of a request comes to on this service's device, `auto` "
+        "among them; null while the engine starts"
+    )
+    details: dict[str, Any] = Field(
+        description="image_size, channels, class_names, schedule, ...; `scores` are those of the "
+        "latest evaluation in each precision"
+    )
     dataset: str | None
     job_id: str | None
     created_at: datetime

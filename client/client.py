@@ -310,11 +310,24 @@ class Client:
         return path
 
     def push_model(
-        self, name: str, source: str | os.PathLike[str], *, sent: Sent | None = None
+        self,
+        name: str,
+        source: str | os.PathLike[str],
+        *,
+        license: str | None = None,  # noqa: A002  its name in the API
+        sent: Sent | None = None,
     ) -> ModelAnswer:
-        """Upload a model: a folder in diffusers' format, or a zip of one."""
+        """Upload a model: a folder in diffusers' format, or a zip of one.
+
+        Its README.md may give the license of the weights instead.
+        """
         with _archive(Path(source)) as file:
-            answer = self._upload(_path("models", name), file, sent)
+            answer = self._upload(_path("models", name), file, sent, license=license)
+        return ModelAnswer.model_validate_json(answer.content)
+
+    def set_license(self, name: str, license: str | None) -> ModelAnswer:  # noqa: A002
+        """Say under which license the weights of a model are; None for unknown."""
+        answer = self._request("PATCH", _path("models", name), json={"license": license})
         return ModelAnswer.model_validate_json(answer.content)
 
     def delete_model(self, name: str) -> None:
@@ -386,7 +399,9 @@ class Client:
                 why = f": {job.error.message}" if job.error and job.error.message else ""
                 raise JobEnded(f"job {job.id} {job.status}{why}")
 
-    def _upload(self, path: str, file: IO[bytes], sent: Sent | None) -> httpx.Response:
+    def _upload(
+        self, path: str, file: IO[bytes], sent: Sent | None, **query: str | None
+    ) -> httpx.Response:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
 
@@ -396,7 +411,8 @@ class Client:
                 if sent:
                     sent(file.tell(), size)
 
-        return self._request("PUT", path, content=chunks(), headers={"Content-Length": str(size)})
+        headers, params = {"Content-Length": str(size)}, _without_none(query)
+        return self._request("PUT", path, content=chunks(), headers=headers, params=params)
 
     def _download(self, path: str, file: IO[bytes]) -> None:
         with self._connection_errors(), self._http.stream("GET", path) as answer:

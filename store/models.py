@@ -17,6 +17,7 @@ class ModelRecord(Named, Record):
     dataset: Mapped[str | None]
     artifact_prefix: Mapped[str]
     num_bytes: Mapped[int] = mapped_column(sa.BigInteger)
+    license: Mapped[str | None]  # of the weights: an SPDX id, or other text
 
 
 def create_model(database: Database, record: ModelRecord) -> ModelRecord:
@@ -44,6 +45,16 @@ def list_models(
     more."""
     last = None if after is None else get_model(database, after)
     return newest_first(database, ModelRecord, limit, last)
+
+
+def set_license(database: Database, name: str, license_: str | None) -> ModelRecord:
+    """Say under which license the weights are, None for unknown, and return the model."""
+    with database.session() as session:
+        record = session.get(ModelRecord, name)
+        if record is None:
+            raise ModelNotFound(name)
+        record.license = license_
+    return record
 
 
 def delete_model(database: Database, name: str) -> ModelRecord:

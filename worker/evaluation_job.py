@@ -6,6 +6,7 @@ the model, the data and the request.
 
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 
 from host.loading import loading
 
@@ -17,7 +18,9 @@ with loading():
     from models.evaluation.evaluate import EvaluationStep, evaluate
     from models.images.dataset import Dataset
     from models.images.files import encode_image
+    from models.pipeline.engine_model import load_engine_model
     from models.pipeline.torch_folder import load_model
+    from models.runtime.net import EngineModel
     from models.sampling.generate import Stopped
     from models.training.batches import Split
     from store.datasets import get_dataset
@@ -37,11 +40,11 @@ class EvaluationJob(JobProcess):
     def work(self) -> bool:
         job = requests.get_job(self.database, self.job_id)
         config = EvaluateConfig.from_dict(job.config)
-        model = self.fetch_model(config.prefix, load_model)
+        model, served = self.fetch_model(config.prefix, self._load)
         assert job.dataset is not None
         dataset = self._dataset(job.dataset, model)
         try:
-            last = self._evaluate(model, dataset, config)
+            last = self._evaluate(model, served, dataset, config)
         except Stopped:
             log.info("stopped")
             return False
@@ -53,8 +56,13 @@ class EvaluationJob(JobProcess):
         log.info("evaluated", model=job.model_name, frechet=round(last.result.made.frechet, 4))
         self.publish_log()
         progress = replace(progress_of(last), result=result)
-        claims.succeed_with_scores(self.database, self.job_id, self.fence, progress)
+        precision = last.result.config.precision
+        claims.succeed_with_scores(self.database, self.job_id, self.fence, progress, precision)
         return True
+
+    def _load(self, folder: Path, device: str) -> tuple[DiffusionModel, EngineModel]:
+        cache = self.settings.locations.data_dir / "cache"
+        return load_model(folder, device), load_engine_model(folder, device, cache)
 
     def _dataset(self, name: str, model: DiffusionModel) -> Dataset:
         return cached_dataset(
@@ -67,7 +75,11 @@ class EvaluationJob(JobProcess):
         )
 
     def _evaluate(
-        self, model: DiffusionModel, dataset: Dataset, config: EvaluateConfig
+        self,
+        model: DiffusionModel,
+        served: EngineModel,
+        dataset: Dataset,
+        config: EvaluateConfig,
     ) -> EvaluationStep:
         """Run all steps and return the last, which has the result. Raises Stopped."""
         evaluation = EvaluationConfig.from_dict(config.evaluation)
@@ -76,7 +88,7 @@ class EvaluationJob(JobProcess):
             split = Split.of_count(len(dataset.images), **asdict(config.held_out))
             unseen = split.held_out.numpy()
         stage, reported_at = "", time.monotonic()
-        for step in evaluate(model, dataset, unseen, evaluation, self.stop.is_set):
+        for step in evaluate(model, served, dataset, unseen, evaluation, self.stop.is_set):
             if step.stage != stage or time.monotonic() - reported_at > REPORT_SECONDS:
                 stage, reported_at = step.stage, time.monotonic()
                 progress = progress_of(step)

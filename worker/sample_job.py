@@ -7,7 +7,7 @@ ended. Each image can be read as soon as it is made; a zip of all of them comes 
 
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
@@ -16,9 +16,8 @@ from host.loading import loading
 with loading():
     import structlog
 
-    from models.engine.engine import Engine
-    from models.engine.orders import Failed, Made, Order, Started
-    from models.fields import Invalid
+    from models.engine.alone import engine_steps
+    from models.engine.orders import Event, Made, Started
     from models.images.files import encode_image
     from models.nets.precision import PrecisionChoice
     from models.pipeline.engine_model import load_engine_model
@@ -32,12 +31,6 @@ with loading():
 
 KEEP_SECONDS = 1.0  # between two writes of the progress to the record
 
-_FAILURES: dict[str, Callable[[str], Exception]] = {
-    "invalid": Invalid.because,
-    "out_of_memory": MemoryError,
-    "failed": RuntimeError,
-}
-
 log = structlog.get_logger("sampler")
 
 
@@ -49,16 +42,14 @@ class SampleJob(JobProcess):
         counter = ImageCounter(job.checkpoint_step or 0, config.num_images, precision)
         if counter.images < config.num_images:
             model = self.fetch_model(config.prefix, self._load)
-            order = Order(
-                job.model_name,
-                config.prefix,
-                config.digest,
+            steps = engine_steps(
+                model,
                 plan_for(model.config, SampleRequest.from_dict(config.request)),
                 deterministic=config.deterministic,
                 precision=cast(PrecisionChoice, precision or config.precision),
                 first_image=counter.images,
             )
-            if not self._make_images(order, model, counter):
+            if not self._make_images(steps, counter):
                 return False
         self._zip(config.num_images)
         claims.succeed(self.database, self.job_id, self.fence, counter.progress())
@@ -68,14 +59,11 @@ class SampleJob(JobProcess):
     def _load(self, folder: Path, device: str) -> EngineModel:
         return load_engine_model(folder, device, self.settings.locations.data_dir / "cache")
 
-    def _make_images(self, order: Order, model: EngineModel, counter: "ImageCounter") -> bool:
+    def _make_images(self, steps: Iterator[list[Event]], counter: "ImageCounter") -> bool:
         """Make the rest of the images; False if the job was stopped, with its progress written."""
-        engine, kept_at = Engine(), time.monotonic()
-        engine.submit(self.job_id, order, model)
-        while counter.images < counter.num_images:
-            for event in engine.step():
-                if isinstance(event, Failed):
-                    raise _FAILURES[event.reason](event.message)
+        kept_at = time.monotonic()
+        for events in steps:
+            for event in events:
                 if isinstance(event, Started):
                     counter.precision = event.precision
                 if isinstance(event, Made):

@@ -197,7 +197,7 @@ class TrainJob(JobProcess):
             self._evaluate_and_save(state, dataset)
         job, kept = self.job, self._state_to_keep(state)
         model, folder = kept.ema_model(), self.scratch / "model"
-        details = _card(kept).to_dict()
+        details = _card(kept, self.options.fine_tune).to_dict()
         save_model(model, folder, {**details, "dataset": job.dataset, "job": self.job_id})
         prefix = f"models/{job.model_name}/{self.job_id}"
         self.artifacts.upload_folder(folder, prefix)
@@ -237,13 +237,15 @@ def progress_of(step: TrainStep, eta_seconds: float | None) -> TrainProgress:
     )
 
 
-def _card(state: TrainState) -> ModelCard:
+def _card(state: TrainState, first: FirstWeights | None) -> ModelCard:
     return replace(
         ModelCard.of(state.model.config),
         preset=state.config.preset,
         steps=state.step,
         images_seen=state.images_seen,
         seconds=round(state.elapsed(), 1),
+        base_model=first.model if first else None,
+        base_digest=first.digest if first else None,
     )
 
 

@@ -6,9 +6,12 @@ from typing import Annotated
 import typer
 
 from app.cli.session import Yes, session_of, size, table
+from app.registry import facts
 from client.answers import ModelAnswer
 
 cli = typer.Typer(help="Models that were trained or uploaded.", no_args_is_help=True)
+
+_IN_WORDS = ("scores", "num_parameters", "flops", "base_model", "base_digest", "steps")
 
 Name = Annotated[str, typer.Argument(help="Name of the model.")]
 
@@ -34,14 +37,18 @@ def list_(context: typer.Context) -> None:
 
 @cli.command()
 def show(context: typer.Context, name: Name) -> None:
-    """Show the properties and the origin of a model."""
+    """Show a model's properties, license, origin, size, precisions and scores."""
     session = session_of(context)
     model = session.client.model(name)
     about = {
         "digest": model.digest[:12],
         "file": size(model.num_bytes),
-        "from": " ".join(part for part in (model.dataset, model.job_id) if part) or "an upload",
-        **{key: value for key, value in model.details.items() if key != "scores"},
+        "license": model.license or "unknown",
+        "origin": facts.origin(model),
+        "network": facts.network(model),
+        "precisions": facts.precisions(model),
+        **facts.scores(model),
+        **{key: value for key, value in model.details.items() if key not in _IN_WORDS},
     }
     rows = [(key, f"{value}") for key, value in about.items()]
     session.output(model, lambda console: console.print(table((name, ""), rows)))
@@ -70,13 +77,39 @@ def push(
         Path,
         typer.Argument(exists=True, help="A folder in diffusers' format, or a zip of one."),
     ],
+    license_: Annotated[
+        str | None,
+        typer.Option(
+            "--license",
+            help="Of the weights: an SPDX id or other text; by default that of its README.md.",
+        ),
+    ] = None,
 ) -> None:
     """Upload a model."""
     session = session_of(context)
     model = session.uploading(
-        f"uploading {source.name}", lambda sent: session.client.push_model(name, source, sent=sent)
+        f"uploading {source.name}",
+        lambda sent: session.client.push_model(name, source, license=license_, sent=sent),
     )
     session.output(model, lambda console: console.print(f"{model.name}: {_size(model)}"))
+
+
+@cli.command("license")
+def license_(
+    context: typer.Context,
+    name: Name,
+    text: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[LICENSE]", help="An SPDX id or other text; without it, it is unknown."
+        ),
+    ] = None,
+) -> None:
+    """Say under which license the weights of a model are."""
+    session = session_of(context)
+    model = session.client.set_license(name, text)
+    message = f"{model.name}: {model.license or 'unknown'}"
+    session.output(model, lambda console: console.print(message, markup=False))
 
 
 @cli.command()

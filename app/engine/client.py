@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 
@@ -17,10 +18,12 @@ from app.processes.wire import Header, receive, send
 from app.settings import Settings
 from host.environment import to_environment
 from models.engine.orders import Event, Failed, Made, Order, event_of
+from models.nets.precision import Precision
 
 START_SECONDS = 60.0  # loading torch from a cold disk takes long
 POLL_SECONDS = 0.1
 ATTEMPTS = 3
+PRECISIONS_SECONDS = 2.0  # they are measured once
 
 
 class EngineFailed(Exception):
@@ -36,6 +39,7 @@ class EngineClient:
         self._watching: asyncio.Task[None] | None = None
         self._capacity = 2 * settings.max_waiting  # orders lost by an engine that starts again
         self._pending = 0
+        self._precisions: dict[str, Precision] | None = None
 
     def start(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="diffusion-"))
@@ -86,12 +90,23 @@ class EngineClient:
         now = await self.statistics()
         return f"{now['waiting']} requests; networks by {now['runtime']}"
 
+    async def precisions(self) -> dict[str, Precision] | None:
+        """Return what each choice of precision comes to on its device; None while it starts."""
+        if self._precisions is None:
+            with suppress(OSError, TimeoutError):
+                async with asyncio.timeout(PRECISIONS_SECONDS):
+                    self._precisions = dict(await self._ask("precisions"))
+        return self._precisions
+
     async def statistics(self) -> Header:
         """Return the counts of its steps; raises ConnectionError where the engine does not
         listen."""
+        return await self._ask("stats")
+
+    async def _ask(self, question: str) -> Header:
         reader, writer = await asyncio.open_unix_connection(self._socket)
         try:
-            await send(writer, {"stats": True})
+            await send(writer, {question: True})
             header, _ = await receive(reader)
         except asyncio.IncompleteReadError:
             raise ConnectionError("the engine ended") from None

@@ -16,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from host.loading import loading
 
@@ -31,7 +31,7 @@ with loading():
     from models.engine.engine import Engine
     from models.engine.orders import Event, Failed, Made, Order, Preview, event_message
     from models.fields import Invalid
-    from models.pipeline.engine_model import runtime_name
+    from models.pipeline.engine_model import precisions, runtime_name
     from models.runtime.device import device_of_torch
     from store.artifacts import ArtifactStore
     from store.errors import ArtifactNotFound
@@ -51,11 +51,12 @@ def main() -> None:
 class EngineServer:
     def __init__(self, settings: Settings) -> None:
         locations = settings.locations
+        self._cache = locations.data_dir / "cache"
         policy = Policy(max_waiting=settings.max_waiting, batching=settings.engine_batching)
         self._engine, self._device = Engine(policy), device_of_torch()
         self._models = ModelCache(
             ArtifactStore(locations.artifacts_url),
-            locations.data_dir / "cache" / "models",
+            self._cache / "models",
             self._device,
             settings.engine_model_bytes,
             self._engine.release,
@@ -97,6 +98,9 @@ class EngineServer:
             header, _ = await receive(reader)
             if "stats" in header:
                 await send(writer, self._statistics())
+            elif "precisions" in header:
+                found = await asyncio.to_thread(precisions, self._device, self._cache)
+                await send(writer, cast(Header, found))
             elif "check" in header:
                 await send(writer, {"error": await self._error_in(header)})
             else:

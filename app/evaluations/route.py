@@ -122,6 +122,7 @@ def _config(body: EvaluationRequest, model: ModelRecord, services: Services) -> 
             num_inference_steps=steps,
             guidance_scale=body.guidance_scale,
             seed=body.seed,
+            precision=body.precision or services.settings.engine_precision,
             features=features,
             likelihood_images=body.likelihood_images,
         )

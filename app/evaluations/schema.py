@@ -9,6 +9,7 @@ from app.jobs.schema import described
 from client.answers import JobState
 from models.diffusion.noise import MAX_SEED
 from models.evaluation.config import MAX_IMAGES, MIN_IMAGES
+from models.nets.precision import PrecisionChoice
 from models.sampling.samplers import SamplerName
 from store.jobs import progress as progress_records
 from store.jobs.configs import EvaluateConfig
@@ -45,6 +46,11 @@ class EvaluationRequest(BaseModel):
     )
     guidance_scale: float = Field(default=1.0, ge=0, le=20, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    precision: PrecisionChoice | None = Field(
+        default=None,
+        description="of the network where it makes the images, as for POST /sample; the model "
+        "keeps its latest scores in each. The likelihood is always computed in float32.",
+    )
     features: Features = Field(
         default="auto",
         description="what images are compared by. `classifier`: a small net that learns the "
@@ -70,7 +76,10 @@ class EvaluationProgress(BaseModel):
 class EvaluationAnswer(JobState):
     model: str
     dataset: str
-    config: dict[str, Any] = Field(description="what is used")
+    config: dict[str, Any] = Field(
+        description="what is used. Its `precision` is the one asked for until the evaluation is "
+        "done, and then the one that the images were made in."
+    )
     progress: EvaluationProgress
     result: dict[str, Any] | None = Field(
         description="`made` and `real`: frechet, kernel, precision and recall by the features, and "
@@ -91,11 +100,12 @@ class EvaluationAnswer(JobState):
         if job.status == "succeeded":
             links["neighbours"] = f"{address}/neighbours"
         progress = progress_records.EvaluationProgress.from_dict(job.progress)
+        asked = EvaluateConfig.from_dict(job.config).evaluation
         return described(
             cls,
             job,
             model=job.model_name,
-            config=EvaluateConfig.from_dict(job.config).evaluation,
+            config=progress.result["config"] if progress.result else asked,
             progress={"stage": progress.stage, "progress": progress.progress},
             result=progress.result,
             links=links,

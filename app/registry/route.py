@@ -4,8 +4,9 @@ import hashlib
 import json
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Query
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -15,12 +16,15 @@ from app.http import problems
 from app.http.errors import reported_at
 from app.http.paging import After, Limit, Page
 from app.http.uploads import uploaded_file
-from app.registry.schema import model_answer
+from app.registry.facts import readme_text
+from app.registry.schema import License, ModelChange, model_answer
 from app.services import Services, ServicesDep
 from client.answers import ModelAnswer
+from models.nets.precision import Precision
 from models.pipeline.archive import extract_model_archive, write_model_archive
 from models.pipeline.card import ModelCard
 from models.pipeline.folder import read_config, read_weights, weights_digest
+from models.pipeline.readme import read_license, write_readme
 from store import models
 from store.errors import ModelConflict, ModelNotFound
 from store.jobs.requests import model_names
@@ -36,23 +40,43 @@ _BODY = {
 }
 
 
+async def _precisions(services: ServicesDep) -> dict[str, Precision] | None:
+    return await services.engine.precisions()
+
+
+Precisions = Annotated[dict[str, Precision] | None, Depends(_precisions)]
+
+
 @router.get("", summary="List the models, newest first")
 def list_models(
     services: ServicesDep,
+    precisions: Precisions,
     limit: Limit = 20,
     after: After = None,
 ) -> Page[ModelAnswer]:
     records, has_more = models.list_models(services.database, limit=limit, after=after)
-    return Page(items=[model_answer(record) for record in records], has_more=has_more)
+    return Page(items=[model_answer(each, precisions) for each in records], has_more=has_more)
 
 
 @router.get(
     "/{name}",
-    summary="A model: images, classes, process, origin",
+    summary="A model: images, classes, process, origin, license, size",
     responses=problems.declare(problems.NOT_FOUND),
 )
-def get_model(name: str, services: ServicesDep) -> ModelAnswer:
-    return model_answer(models.get_model(services.database, name))
+def get_model(name: str, services: ServicesDep, precisions: Precisions) -> ModelAnswer:
+    return model_answer(models.get_model(services.database, name), precisions)
+
+
+@router.patch(
+    "/{name}",
+    summary="Change what is said of a model: its license",
+    responses=problems.declare(problems.NOT_FOUND, problems.UNSUPPORTED, problems.INVALID),
+)
+def change_model(
+    name: str, body: ModelChange, services: ServicesDep, precisions: Precisions
+) -> ModelAnswer:
+    """Change it here and in the README of later downloads."""
+    return model_answer(models.set_license(services.database, name, body.license), precisions)
 
 
 @router.get(
@@ -69,12 +93,15 @@ def download_model(name: str, services: ServicesDep) -> Response:
     scratch = tempfile.TemporaryDirectory(dir=services.settings.locations.data_dir)
     folder, archive = Path(scratch.name) / "model", Path(scratch.name) / "model.zip"
     services.artifacts.download_folder(record.artifact_prefix, folder)
+    readme = readme_text(model_answer(record))
+    write_readme(folder, ModelCard.from_dict(record.details), record.license, readme)
     write_model_archive(folder, archive)
+    said = hashlib.sha256(f"{record.license}\n{readme}".encode()).hexdigest()
     return FileResponse(
         archive,
         media_type="application/zip",
         filename=f"{name}.zip",
-        headers={"ETag": f'"{record.digest}"'},
+        headers={"ETag": f'"{record.digest}-{said[:16]}"'},
         background=BackgroundTask(scratch.cleanup),
     )
 
@@ -96,22 +123,39 @@ def download_model(name: str, services: ServicesDep) -> Response:
     openapi_extra=_BODY,
 )
 async def put_model(
-    name: str, request: Request, response: Response, services: ServicesDep
+    name: str,
+    request: Request,
+    response: Response,
+    services: ServicesDep,
+    precisions: Precisions,
+    license_: Annotated[
+        License | None,
+        Query(alias="license", description="of the weights; by default that of its README.md"),
+    ] = None,
 ) -> ModelAnswer:
+    """Upload the archive as the body.
+
+    The front matter of its README.md may give the `license`, as on the Hugging Face Hub. PATCH
+    changes it later.
+    """
     check_name("name", name)
     data_dir = services.settings.locations.data_dir
     with tempfile.TemporaryDirectory(dir=data_dir) as scratch:
         folder = Path(scratch) / "model"
         async with uploaded_file(request, data_dir) as archive:
-            card, digest = await run_in_threadpool(_read_model, services, archive, folder)
+            card, digest, theirs = await run_in_threadpool(_read_model, services, archive, folder)
         prefix = _prefix(name, digest, card)
         await services.engine.check(folder, prefix, digest)
         record, is_new = await run_in_threadpool(
-            _store_model, services, folder, name, prefix, digest, card
+            _store_model, services, folder, name, prefix, digest, card, license_ or theirs
+        )
+    if license_ not in (None, record.license):
+        raise ModelConflict(
+            f"there is a model {name!r} with these weights, but another license; PATCH changes it"
         )
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/models/{name}"
-    return model_answer(record)
+    return model_answer(record, precisions)
 
 
 @router.delete(
@@ -125,14 +169,16 @@ def delete_model(name: str, services: ServicesDep) -> None:
     services.artifacts.delete_prefix(record.artifact_prefix)
 
 
-def _read_model(services: Services, archive: Path, folder: Path) -> tuple[ModelCard, str]:
-    """Extract an uploaded model, and check its config and its weights; return its card and the
-    digest of the weights."""
+def _read_model(
+    services: Services, archive: Path, folder: Path
+) -> tuple[ModelCard, str, str | None]:
+    """Extract an uploaded model, and check its config and its weights; return its card, the digest
+    of the weights and their license."""
     with reported_at(""):
         extract_model_archive(archive, folder, max_bytes=services.settings.max_model_bytes)
         config = read_config(folder)
         read_weights(folder, config)
-    return ModelCard.of(config), weights_digest(folder)
+        return ModelCard.of(config), weights_digest(folder), read_license(folder)
 
 
 def _prefix(name: str, digest: str, card: ModelCard) -> str:
@@ -143,7 +189,13 @@ def _prefix(name: str, digest: str, card: ModelCard) -> str:
 
 
 def _store_model(
-    services: Services, folder: Path, name: str, prefix: str, digest: str, card: ModelCard
+    services: Services,
+    folder: Path,
+    name: str,
+    prefix: str,
+    digest: str,
+    card: ModelCard,
+    license_: str | None,
 ) -> tuple[models.ModelRecord, bool]:
     """Store an uploaded model; return its record and whether it is new."""
     try:
@@ -167,5 +219,6 @@ def _store_model(
         details=card.to_dict(),
         artifact_prefix=prefix,
         num_bytes=sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
+        license=license_,
     )
     return models.create_model(services.database, record), True

@@ -1,11 +1,78 @@
 """Models as callers see them; client.answers has the fields."""
 
-from client.answers import ModelAnswer
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from client.answers import ModelAnswer, ModelOrigin, NetworkSize
+from models.fields import Invalid
+from models.nets.precision import Precision
+from models.pipeline.card import ModelCard
+from models.pipeline.readme import MAX_LICENSE, checked_license
 from store.models import ModelRecord
 
+FLOAT32_BYTES = 4
 
-def model_answer(record: ModelRecord) -> ModelAnswer:
-    address = f"/models/{record.name}"
-    plain = {name: getattr(record, name) for name in ModelAnswer.model_fields if name != "links"}
-    links = {"self": address, "download": f"{address}/download"}
-    return ModelAnswer.model_validate({**plain, "links": links})
+
+def _checked(text: str) -> str:
+    try:
+        return checked_license(text)
+    except Invalid as error:
+        raise PydanticCustomError("license", error.rule) from None
+
+
+License = Annotated[
+    str,
+    AfterValidator(_checked),
+    WithJsonSchema(
+        {"type": "string", "minLength": 1, "maxLength": MAX_LICENSE, "examples": ["Apache-2.0"]}
+    ),
+]
+
+
+class ModelChange(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    license: License | None = Field(
+        description="of the weights, an SPDX id or other text; null for unknown"
+    )
+
+
+def model_answer(
+    record: ModelRecord, precisions: Mapping[str, Precision] | None = None
+) -> ModelAnswer:
+    """Describe a model; `precisions` are those of the service's device."""
+    address, card = f"/models/{record.name}", ModelCard.from_dict(record.details)
+    count = card.num_parameters
+    return ModelAnswer(
+        name=record.name,
+        digest=record.digest,
+        num_bytes=record.num_bytes,
+        license=record.license,
+        origin=ModelOrigin(
+            kind=_kind(record, card), base_model=card.base_model, base_digest=card.base_digest
+        ),
+        network=NetworkSize(
+            num_parameters=count,
+            float32_bytes=None if count is None else FLOAT32_BYTES * count,
+            flops=card.flops,
+        ),
+        precisions=None if precisions is None else dict(precisions),
+        details=record.details,
+        dataset=record.dataset,
+        job_id=record.job_id,
+        created_at=record.created_at,
+        links={"self": address, "download": f"{address}/download"},
+    )
+
+
+def _kind(
+    record: ModelRecord, card: ModelCard
+) -> Literal["trained", "fine_tuned", "distilled", "uploaded"]:
+    if record.job_id is None:
+        return "uploaded"
+    if card.consistency:
+        return "distilled"
+    return "fine_tuned" if card.base_model else "trained"

@@ -200,14 +200,15 @@ def _plan_continuation(dataset: DatasetRecord, earlier: EarlierJob, body: TrainR
         )
     checkpoint = _checkpoint(earlier, body.resume_from.step if body.resume_from else None)
     config = _with_more_budget(job, checkpoint, body)
-    digest = TrainOptions.from_dict(job.options).dataset_digest
-    if digest not in (None, dataset.digest):
+    known = TrainOptions.from_dict(job.options)
+    if known.dataset_digest not in (None, dataset.digest):
         raise DatasetConflict(
             f"dataset {dataset.name!r} has other images than job {job.id!r} learned from"
         )
     options = TrainOptions(
         body.keep,
         body.keep_checkpoints,
+        fine_tune=known.fine_tune,
         resumed_from=Origin(job.id, checkpoint.step),
         dataset_digest=dataset.digest,
     )

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, get_args
 
 from models.diffusion.noise import MAX_SEED
 from models.fields import Invalid, check_number, check_whole
+from models.nets.precision import PrecisionChoice
 from models.sampling.samplers import DEFAULT_SAMPLER, SAMPLER_NAMES, SamplerName
 
 MIN_IMAGES, MAX_IMAGES = 8, 50_000
@@ -15,14 +16,16 @@ MAX_STEPS, MAX_PROBES = 1000, 64  # of a likelihood
 @dataclass(frozen=True)
 class EvaluationConfig:
     """The settings of an evaluation. `features` is a name of models.evaluation.features or a path
-    to DINOv2's folder. `num_reference` bounds the real images of the reference; with
-    `likelihood_images` of 0 the bits are left out."""
+    to DINOv2's folder. `precision` is that of the network where it makes images; the likelihood is
+    of the weights, and always computed in float32. `num_reference` bounds the real images of the
+    reference; with `likelihood_images` of 0 the bits are left out."""
 
     num_images: int = 1000
     sampler: SamplerName = DEFAULT_SAMPLER
     num_inference_steps: int = 20
     guidance_scale: float = 1.0
     seed: int = 0
+    precision: PrecisionChoice = "auto"
     features: str = "auto"
     num_reference: int = 10_000
     likelihood_images: int = 64
@@ -40,6 +43,9 @@ class EvaluationConfig:
         check_whole("likelihood_probes", self.likelihood_probes, 1, MAX_PROBES)
         if self.sampler not in SAMPLER_NAMES:
             raise Invalid("sampler", self.sampler, f"it must be one of {SAMPLER_NAMES}")
+        if self.precision not in get_args(PrecisionChoice):
+            choices = get_args(PrecisionChoice)
+            raise Invalid("precision", self.precision, f"it must be one of {choices}")
         if not isinstance(self.features, str) or not self.features:
             raise Invalid("features", self.features, "it must be a name or a path")
 

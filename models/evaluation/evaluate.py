@@ -1,5 +1,7 @@
 """How good a model is: its images beside real ones, and the bits that it needs for unseen ones.
 
+The images are those that the engine serves, in the precision asked for.
+
 The real images are split in two: a reference, and images set apart from it. Every distance from
 the model's images to the reference stands beside that from as many of the images set apart. At a
 ratio of 1 the model is as close as the data is to itself.
@@ -11,13 +13,15 @@ Memorisation is measured by the distance to the nearest training image, in `pixe
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 from models.arrays import Float64, Int64, UInt8
 from models.diffusion.model import DiffusionModel
 from models.diffusion.noise import Stream, permutation
+from models.engine.alone import engine_steps
+from models.engine.orders import Made
 from models.evaluation.config import MIN_IMAGES, EvaluationConfig
 from models.evaluation.distances import (
     frechet_distance,
@@ -30,7 +34,8 @@ from models.evaluation.likelihood import bits_per_dimension
 from models.fields import Invalid
 from models.images.dataset import Dataset
 from models.images.files import image_grid
-from models.sampling.generate import image_batches
+from models.runtime.net import EngineModel
+from models.sampling.generate import Stopped
 from models.sampling.request import SampleRequest, plan_for
 
 NEIGHBOURS = 3
@@ -82,7 +87,8 @@ class Evaluation:
 
     `feature_accuracy` is the classifier's on the real images set apart, from which it did not
     learn; `class_agreement` is the share of made images in which it sees the class that the model
-    was asked for. They are None without a classifier, or without classes.
+    was asked for. They are None without a classifier, or without classes. The `precision` of
+    `config` is the one that the images were made in.
     """
 
     features: str
@@ -113,6 +119,7 @@ class EvaluationStep:
 
 def evaluate(
     model: DiffusionModel,
+    served: EngineModel,
     dataset: Dataset,
     held_out: Int64 | None,
     config: EvaluationConfig,
@@ -121,10 +128,14 @@ def evaluate(
     """Yield the steps of the stages `features`, `sampling`, `comparing`, `neighbours`, `likelihood`
     and `done`; the last has the result.
 
-    `held_out` are positions that the model was not trained on, or None if they are unknown.
+    `served` is the same model as the engine runs it, which makes the images. `model` computes the
+    likelihood, and its device the features. `held_out` are positions that the model was not trained
+    on, or None if they are unknown.
+
     Raises Invalid if the data does not fit the model, and Stopped once `stopped` returns True.
     """
     started = time.monotonic()
+    config = replace(config, precision=served.precision(config.precision))
     labels = _model_labels(model, dataset)
     unseen = np.zeros(0, np.int64) if held_out is None else np.asarray(held_out, np.int64)
     split = RealSplit.of(dataset.labels, unseen, config)
@@ -134,10 +145,10 @@ def evaluate(
     net = choose_features(dataset, config.features, split.apart, str(model.device), stopped)
     asked = None if labels is None else _asked_labels(labels, config)
     yield EvaluationStep("sampling", 0.0)
-    made = np.zeros((0, *dataset.images.shape[1:]), np.uint8)
-    for batch in _made_images(model, asked, config, stopped):
-        made = np.concatenate([made, batch])
-        yield EvaluationStep("sampling", len(made) / config.num_images)
+    made = np.zeros((config.num_images, *dataset.images.shape[1:]), np.uint8)
+    for count, image in enumerate(_made_images(served, asked, config, stopped), 1):
+        made[image.image] = image.pixels
+        yield EvaluationStep("sampling", count / config.num_images)
 
     yield EvaluationStep("comparing", 0.0)
     real = RealFeatures.of(net, dataset, split, stopped)
@@ -242,11 +253,12 @@ def _asked_labels(labels: Int64, config: EvaluationConfig) -> Int64:
 
 
 def _made_images(
-    model: DiffusionModel,
+    served: EngineModel,
     asked: Int64 | None,
     config: EvaluationConfig,
     stopped: Callable[[], bool],
-) -> Iterator[UInt8]:
+) -> Iterator[Made]:
+    """Yield the images in the order in which they are made."""
     request = SampleRequest(
         seed=config.seed,
         num_images=config.num_images,
@@ -255,7 +267,11 @@ def _made_images(
         labels=None if asked is None else tuple(asked.tolist()),
         guidance_scale=config.guidance_scale,
     )
-    return image_batches(model, plan_for(model.config, request), stopped)
+    plan = plan_for(served.config, request)
+    for events in engine_steps(served, plan, precision=config.precision):
+        if stopped():
+            raise Stopped
+        yield from (event for event in events if isinstance(event, Made))
 
 
 # Comparisons --------------------------------------------------------------------------------------

@@ -35,13 +35,15 @@ class Graph:
 
     `inputs` has the type and the shape, without the number of images, of each input; `parameters`
     the shape of each weight, by its name in the model's file. The inputs
-    and the output are named x, c_noise, label and y.
+    and the output are named x, c_noise, label and y. `flops` are the floating-point operations of
+    convolutions and matrix products for one image, two for each product that is added.
     """
 
     inputs: dict[str, tuple[type[np.generic], tuple[int, ...]]]
     nodes: list[Node] = field(default_factory=list)
     parameters: dict[str, tuple[int, ...]] = field(default_factory=dict)
     constants: dict[str, Constant] = field(default_factory=dict)
+    flops: int = 0
 
     @property
     def num_parameters(self) -> int:
@@ -61,13 +63,13 @@ class _Builder:
         config, widths = self.config, self.config.block_out_channels
         self.graph = Graph({"x": (np.float32, (config.in_channels, *size))})
         embedding = self.embedding()
-        x = self.conv("x", "conv_in", config.in_channels, widths[0])
+        x = self.conv("x", "conv_in", config.in_channels, widths[0], size)
         skips = [(x, widths[0])]
         channels = widths[0]
         for level, width in enumerate(widths):
             block, attends = f"down_blocks.{level}", "Attn" in config.down_block_types[level]
             for i in range(config.layers_per_block):
-                x = self.resnet(x, embedding, f"{block}.resnets.{i}", channels, width)
+                x = self.resnet(x, embedding, f"{block}.resnets.{i}", channels, width, size)
                 if attends:
                     x = self.attention(x, f"{block}.attentions.{i}", width, size)
                 skips.append((x, width))
@@ -81,14 +83,14 @@ class _Builder:
             for i in range(config.layers_per_block + 1):
                 skip, more = skips.pop()
                 x = self.op("Concat", x, skip, axis=1)
-                x = self.resnet(x, embedding, f"{block}.resnets.{i}", channels + more, width)
+                x = self.resnet(x, embedding, f"{block}.resnets.{i}", channels + more, width, size)
                 if attends:
                     x = self.attention(x, f"{block}.attentions.{i}", width, size)
                 channels = width
             if level < len(widths) - 1:
                 x, size = self.upsampled(x, f"{block}.upsamplers.0.conv", width, size)
         x = self.silu(self.norm(x, "conv_norm_out", channels))
-        self.conv(x, "conv_out", channels, config.out_channels, output="y")
+        self.conv(x, "conv_out", channels, config.out_channels, size, output="y")
         return self.graph
 
     # Parts ------------------------------------------------------------------------------------
@@ -111,10 +113,12 @@ class _Builder:
             embedding = self.op("Add", embedding, self.op("Gather", table, "label", axis=0))
         return self.silu(embedding)
 
-    def resnet(self, x: str, embedding: str, name: str, channels: int, width: int) -> str:
+    def resnet(
+        self, x: str, embedding: str, name: str, channels: int, width: int, size: Size
+    ) -> str:
         scales = self.config.resnet_time_scale_shift == "scale_shift"
         h = self.silu(self.norm(x, f"{name}.norm1", channels))
-        h = self.conv(h, f"{name}.conv1", channels, width)
+        h = self.conv(h, f"{name}.conv1", channels, width, size)
         wide = 4 * self.config.block_out_channels[0]
         e = self.linear(embedding, f"{name}.time_emb_proj", wide, width * (1 + scales))
         if scales:
@@ -125,9 +129,9 @@ class _Builder:
             h = self.op("Add", h, self.per_channel(shift))
         else:
             h = self.norm(self.op("Add", h, self.per_channel(e)), f"{name}.norm2", width)
-        h = self.conv(self.silu(h), f"{name}.conv2", width, width)
+        h = self.conv(self.silu(h), f"{name}.conv2", width, width, size)
         if channels != width:
-            x = self.conv(x, f"{name}.conv_shortcut", channels, width, kernel=1)
+            x = self.conv(x, f"{name}.conv_shortcut", channels, width, size, kernel=1)
         return self.op("Add", x, h)
 
     def attention(
@@ -140,7 +144,7 @@ class _Builder:
         rows = self.op("Transpose", rows, perm=[0, 2, 1])
 
         def heads_of(to: str, order: Sequence[int]) -> str:
-            every = self.linear(rows, f"{name}.{to}", channels, channels, images=True)
+            every = self.linear(rows, f"{name}.{to}", channels, channels, pixels)
             every = self.op("Reshape", every, self.integers(0, pixels, heads, depth))
             return self.op("Transpose", every, perm=list(order))
 
@@ -154,31 +158,32 @@ class _Builder:
         )
         q = self.op("Mul", q, self.constant(np.array([depth**-0.5], np.float32)))
         seen = self.op("MatMul", self.op("Softmax", self.op("MatMul", q, k), axis=-1), v)
+        self.graph.flops += 2 * (2 * pixels * pixels * channels)
         seen = self.op("Transpose", seen, perm=[0, 2, 1, 3])
         seen = self.op("Reshape", seen, self.integers(0, pixels, channels))
-        out = self.linear(seen, f"{name}.to_out.0", channels, channels, images=True)
+        out = self.linear(seen, f"{name}.to_out.0", channels, channels, pixels)
         out = self.op("Transpose", out, perm=[0, 2, 1])
         return self.op("Add", x, self.op("Reshape", out, self.integers(0, channels, *size)))
 
     def middle(self, x: str, embedding: str, width: int, size: Size) -> str:
-        x = self.resnet(x, embedding, "mid_block.resnets.0", width, width)
+        x = self.resnet(x, embedding, "mid_block.resnets.0", width, width, size)
         if self.config.add_attention:
             normalised = self.config.resnet_time_scale_shift == "default"  # as in diffusers
             x = self.attention(x, "mid_block.attentions.0", width, size, normalised)
-        return self.resnet(x, embedding, "mid_block.resnets.1", width, width)
+        return self.resnet(x, embedding, "mid_block.resnets.1", width, width, size)
 
     def downsampled(self, x: str, name: str, width: int, size: Size) -> tuple[str, Size]:
-        padding = self.config.downsample_padding
+        padding, size = self.config.downsample_padding, (size[0] // 2, size[1] // 2)
         if padding == 0:
             x = self.op("Pad", x, self.integers(0, 0, 0, 0, 0, 0, 1, 1))  # right and bottom
-        x = self.conv(x, name, width, width, stride=2, padding=padding)
-        return x, (size[0] // 2, size[1] // 2)
+        return self.conv(x, name, width, width, size, stride=2, padding=padding), size
 
     def upsampled(self, x: str, name: str, width: int, size: Size) -> tuple[str, Size]:
         twice = self.constant(np.array([1, 1, 2, 2], np.float32))
         how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
         x = self.op("Resize", x, "", twice, mode="nearest", **how)
-        return self.conv(x, name, width, width), (2 * size[0], 2 * size[1])
+        size = (2 * size[0], 2 * size[1])
+        return self.conv(x, name, width, width, size), size
 
     # Layers -----------------------------------------------------------------------------------
 
@@ -188,23 +193,27 @@ class _Builder:
         name: str,
         channels: int,
         width: int,
+        size: Size,
         *,
         kernel: int = 3,
         stride: int = 1,
         padding: int | None = None,
         output: str | None = None,
     ) -> str:
+        """Apply a convolution whose result has `size`."""
         padding = kernel // 2 if padding is None else padding
         weight = self.parameter(f"{name}.weight", width, channels, kernel, kernel)
         bias = self.parameter(f"{name}.bias", width)
+        self.graph.flops += 2 * channels * width * kernel**2 * math.prod(size)
         shape = {"kernel_shape": [kernel] * 2, "strides": [stride] * 2, "pads": [padding] * 4}
         return self.add("Conv", (x, weight, bias), (output or self.unused(),), shape)
 
-    def linear(self, x: str, name: str, channels: int, width: int, *, images: bool = False) -> str:
-        """Apply a linear layer to the rows of a matrix; with `images`, to those of a batch."""
+    def linear(self, x: str, name: str, channels: int, width: int, rows: int = 0) -> str:
+        """Apply a linear layer to x (B, channels), or to x (B, rows, channels)."""
         weight = self.parameter(f"{name}.weight", width, channels)
         bias = self.parameter(f"{name}.bias", width)
-        if not images:
+        self.graph.flops += 2 * channels * width * (rows or 1)
+        if not rows:
             return self.op("Gemm", x, weight, bias, transB=1)
         weight = self.op("Transpose", weight, perm=[1, 0])
         return self.op("Add", self.op("MatMul", x, weight), bias)

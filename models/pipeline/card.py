@@ -1,7 +1,7 @@
 """The card of a model: the facts that the registry keeps beside its weights.
 
 It is JSON in the record of a model (`details`) and in the model's folder. Records of earlier
-versions lack `sigma_data`; uploaded models lack the facts of their training.
+versions lack `sigma_data` and `flops`; uploaded models lack the facts of their training.
 """
 
 from collections.abc import Mapping
@@ -19,8 +19,10 @@ class ModelCard:
     """`image_size` is (height, width); `class_names` is empty for an unconditional model.
     `consistency` is True if the model was tuned to jump to the clean image from any noise level.
 
-    None means unknown. `preset`, `steps`, `images_seen` and `seconds` describe the training that
-    made the model here.
+    None means unknown. `flops` are the floating-point operations of one network call for one image
+    (models.nets.graph). `preset`, `steps`, `images_seen` and `seconds` describe the training that
+    made the model here; `base_model` and `base_digest` name the model and the weights that it began
+    with.
     """
 
     image_size: tuple[int, int]
@@ -29,23 +31,28 @@ class ModelCard:
     schedule: ScheduleConfig
     prediction_type: PredictionType
     num_parameters: int | None = None
+    flops: int | None = None
     consistency: bool = False
     sigma_data: float | None = None
     preset: str | None = None
     steps: int | None = None
     images_seen: int | None = None
     seconds: float | None = None
+    base_model: str | None = None
+    base_digest: str | None = None
 
     @classmethod
     def of(cls, config: ModelConfig) -> "ModelCard":
         """Return the card of a model of unknown origin."""
+        graph = unet_graph(config.net, config.image_size)
         return cls(
             image_size=config.image_size,
             channels=config.net.in_channels,
             class_names=config.class_names,
             schedule=config.schedule,
             prediction_type=config.prediction_type,
-            num_parameters=unet_graph(config.net, config.image_size).num_parameters,
+            num_parameters=graph.num_parameters,
+            flops=graph.flops,
             consistency=config.consistency,
             sigma_data=config.sigma_data,
         )

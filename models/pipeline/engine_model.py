@@ -2,9 +2,11 @@
 
 import logging
 from pathlib import Path
+from typing import get_args
 
 from models.arrays import library
 from models.fields import Invalid
+from models.nets.precision import Precision, PrecisionChoice
 from models.pipeline.folder import read_config, read_weights
 from models.runtime.net import EngineModel
 
@@ -45,6 +47,21 @@ def runtime_name(device: str = "cpu") -> str:
     import torch
 
     return f"torch {torch.__version__}"
+
+
+def precisions(device: str = "cpu", cache: Path | None = None) -> dict[PrecisionChoice, Precision]:
+    """Return what each choice of precision comes to on this device; `cache` as above."""
+    choices: tuple[PrecisionChoice, ...] = get_args(PrecisionChoice)
+    if device == "cpu":
+        try:
+            from models.runtime.openvino import resolve_precision
+
+            return {choice: resolve_precision(choice, cache) for choice in choices}
+        except ImportError:
+            pass  # runtime_name says so
+    from models.runtime.torch_net import precision_in_torch
+
+    return {choice: precision_in_torch(choice, device != "cpu") for choice in choices}
 
 
 def load_checked(folder: Path, device: str = "cpu", cache: Path | None = None) -> EngineModel:

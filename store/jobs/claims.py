@@ -184,10 +184,11 @@ def succeed_with_model(
 
 
 def succeed_with_scores(
-    database: Database, job_id: str, fence: int, progress: EvaluationProgress
+    database: Database, job_id: str, fence: int, progress: EvaluationProgress, precision: str
 ) -> None:
-    """End the evaluation and write its result, as `scores`, into the details of its model; not
-    where the model of that name has other weights by now, or is gone. Raises LostLease."""
+    """End the evaluation and write its result into the details of its model, whose `scores` are the
+    latest in each precision; not where the model of that name has other weights by now, or is gone.
+    Raises LostLease."""
     with database.session() as session:
         transitions.succeed(session, job_id, fence, progress)
         transitions.record_event(session, job_id, "completed")
@@ -195,7 +196,8 @@ def succeed_with_scores(
         model = session.get(ModelRecord, job.model_name)
         if model is not None and model.digest == EvaluateConfig.from_dict(job.config).digest:
             scores = {**(progress.result or {}), "evaluation": job_id}
-            model.details = {**model.details, "scores": scores}
+            others = model.details.get("scores", {})
+            model.details = {**model.details, "scores": {**others, precision: scores}}
 
 
 def succeed(database: Database, job_id: str, fence: int, progress: Progress) -> None:

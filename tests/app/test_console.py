@@ -13,7 +13,7 @@ import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits" / "digits.zip"
 CHROMIUM = Path("/usr/bin/chromium")
@@ -242,12 +242,25 @@ def _copy_the_request(page: Page, first) -> None:
         assert len(archive.namelist()) == 8
 
 
+def _change_the_license(page: Page, card: Locator) -> None:
+    card.get_by_role("button", name="Change the license of seen-model").click()
+    assert_accessible(page)
+    card.get_by_label("License of the weights").fill("CC-BY-4.0")
+    card.get_by_role("button", name="Save").click()
+    expect(card.get_by_text("CC-BY-4.0")).to_be_visible()
+
+
 def _models(page: Page, service: httpx.Client) -> None:
     page.get_by_role("link", name="Models", exact=True).click()
     card = page.get_by_role("listitem").filter(
         has=page.get_by_role("heading", name="seen-model", exact=True)
     )
     expect(card.get_by_role("img", name="Images by seen-model")).to_be_visible()
+    expect(
+        card.get_by_text(re.compile("parameters, .* in float32, .* for an image"))
+    ).to_be_visible()
+    _change_the_license(page, card)
+    assert service.get("/models/seen-model").json()["license"] == "CC-BY-4.0"
     card.get_by_role("button", name="Measure how good it is").click()
     expect(card.get_by_text("Measuring: ")).to_be_visible()
     assert_accessible(page)

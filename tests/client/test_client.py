@@ -115,6 +115,10 @@ def test_a_model_is_pulled_and_pushed(client, model, tmp_path):
     with zipfile.ZipFile(path) as archive:
         archive.extractall(tmp_path / "folder")
     assert client.push_model("copy", tmp_path / "folder").digest == pushed.digest
+    assert (pushed.license, pushed.origin.kind) == (None, "uploaded")
+    assert client.set_license("copy", "Apache-2.0").license == "Apache-2.0"
+    client.delete_model("copy")
+    assert client.push_model("copy", path, license="MIT").license == "MIT"
     client.delete_model("copy")
     assert [m.name for m in client.models()] == [model]
 

@@ -1,12 +1,17 @@
 """One schema, whoever opens the database first; times that know their zone."""
 
+import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 
 from store.database import Database, Record, open_database
 from store.datasets import DatasetRecord  # noqa: F401  every table is known
@@ -55,6 +60,80 @@ def test_the_migrations_make_the_tables_that_the_records_describe(database):
     for table in Record.metadata.sorted_tables:
         columns = {column["name"]: column["nullable"] for column in found.get_columns(table.name)}
         assert columns == {column.name: column.nullable for column in table.columns}, table.name
+
+
+@contextmanager
+def migrating(folder: Path) -> Iterator[tuple[Database, Callable[..., None]]]:
+    """A database without tables, and what brings it to a revision."""
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "store" / "migrations"))
+    database = Database(f"sqlite:///{folder / 'records.sqlite3'}")
+
+    def bring_to(revision, bring=command.upgrade):
+        with database.engine.begin() as connection:
+            config.attributes["connection"] = connection
+            bring(config, revision)
+
+    yield database, bring_to
+    database.close()
+
+
+def insert(database: Database, table: str, **values: object) -> None:
+    """Insert a record as an earlier version did; a mapping is JSON."""
+    names = ", ".join(values)
+    query = f"INSERT INTO {table} ({names}) VALUES ({', '.join(f':{name}' for name in values)})"
+    plain = {k: json.dumps(v) if isinstance(v, dict) else v for k, v in values.items()}
+    with database.engine.begin() as connection:
+        connection.execute(sa.text(query), plain)
+
+
+def details_of(database: Database) -> dict[str, object]:
+    with database.engine.begin() as connection:
+        rows = connection.execute(sa.text("SELECT name, details FROM models")).all()
+    return {name: json.loads(details) for name, details in rows}
+
+
+OLD = {"digest": "0", "artifact_prefix": "m", "num_bytes": 1, "created_at": "2026-01-01"}
+
+
+def test_scores_of_earlier_versions_are_those_of_float32(tmp_path):
+    scores, details = {"made": {"frechet": 0.5}}, {"image_size": [8, 8]}
+    with migrating(tmp_path) as (database, bring_to):
+        bring_to("0006")
+        insert(database, "models", name="old", details={**details, "scores": scores}, **OLD)
+        insert(database, "models", name="young", details=details, **OLD)
+        before = details_of(database)
+        bring_to("0007")
+        new = {"old": {**details, "scores": {"float32": scores}}, "young": details}
+        assert details_of(database) == new
+        bring_to("0006", command.downgrade)
+        assert details_of(database) == before
+
+
+def test_models_of_earlier_versions_say_what_they_began_with(tmp_path):
+    first = {"model": "faces", "digest": "d1", "prefix": "models/faces"}
+    with migrating(tmp_path) as (database, bring_to):
+        bring_to("0007")
+        for job_id, options in (("job_1", {}), ("job_2", {"fine_tune": first})):
+            create_job(database, job_id, options)
+            insert(database, "models", name=f"by-{job_id}", job_id=job_id, details={}, **OLD)
+        insert(database, "models", name="uploaded", details={}, **OLD)
+        bring_to("0008")
+        assert details_of(database) == {
+            "by-job_1": {},
+            "by-job_2": {"base_model": "faces", "base_digest": "d1"},
+            "uploaded": {},
+        }
+        assert get_model(database, "by-job_2").license is None
+        bring_to("0007", command.downgrade)
+
+
+def create_job(database: Database, job_id: str, options: dict[str, object]) -> None:
+    times = dict.fromkeys(("created_at", "queued_at", "updated_at"), "2026-01-01")
+    numbers = dict.fromkeys(("fence", "attempts", "cancel_requested", "version"), 0)
+    texts = {"kind": "train", "status": "succeeded", "model_name": "m"}
+    jsons = {"config": {}, "progress": {}, "options": options}
+    insert(database, "jobs", id=job_id, **texts, **jsons, **numbers, **times)
 
 
 def test_what_is_written_is_there_when_the_database_is_opened_again(database_url):

@@ -3,7 +3,14 @@
 import pytest
 
 from store.errors import InvalidName, ModelConflict, ModelNotFound
-from store.models import ModelRecord, create_model, delete_model, get_model, list_models
+from store.models import (
+    ModelRecord,
+    create_model,
+    delete_model,
+    get_model,
+    list_models,
+    set_license,
+)
 
 
 def a_model(name: str = "faces", digest: str = "d1") -> ModelRecord:
@@ -21,6 +28,14 @@ def test_a_model_is_kept_with_its_details(database):
     kept = get_model(database, "faces")
     assert kept.details == {"image_size": [8, 9], "class_names": ["cat"]}
     assert (kept.num_bytes, kept.job_id, kept.dataset) == (2**40, None, None)
+    assert kept.license is None
+
+
+def test_a_license_can_be_changed_and_forgotten(database):
+    create_model(database, a_model())
+    for said in ("Apache-2.0", "MIT", None):
+        assert set_license(database, "faces", said).license == said
+        assert get_model(database, "faces").license == said
 
 
 def test_a_taken_name_is_refused(database):
@@ -42,6 +57,8 @@ def test_an_unknown_model_is_not_found(database):
         get_model(database, "faces")
     with pytest.raises(ModelNotFound, match="'faces'"):
         delete_model(database, "faces")
+    with pytest.raises(ModelNotFound, match="'faces'"):
+        set_license(database, "faces", "MIT")
 
 
 def test_models_come_in_pages_newest_first(database):

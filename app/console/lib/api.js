@@ -51,6 +51,10 @@ export async function post(address, json = {}) {
   return (await send(address, { json, accept: "application/json" })).json();
 }
 
+export async function patch(address, json) {
+  return (await send(address, { json, method: "PATCH", accept: "application/json" })).json();
+}
+
 export const remove = (address) => send(address, { method: "DELETE" });
 
 /** Fetches `pages` pages of a list one after the other, as {items, has_more}. */

@@ -1,12 +1,13 @@
-// The models: a card for each with its images, its scores and its origin.
+// The models: a card for each with its images, its scores, its origin and its license.
 
 import { html, useState } from "../vendor/htm-preact.js";
-import { all, at, get, post, remove } from "../lib/api.js";
+import { all, at, get, patch, post, remove } from "../lib/api.js";
 import { base64 } from "../lib/files.js";
 import { keyed, useAction, useAnswer } from "../lib/hooks.js";
 import {
   Bar,
   ConfirmButton,
+  Input,
   Properties,
   Page,
   ProblemText,
@@ -54,7 +55,7 @@ export function Models() {
 }
 
 function Card({ model, evaluations, refresh }) {
-  const { name, details } = model;
+  const { name, details, network } = model;
   const query = (how) => new URLSearchParams({ [how]: name });
   return html`
     <li class="card model">
@@ -71,12 +72,7 @@ function Card({ model, evaluations, refresh }) {
             "trained on",
             model.dataset && html`<a href=${at`#/datasets/${model.dataset}`}>${model.dataset}</a>`,
           ],
-          [
-            "made by",
-            model.job_id
-              ? html`<a href=${at`#/training/${model.job_id}`}>its training</a>`
-              : "an upload",
-          ],
+          ["made by", origin(model)],
           [
             "trained",
             details.seconds &&
@@ -93,10 +89,18 @@ function Card({ model, evaluations, refresh }) {
               .join(", "),
           ],
           [
-            "parameters",
-            `${(details.num_parameters / 1e6).toFixed(1)} million, ${bytes(model.num_bytes)}`,
+            "network",
+            [
+              `${(network.num_parameters / 1e6).toFixed(1)} million parameters`,
+              `${bytes(network.float32_bytes)} in float32`,
+              network.flops && `${operations(network.flops)} for an image in one call`,
+            ]
+              .filter(Boolean)
+              .join(", "),
           ],
+          ["precision", model.precisions && precisionText(model.precisions)],
           ["made", when(model.created_at)],
+          ["license", html`<${License} model=${model} refresh=${refresh} />`],
         ]}
       />
       <${Scores} model=${model} evaluations=${evaluations} />
@@ -130,6 +134,58 @@ function Card({ model, evaluations, refresh }) {
         <//>
       </div>
     </li>
+  `;
+}
+
+function origin({ job_id: job, origin: { kind, base_model: base } }) {
+  if (!job) return "an upload";
+  const training = html`<a href=${at`#/training/${job}`}>its training</a>`;
+  if (kind === "trained") return training;
+  const verb = kind === "distilled" ? "distilled" : "fine-tuned";
+  return html`${training}, ${verb}${base && ` from ${base}`}`;
+}
+
+const operations = (flops) =>
+  flops < 1e9 ? `${(flops / 1e6).toPrecision(3)} MFLOPs` : `${(flops / 1e9).toPrecision(3)} GFLOPs`;
+
+/** The precisions that the service computes in: the choices that come to themselves. */
+const ownPrecisions = (precisions) =>
+  Object.keys(precisions ?? {}).filter((name) => precisions[name] === name);
+
+const precisionText = (precisions) =>
+  ownPrecisions(precisions)
+    .map((name) => (name === precisions.auto ? `${name} (auto)` : name))
+    .join(", ");
+
+/** The license of the weights, and a field to change it. */
+function License({ model, refresh }) {
+  const [text, setText] = useState();
+  const save = useAction(async (event) => {
+    event.preventDefault();
+    await patch(at`models/${model.name}`, { license: text.trim() || null });
+    setText(undefined);
+    refresh();
+  });
+  if (text === undefined)
+    return html`${model.license ?? "unknown"} <button
+        class="small"
+        onClick=${() => setText(model.license ?? "")}
+      >Change<span class="hidden"> the license of ${model.name}</span></button>`;
+  return html`
+    <form onSubmit=${save.run}>
+      <${Input}
+        label="License of the weights"
+        hint="an SPDX id such as Apache-2.0, or other text; empty if unknown"
+        error=${save.problem?.message}
+        value=${text}
+        onChange=${setText}
+        maxlength="200"
+      />
+      <div class="actions">
+        <button class="small" disabled=${save.busy}>Save</button>
+        <button class="small" type="button" onClick=${() => setText(undefined)}>Cancel</button>
+      </div>
+    </form>
   `;
 }
 
@@ -170,10 +226,10 @@ async function grid(job, signal) {
 }
 
 function Scores({ model, evaluations }) {
-  const scores = model.details.scores;
+  const scores = Object.entries(model.details.scores ?? {});
   const job = evaluations.data?.items.find((each) => each.model === model.name && !each.done);
-  const measure = useAction(async () => {
-    await post("evaluations", { model: model.name });
+  const measure = useAction(async (precision) => {
+    await post("evaluations", { model: model.name, precision });
     evaluations.refresh();
   });
   if (job)
@@ -182,7 +238,7 @@ function Scores({ model, evaluations }) {
       value=${job.progress.progress}
     />`;
   return html`
-    ${scores && html`<${Properties} of=${scoreRows(scores)} />`}
+    ${scores.map(([precision, score]) => html`<${Properties} of=${scoreRows(precision, score)} />`)}
     ${
       model.dataset &&
       html`<button
@@ -191,15 +247,28 @@ function Scores({ model, evaluations }) {
         onClick=${() => measure.run()}
       >Measure how good it is<span class="hidden">: ${model.name}</span></button>`
     }
+    ${
+      model.dataset &&
+      ownPrecisions(model.precisions)
+        .filter((precision) => precision !== model.precisions.auto)
+        .map(
+          (precision) => html` <button
+            class="small"
+            disabled=${measure.busy}
+            onClick=${() => measure.run(precision)}
+          >in ${precision}<span class="hidden">: ${model.name}</span></button>`,
+        )
+    }
     <${ProblemText} problem=${measure.problem} />
   `;
 }
 
 /** The distances of a model's images to real ones, beside those of held-out real images. */
-function scoreRows({ made, real, memorisation, class_agreement: agreement }) {
+function scoreRows(precision, { made, real, memorisation, class_agreement: agreement }) {
   const beside = (value, reference) =>
     reference === null ? number(value) : `${number(value)} (real images ${number(reference)})`;
   return [
+    ["measured in", precision],
     ["Frechet distance", beside(made.frechet, real.frechet)],
     ["precision, recall", `${number(made.precision)}, ${number(made.recall)}`],
     ["nearest training image", memorisation && beside(memorisation.made, memorisation.unseen)],

@@ -118,8 +118,16 @@ def test_the_whole_loop(process, folder, model):
     process("models", "pull", model)
     with zipfile.ZipFile(folder / "little.zip") as archive:
         assert any(name.endswith(".safetensors") for name in archive.namelist())
-    process("models", "push", "copy", "little.zip")
-    assert "an upload" in process("models", "show", "copy").stdout
+    shown = process("models", "show", model).stdout
+    assert re.search(r"license +unknown", shown)
+    assert re.search(r"origin +trained on digits by job_\w+ in", shown)
+    assert re.search(r"network +[\d,]+ parameters, [\d.]+ MB in float32, [\d.]+ MFLOPs", shown)
+    assert re.search(r"precisions +float32.*; auto is (float32|bfloat16)", shown)
+    process("models", "push", "copy", "little.zip", "--license", "cc-by-4.0")
+    assert re.search(r"origin +uploaded", shown := process("models", "show", "copy").stdout)
+    assert re.search(r"license +cc-by-4.0", shown)
+    assert process("models", "license", "copy", "ask [us]").stdout == "copy: ask [us]\n"
+    assert process("models", "license", "copy").stdout == "copy: unknown\n"
     process("models", "delete", "copy", "--yes")
     assert "copy" not in process("models", "list").stdout
 
@@ -186,7 +194,7 @@ def test_the_doctor_looks_at_every_part(diffusion):
     ["", "up", "api", "worker", "noise", "train", "sample", "doctor"]
     + [f"dataset {name}" for name in ("add", "list", "show", "delete")]
     + [f"jobs {name}" for name in ("list", "watch", "pause", "resume", "cancel", "log")]
-    + [f"models {name}" for name in ("list", "show", "pull", "push", "delete")],
+    + [f"models {name}" for name in ("list", "show", "pull", "push", "license", "delete")],
 )
 def test_every_command_explains_itself(command):
     done = CliRunner().invoke(cli, [*command.split(), "--help"])

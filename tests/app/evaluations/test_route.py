@@ -1,12 +1,15 @@
 """POST /evaluations: a real worker says how good a model is."""
 
 import io
+from base64 import b64decode
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 DIGITS = Path(__file__).parents[3] / "examples" / "digits" / "digits.zip"
+JSON = {"Accept": "application/json"}
 NET = {"block_out_channels": [16, 16], "norm_num_groups": 4, "attention_head_dim": 16}
 
 
@@ -50,8 +53,40 @@ def test_a_model_is_compared_with_what_it_learned_from(service, model):
     assert Image.open(io.BytesIO(picture.content)).width > 100
 
     scores = service.get(f"/models/{model}").json()["details"]["scores"]
-    assert scores == {**result, "evaluation": job["id"]}
+    used = result["config"]["precision"]
+    assert scores == {used: {**result, "evaluation": job["id"]}}
+    assert job["config"] == result["config"]
     assert service.get("/evaluations").json()["items"][0]["id"] == job["id"]
+
+
+def test_it_measures_the_images_that_are_served_in_the_precision_that_is_served(
+    service, model_archive
+):
+    service.put("/datasets/digits", content=DIGITS.read_bytes()).raise_for_status()
+    service.put("/models/served", content=model_archive()).raise_for_status()
+    common = {"model": "served", "num_images": 8, "num_inference_steps": 5, "seed": 3}
+    for asked in ("float32", "bfloat16"):
+        request = {**common, "dataset": "digits", "features": "pixels", "precision": asked}
+        job = finished(service, service.post("/evaluations", json=request))
+        assert job["status"] == "succeeded", job["error"]
+        picture = service.get(job["links"]["neighbours"]).content
+        request = {**common, "precision": asked}
+        made = service.post("/sample", json=request, headers=JSON).json()
+        assert job["config"]["precision"] == made["used"]["precision"]
+        assert made_in(picture) == {decoded(b64decode(image)).tobytes() for image in made["images"]}
+        scores = service.get("/models/served").json()["details"]["scores"]
+        assert scores[made["used"]["precision"]]["evaluation"] == job["id"]
+
+
+def decoded(content):
+    return np.asarray(Image.open(io.BytesIO(content)))
+
+
+def made_in(picture):
+    """The eight images of 8 x 8 in a picture of neighbours, each six times as large there."""
+    pixels = decoded(picture)
+    tiles = [pixels[y : y + 48 : 6, x : x + 48 : 6] for y in range(0, 224, 56) for x in (0, 206)]
+    return {tile.tobytes() for tile in tiles}
 
 
 def test_the_same_request_finds_the_same_numbers(service, model):
@@ -89,6 +124,7 @@ def test_a_running_evaluation_can_be_cancelled(service, model):
         ({"features": "vision_transformer"}, 422, "/features"),
         ({"sampler": "consistency"}, 422, "/sampler"),
         ({"guidance_scale": 21}, 422, "/guidance_scale"),
+        ({"precision": "int8"}, 422, "/precision"),
         ({"colour": "red"}, 422, "/colour"),
     ],
     ids=str,

@@ -52,8 +52,12 @@ def planned(found: Found = NEW, **body: Any) -> Training:
     return plan_training(found, TrainRequest.model_validate(body))
 
 
-def going_on(digest: str = "abc", checkpoints: list[Checkpoint] = CHECKPOINTS) -> Found:
-    options = TrainOptions(dataset_digest=digest).to_dict()
+def going_on(
+    digest: str = "abc",
+    checkpoints: list[Checkpoint] = CHECKPOINTS,
+    fine_tune: FirstWeights | None = None,
+) -> Found:
+    options = TrainOptions(dataset_digest=digest, fine_tune=fine_tune).to_dict()
     job = Job(id="job_1", dataset="digits", config=CONFIG.to_dict(), options=options, device="cuda")
     return Found(DIGITS, earlier=EarlierJob(job, checkpoints))
 
@@ -136,6 +140,11 @@ def test_a_run_goes_on_from_its_last_checkpoint_or_the_one_that_is_named():
     assert training.device == "cuda"  # as it was, whatever is there now
     first = {"job": "job_1", "step": 20}
     assert planned(going_on(), resume_from=first, steps=30).checkpoint is CHECKPOINTS[0]
+
+
+def test_a_run_that_goes_on_still_says_the_model_that_it_began_with():
+    training = planned(going_on(fine_tune=MODEL.weights), resume_from={"job": "job_1"}, steps=60)
+    assert training.options.fine_tune == MODEL.weights
 
 
 @pytest.mark.parametrize(

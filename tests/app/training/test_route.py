@@ -384,6 +384,12 @@ def test_a_model_is_fine_tuned_on_new_images(service, streamed):
         service.get(job["links"]["metrics"]).json()["steps"][0]["loss"] for job in (earlier, tuned)
     ]
     assert losses[1] < losses[0]  # it does not begin with nothing
+    origins = [service.get(f"/models/{name}").json()["origin"] for name in ("little", "tuned")]
+    digest = service.get("/models/little").json()["digest"]
+    assert origins == [
+        {"kind": "trained", "base_model": None, "base_digest": None},
+        {"kind": "fine_tuned", "base_model": "little", "base_digest": digest},
+    ]
 
 
 @pytest.mark.parametrize(

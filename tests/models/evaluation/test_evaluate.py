@@ -1,7 +1,7 @@
 """Evaluation of models whose worth is known: one is exact, one is off, one copies."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -17,6 +17,8 @@ from models.evaluation.evaluate import RealSplit, evaluate
 from models.fields import Invalid
 from models.images.dataset import Dataset
 from models.nets.config import UNetConfig
+from models.nets.unet import UNet
+from models.runtime.torch_net import torch_engine_model
 from models.sampling.generate import Stopped
 
 MEANS, STD, SIDE = (-0.5, 0.4), 0.2, 8
@@ -88,9 +90,13 @@ HELD_OUT = np.arange(0, 300, 5)
 FEW = {"num_images": 120, "num_inference_steps": 200, "likelihood_images": 0, "features": "pixels"}
 
 
+def steps_of(model, dataset, config, held_out=HELD_OUT, **options):
+    return evaluate(model, torch_engine_model(model), dataset, held_out, config, **options)
+
+
 def last_of(net, dataset, held_out=HELD_OUT, **settings):
     config = EvaluationConfig(**(FEW | settings))
-    *_, last = evaluate(model_of(net), dataset, held_out, config)
+    *_, last = steps_of(model_of(net), dataset, config, held_out)
     return last
 
 
@@ -170,7 +176,7 @@ def test_a_model_without_classes_is_judged_as_well(dataset):
     training = np.setdiff1d(np.arange(300), HELD_OUT)
     model = model_of(CopyingNet(dataset.images[training]), ())
     config = EvaluationConfig(num_images=60, likelihood_images=4, likelihood_steps=4)
-    *_, last = evaluate(model, flat, HELD_OUT, config)
+    *_, last = steps_of(model, flat, config)
     assert last.result.features == "random"
     assert last.result.class_agreement is None
     assert last.result.likelihood.num_images == 4
@@ -180,17 +186,50 @@ def test_a_model_without_classes_is_judged_as_well(dataset):
 def test_the_result_survives_json(exact):
     values = json.loads(json.dumps(exact.to_dict()))
     assert values["made"]["frechet"] == exact.made.frechet
+    assert values["config"]["precision"] == "float32"
     assert EvaluationConfig.from_dict(values["config"]) == exact.config
+
+
+def test_each_precision_is_measured_and_the_result_says_which_it_was(dataset):
+    classes = len(NAMES) + 1
+    net = UNet(
+        UNetConfig(1, 1, (8, 8), norm_num_groups=4, attention_head_dim=4, num_class_embeds=classes)
+    )
+    model = model_of(net.eval().requires_grad_(False))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        nn.init.normal_(net.conv_out.weight, std=0.1)  # a fresh one says 0 to everything
+    config = EvaluationConfig(
+        num_images=16, num_inference_steps=5, likelihood_images=0, features="pixels"
+    )
+    served = torch_engine_model(model)
+    lacking = replace(served, precision=lambda choice: "float32")  # no bf16 on this machine
+
+    def result(served, precision):
+        settings = replace(config, precision=precision)
+        *_, last = evaluate(model, served, dataset, HELD_OUT, settings)
+        return last.result
+
+    exact, rounded = result(served, "float32"), result(served, "bfloat16")
+    assert exact.config.precision == "float32"
+    assert rounded.config.precision == "bfloat16"
+    difference = abs(rounded.made.pixel_frechet - exact.made.pixel_frechet)
+    assert 0 < difference < 0.1 * exact.made.pixel_frechet
+    for asked in ("auto", "bfloat16"):
+        instead = result(lacking, asked)
+        assert instead.config.precision == "float32"
+        assert instead.made == exact.made
 
 
 def test_every_stage_is_told_and_an_evaluation_is_a_function_of_its_seed(dataset):
     config = EvaluationConfig(num_images=130, features="random", likelihood_images=0)
-    steps = list(evaluate(model_of(ExactNet()), dataset, HELD_OUT, config))
+    steps = list(steps_of(model_of(ExactNet()), dataset, config))
     stages = list(dict.fromkeys(step.stage for step in steps))
     assert stages == ["features", "sampling", "comparing", "neighbours", "done"]
-    assert [s.progress for s in steps if s.stage == "sampling"] == [0.0, 64 / 130, 128 / 130, 1.0]
+    made = [s.progress for s in steps if s.stage == "sampling"]
+    assert made == [count / 130 for count in range(131)]
     assert [s.result is None for s in steps] == [True] * (len(steps) - 1) + [False]
-    *_, again = evaluate(model_of(ExactNet()), dataset, HELD_OUT, config)
+    *_, again = steps_of(model_of(ExactNet()), dataset, config)
     assert again.result.made == steps[-1].result.made
     assert np.array_equal(again.neighbours_picture, steps[-1].neighbours_picture)
 
@@ -200,7 +239,8 @@ def test_whoever_leaves_stops_it_at_any_stage(stage, dataset):
     reached = []
     features = "classifier" if stage == "features" else "random"
     config = EvaluationConfig(num_images=16, features=features, likelihood_images=2)
-    steps = evaluate(model_of(ExactNet()), dataset, HELD_OUT, config, lambda: stage in reached)
+    model = model_of(ExactNet())
+    steps = steps_of(model, dataset, config, stopped=lambda: stage in reached)
 
     def walk():
         for step in steps:
@@ -256,6 +296,7 @@ def test_unseen_images_are_set_apart_first_and_nothing_is_on_both_sides(case):
         ({"num_inference_steps": 0}, "num_inference_steps is 0"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
         ({"seed": -1}, "seed is -1"),
+        ({"precision": "int8"}, "precision is 'int8'; it must be one of"),
         ({"features": ""}, "features is ''"),
         ({"num_reference": 3}, "num_reference is 3"),
         ({"likelihood_images": -1}, "likelihood_images is -1"),

@@ -1,6 +1,8 @@
 """The parts of the graph; what it computes is tested in tests/models/runtime."""
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from models.nets.graph import unet_graph
 from models.nets.unet import UNet
@@ -14,6 +16,18 @@ def test_its_parameters_are_those_of_the_network(name):
     graph = unet_graph(config, size)
     assert graph.parameters == expected
     assert graph.num_parameters == sum(p.numel() for p in UNet(config).parameters())
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_its_operations_are_those_that_torch_counts(name):
+    config, size = NETS[name]
+    with torch.device("meta"):  # counted, not computed
+        net = UNet(config).eval()
+        x, c_noise = torch.zeros(1, config.in_channels, *size), torch.zeros(1)
+        label = torch.zeros(1, dtype=torch.int64) if config.num_class_embeds else None
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(x, c_noise, label)
+    assert unet_graph(config, size).flops == counter.get_total_flops()
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -9,6 +9,7 @@ from models.diffusion.config import ModelConfig
 from models.diffusion.prediction import Prediction
 from models.diffusion.schedule import ScheduleConfig
 from models.nets.config import UNetConfig
+from models.nets.graph import unet_graph
 from models.pipeline.card import ModelCard
 
 NET = UNetConfig(
@@ -56,10 +57,15 @@ def test_unknown_facts_are_left_out(card):
 def test_an_old_record_is_read(card):
     old = ModelCard.from_dict(OLD)
     assert old.sigma_data is None
-    assert old == replace(card, sigma_data=None, num_parameters=1234)
+    assert old == replace(card, sigma_data=None, num_parameters=1234, flops=None)
     assert old.prediction == Prediction("edm")
     assert card.prediction == Prediction("edm", 0.3)
     assert ModelCard.from_dict({k: v for k, v in OLD.items() if k != "consistency"}) == old
+
+
+def test_it_has_the_size_of_the_network(card):
+    assert card.num_parameters == unet_graph(NET, (8, 12)).num_parameters
+    assert card.flops == unet_graph(NET, (8, 12)).flops > 0
 
 
 def test_keys_of_other_writers_are_ignored(card):

@@ -13,7 +13,12 @@ from models.diffusion.schedule import ScheduleConfig
 from models.fields import Invalid
 from models.nets.config import UNetConfig
 from models.nets.unet import UNet
-from models.pipeline.engine_model import load_checked, load_engine_model, runtime_name
+from models.pipeline.engine_model import (
+    load_checked,
+    load_engine_model,
+    precisions,
+    runtime_name,
+)
 from models.pipeline.torch_folder import save_model
 
 NET = UNetConfig(1, 1, (8, 8), norm_num_groups=4, attention_head_dim=4, num_class_embeds=3)
@@ -39,6 +44,15 @@ def inputs(library):
     c_noise, label = np.array([3.0, 900.0], np.float32), np.array([0, 2])
     arrays = (x, c_noise, label)
     return arrays if library == "openvino" else tuple(map(torch.from_numpy, arrays))
+
+
+def test_each_choice_of_precision_comes_to_what_a_model_computes_in(folder, tmp_path, monkeypatch):
+    found = precisions("cpu", tmp_path)
+    model = load_engine_model(folder, "cpu", tmp_path)
+    assert found == {choice: model.precision(choice) for choice in found}
+    assert found["float32"] == "float32"
+    monkeypatch.setitem(sys.modules, "models.runtime.openvino", None)
+    assert precisions() == {"auto": "float32", "float32": "float32", "bfloat16": "bfloat16"}
 
 
 def test_on_a_cpu_it_is_openvino(folder, model):

@@ -60,7 +60,7 @@ WRITES = {
         database, job_id, fence, a_model("faces"), TrainProgress(step=999)
     ),
     "succeed with scores": lambda database, job_id, fence: claims.succeed_with_scores(
-        database, job_id, fence, EvaluationProgress()
+        database, job_id, fence, EvaluationProgress(), "float32"
     ),
     "give back": lambda database, job_id, fence: claims.give_back(database, job_id, fence),
 }
@@ -351,16 +351,34 @@ def test_an_evaluation_succeeds_together_with_the_scores_of_the_weights_it_saw(
     database, digest, is_told
 ):
     create_model(database, a_model("faces"))
+    job = an_evaluation(database, "float32", digest=digest, frechet=0.5)
+    assert requests.get_job(database, job.id).status == "succeeded"
+    scores = {"float32": {"frechet": 0.5, "evaluation": job.id}}
+    assert get_model(database, "faces").details == ({"scores": scores} if is_told else {})
+
+
+def test_a_model_keeps_its_latest_scores_in_each_precision(database):
+    create_model(database, a_model("faces"))
+    an_evaluation(database, "float32", frechet=0.5)
+    other = an_evaluation(database, "bfloat16", frechet=0.6)
+    latest = an_evaluation(database, "float32", frechet=0.4)
+    assert get_model(database, "faces").details["scores"] == {
+        "float32": {"frechet": 0.4, "evaluation": latest.id},
+        "bfloat16": {"frechet": 0.6, "evaluation": other.id},
+    }
+
+
+def an_evaluation(database, precision, digest="0", **result):
+    """One of the model "faces" that has succeeded."""
     config = EvaluateConfig({}, prefix="models/faces", digest=digest).to_dict()
     job = requests.create_job(
         database, "evaluate", model_name="faces", dataset="photos", config=config
     )
     fence = claims.claim(database, job.id, "one", 60)
     assert fence is not None
-    claims.succeed_with_scores(database, job.id, fence, EvaluationProgress(result={"frechet": 0.5}))
-    assert requests.get_job(database, job.id).status == "succeeded"
-    scores = {"frechet": 0.5, "evaluation": job.id}
-    assert get_model(database, "faces").details == ({"scores": scores} if is_told else {})
+    progress = EvaluationProgress(result=result)
+    claims.succeed_with_scores(database, job.id, fence, progress, precision)
+    return job
 
 
 # The line -----------------------------------------------------------------------------------------

@@ -1,0 +1,116 @@
+"""README.md of a model's folder: its card, with front matter as on the Hugging Face Hub.
+
+    ---
+    license: apache-2.0          an id of SPDX in lower case; or `other`, with `license_name`
+    library_name: diffusers
+    ---
+
+    # my-digits
+    ...
+
+A README that was uploaded is kept, and given what its front matter lacks.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from models.fields import Invalid
+from models.pipeline.card import ModelCard
+
+README = "README.md"
+MAX_LICENSE = 200  # characters
+MAX_README = 2**20  # bytes; a longer one is not read
+MAX_FRONT_MATTER = 2**16  # characters
+_LICENSE_KEYS = ("license", "license_name", "license_link")
+
+FrontMatter = Mapping[str, Any]
+
+
+def checked_license(text: str) -> str:
+    """Return a license, an SPDX id or other text, without space around it. Raises Invalid."""
+    text = text.strip()
+    if not (0 < len(text) <= MAX_LICENSE and text.isprintable()):
+        rule = f"it must have 1..{MAX_LICENSE} printable characters"
+        raise Invalid("license", text[: MAX_LICENSE + 1], rule)
+    return text
+
+
+def read_license(folder: Path) -> str | None:
+    """Return the license that the folder's README gives, None without one. Raises Invalid where
+    that is out of bounds."""
+    front_matter, _ = _read(folder / README)
+    license_ = _license_of(front_matter or {})
+    return None if license_ is None else checked_license(license_)
+
+
+def write_readme(folder: Path, card: ModelCard, license_: str | None, text: str) -> None:
+    """Write the README with this text; one that is there keeps its own, and what its front matter
+    has beside the license. A README whose front matter cannot be read stays as it is."""
+    theirs: FrontMatter | None = {}
+    if (folder / README).exists():
+        theirs, text = _read(folder / README)
+    if theirs is None:
+        return
+    if _license_of(theirs) != license_:
+        theirs = {key: value for key, value in theirs.items() if key not in _LICENSE_KEYS}
+    front_matter = {**_license_fields(license_), **_about(card), **theirs}
+    header = yaml.safe_dump(front_matter, sort_keys=False, allow_unicode=True)
+    content = f"---\n{header}---\n\n{text}"
+    (folder / README).write_text(content, "utf-8", errors="surrogateescape")
+
+
+def _about(card: ModelCard) -> FrontMatter:
+    if card.class_names:
+        return {"library_name": "diffusers", "tags": ["class-conditional-image-generation"]}
+    kind = "unconditional-image-generation"  # a task of the Hub
+    return {"library_name": "diffusers", "pipeline_tag": kind, "tags": [kind]}
+
+
+def _license_fields(license_: str | None) -> FrontMatter:
+    if license_ is None:
+        return {}
+    if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+-]*", license_):
+        return {"license": license_.lower()}
+    return {"license": "other", "license_name": license_}
+
+
+def _license_of(front_matter: FrontMatter) -> str | None:
+    license_ = front_matter.get("license")
+    if license_ == "other":
+        license_ = front_matter.get("license_name") or license_
+    if isinstance(license_, list):
+        license_ = ", ".join(str(each) for each in license_)
+    return license_ if isinstance(license_, str) and license_ != "unknown" else None
+
+
+# Front matter -------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+    """YAML without merge keys, by which a short text becomes an endless mapping."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        pass
+
+
+def _read(path: Path) -> tuple[FrontMatter | None, str]:
+    """Return the front matter and the text that follows; None for one that cannot be read."""
+    if not path.exists():
+        return {}, ""
+    if path.stat().st_size > MAX_README:
+        return None, ""
+    text = path.read_text("utf-8", errors="surrogateescape")
+    found = re.match(r"---[ \t]*\n(.*?)^---[ \t]*(?:\n\s*|\Z)", text, re.DOTALL | re.MULTILINE)
+    if found is None:
+        return {}, text
+    if len(found[1]) > MAX_FRONT_MATTER:
+        return None, text
+    try:
+        front_matter = yaml.load(found[1], _Loader) or {}
+    except (yaml.YAMLError, ValueError, RecursionError):  # ValueError: a date that is none
+        return None, text
+    return (front_matter if isinstance(front_matter, dict) else None), text[found.end() :]
