@@ -40,6 +40,9 @@ class DatasetAnswer(BaseModel):
     links: dict[str, str]
 
 
+ModelFormat = Literal["diffusers", "onnx"]  # of a download
+
+
 class ModelAnswer(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 

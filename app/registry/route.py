@@ -3,27 +3,41 @@
 import hashlib
 import json
 import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from app.http import problems
-from app.http.errors import reported_at
+from app.http.conditional import etag_of
+from app.http.errors import InvalidInput, reported_at
 from app.http.paging import After, Limit, Page
 from app.http.uploads import uploaded_file
+from app.registry.card import model_card
 from app.registry.schema import model_answer
 from app.services import Services, ServicesDep
-from client.answers import ModelAnswer
+from client.answers import ModelAnswer, ModelFormat
+from models.fields import Invalid
 from models.pipeline.archive import extract_model_archive, write_model_archive
 from models.pipeline.card import ModelCard
 from models.pipeline.folder import read_config, read_weights, weights_digest
+from models.pipeline.portable import (
+    CONSISTENCY_STEPS,
+    STEPS,
+    portable_files,
+    write_portable_archive,
+)
+from models.sampling.samplers import SamplerName
 from store import models
 from store.errors import ModelConflict, ModelNotFound
 from store.jobs.requests import model_names
+from store.models import ModelRecord
 from store.names import check_name
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -57,26 +71,81 @@ def get_model(name: str, services: ServicesDep) -> ModelAnswer:
 
 @router.get(
     "/{name}/download",
-    summary="The model as a zip of a diffusers pipeline folder",
+    summary="The model as a zip: a diffusers pipeline folder, or ONNX with the samplers' tables",
     response_class=Response,
     responses={
         200: {"content": {"application/zip": {}}, "description": "zip"},
-        **problems.declare(problems.NOT_FOUND),
+        **problems.declare(problems.NOT_FOUND, problems.INVALID),
     },
 )
-def download_model(name: str, services: ServicesDep) -> Response:
+def download_model(
+    name: str,
+    services: ServicesDep,
+    file_format: Annotated[
+        ModelFormat,
+        Query(
+            alias="format",
+            description="`diffusers`: a folder that diffusers loads and `PUT` takes. `onnx`: the "
+            "network as network.onnx, tables of samplers as samplers.json, card.json, and "
+            "README.md, which defines the rest",
+        ),
+    ] = "diffusers",
+    sampler: Annotated[
+        list[SamplerName] | None,
+        Query(description="of `onnx`: whose tables; without it those of all that suit the model"),
+    ] = None,
+    num_inference_steps: Annotated[
+        list[int] | None,
+        Query(
+            max_length=5,
+            description="of `onnx`: tables for how many steps; without it for "
+            f"{', '.join(map(str, STEPS))}, and for "
+            f"{', '.join(map(str, CONSISTENCY_STEPS))} of a distilled model",
+        ),
+    ] = None,
+) -> Response:
     record = models.get_model(services.database, name)
+    if file_format == "onnx":
+        files = _portable_files(services, record, sampler or (), num_inference_steps or ())
+        etag, file_name = etag_of(b"".join(files.values())), f"{name}-onnx.zip"
+        write: Callable[[Path, Path], None] = partial(write_portable_archive, files)
+    else:
+        etag, file_name, write = f'"{record.digest}"', f"{name}.zip", write_model_archive
+        for field, given in (("sampler", sampler), ("num_inference_steps", num_inference_steps)):
+            if given is not None:
+                raise InvalidInput.parameter(field, f"{field} goes with format=onnx only", "query")
     scratch = tempfile.TemporaryDirectory(dir=services.settings.locations.data_dir)
     folder, archive = Path(scratch.name) / "model", Path(scratch.name) / "model.zip"
-    services.artifacts.download_folder(record.artifact_prefix, folder)
-    write_model_archive(folder, archive)
+    try:
+        services.artifacts.download_folder(record.artifact_prefix, folder)
+        with reported_at("format", "query"):
+            write(folder, archive)
+    except BaseException:
+        scratch.cleanup()
+        raise
     return FileResponse(
         archive,
         media_type="application/zip",
-        filename=f"{name}.zip",
-        headers={"ETag": f'"{record.digest}"'},
+        filename=file_name,
+        headers={"ETag": etag},
         background=BackgroundTask(scratch.cleanup),
     )
+
+
+def _portable_files(
+    services: Services, record: ModelRecord, samplers: Sequence[SamplerName], steps: Sequence[int]
+) -> Mapping[str, bytes]:
+    facts = {
+        "name": record.name,
+        "digest": record.digest,
+        "created_at": record.created_at.isoformat(),
+        **record.details,
+    }
+    card, most = model_card(services.artifacts, record), services.settings.max_inference_steps
+    try:
+        return portable_files(card, facts, samplers, steps, max_steps=most)
+    except Invalid as error:
+        raise InvalidInput.parameter(error.field, str(error), "query") from error
 
 
 @router.put(
@@ -144,7 +213,7 @@ def _prefix(name: str, digest: str, card: ModelCard) -> str:
 
 def _store_model(
     services: Services, folder: Path, name: str, prefix: str, digest: str, card: ModelCard
-) -> tuple[models.ModelRecord, bool]:
+) -> tuple[ModelRecord, bool]:
     """Store an uploaded model; return its record and whether it is new."""
     try:
         known = models.get_model(services.database, name)
@@ -161,7 +230,7 @@ def _store_model(
     if name in model_names(services.database):
         raise ModelConflict(f"a job is about to make a model {name!r}")
     services.artifacts.upload_folder(folder, prefix)
-    record = models.ModelRecord(
+    record = ModelRecord(
         name=name,
         digest=digest,
         details=card.to_dict(),
