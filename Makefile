@@ -9,7 +9,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constr
 run: .venv/run.stamp  ## start API, two workers and the embedded Valkey; Ctrl-C stops them all
 	@exec $(BIN)/python -m app.up
 
-test: .venv/test.stamp  ## run all tests
+test: .venv/test.stamp docs/portable/node_modules/stamp  ## run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/check.stamp  ## check style, types, import rules
@@ -42,7 +42,7 @@ format: .venv/check.stamp
 	$(BIN)/ruff format .
 
 clean:  ## remove the output of these targets, except ./data
-	rm -rf .venv benchmarks/.venv demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv benchmarks/.venv docs/portable/node_modules demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -58,6 +58,10 @@ clean:  ## remove the output of these targets, except ./data
 .venv/check.stamp: .venv/test.stamp
 	$(PIP) --editable '.[test,check]'
 	@touch $@
+
+# Only the tests of this page need it; they are skipped where there is no npm.
+docs/portable/node_modules/stamp: docs/portable/package.json
+	if command -v npm > /dev/null; then npm install --prefix docs/portable --no-package-lock --no-audit --no-fund --silent && touch $@; fi
 
 benchmarks/.venv/stamp: benchmarks/peers/requirements.txt constraints.txt
 	$(PYTHON) -m venv benchmarks/.venv

@@ -40,6 +40,9 @@ class DatasetAnswer(BaseModel):
     links: dict[str, str]
 
 
+ModelFormat = Literal["diffusers", "onnx"]  # of a download
+
+
 class ModelOrigin(BaseModel):
     """Where a model comes from; `dataset` and `job_id` beside it say what it learned from, and the
     job that trained it."""

@@ -45,6 +45,7 @@ from client.answers import (
     JobMetrics,
     JobState,
     ModelAnswer,
+    ModelFormat,
     TrainPlan,
 )
 
@@ -297,12 +298,21 @@ class Client:
     def model(self, name: str) -> ModelAnswer:
         return self._get(_path("models", name), ModelAnswer)
 
-    def pull_model(self, name: str, target: str | os.PathLike[str]) -> Path:
-        """Write a model to a file, whole or not at all: a zip of a folder in diffusers' format."""
+    def pull_model(
+        self,
+        name: str,
+        target: str | os.PathLike[str],
+        *,
+        file_format: ModelFormat = "diffusers",
+        **options: Any,
+    ) -> Path:
+        """Write a model to a file, whole or not at all: a zip of a folder in diffusers' format, or
+        of ONNX. `options` are `sampler` and `num_inference_steps`, for ONNX."""
         path = Path(target)
         with tempfile.NamedTemporaryFile(dir=path.absolute().parent, delete=False) as file:
             try:
-                self._download(_path("models", name, "download"), file)
+                query = {"format": file_format, **options}
+                self._download(_path("models", name, "download"), file, query)
                 os.replace(file.name, path)
             except BaseException:
                 os.unlink(file.name)
@@ -414,8 +424,8 @@ class Client:
         headers, params = {"Content-Length": str(size)}, _without_none(query)
         return self._request("PUT", path, content=chunks(), headers=headers, params=params)
 
-    def _download(self, path: str, file: IO[bytes]) -> None:
-        with self._connection_errors(), self._http.stream("GET", path) as answer:
+    def _download(self, path: str, file: IO[bytes], query: Mapping[str, Any] | None = None) -> None:
+        with self._connection_errors(), self._http.stream("GET", path, params=query) as answer:
             if answer.is_error:
                 answer.read()
             for chunk in _check_status(answer).iter_bytes(CHUNK):

@@ -7,7 +7,7 @@ import typer
 
 from app.cli.session import Yes, session_of, size, table
 from app.registry import facts
-from client.answers import ModelAnswer
+from client.answers import ModelAnswer, ModelFormat
 
 cli = typer.Typer(help="Models that were trained or uploaded.", no_args_is_help=True)
 
@@ -59,12 +59,18 @@ def pull(
     context: typer.Context,
     name: Name,
     target: Annotated[
-        Path | None, typer.Argument(help="File to write; NAME.zip by default.")
+        Path | None,
+        typer.Argument(help="File to write; NAME.zip or NAME-onnx.zip by default."),
     ] = None,
+    file_format: Annotated[
+        ModelFormat,
+        typer.Option("--format", help="A folder that diffusers can load, or ONNX."),
+    ] = "diffusers",
 ) -> None:
-    """Download a model: a zip of a folder that diffusers can load."""
+    """Download a model as a zip: a folder that diffusers can load, or ONNX for other programs."""
     session = session_of(context)
-    path = session.client.pull_model(name, target or Path(f"{name}.zip"))
+    target = target or Path(f"{name}.zip" if file_format == "diffusers" else f"{name}-onnx.zip")
+    path = session.client.pull_model(name, target, file_format=file_format)
     message = f"{path}, {size(path.stat().st_size)}"
     session.output({"file": str(path)}, lambda console: console.print(message, markup=False))
 

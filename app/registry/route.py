@@ -13,21 +13,24 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 from app.http import problems
-from app.http.errors import reported_at
+from app.http.errors import InvalidInput, reported_at
 from app.http.paging import After, Limit, Page
 from app.http.uploads import uploaded_file
-from app.registry.facts import readme_text
+from app.registry.download import diffusers_download, portable_download
 from app.registry.schema import License, ModelChange, model_answer
 from app.services import Services, ServicesDep
-from client.answers import ModelAnswer
+from client.answers import ModelAnswer, ModelFormat
 from models.nets.precision import Precision
-from models.pipeline.archive import extract_model_archive, write_model_archive
+from models.pipeline.archive import extract_model_archive
 from models.pipeline.card import ModelCard
 from models.pipeline.folder import read_config, read_weights, weights_digest
-from models.pipeline.readme import read_license, write_readme
+from models.pipeline.portable import CONSISTENCY_STEPS, STEPS
+from models.pipeline.readme import read_license
+from models.sampling.samplers import SamplerName
 from store import models
 from store.errors import ModelConflict, ModelNotFound
 from store.jobs.requests import model_names
+from store.models import ModelRecord
 from store.names import check_name
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -81,27 +84,61 @@ def change_model(
 
 @router.get(
     "/{name}/download",
-    summary="The model as a zip of a diffusers pipeline folder",
+    summary="The model as a zip: a diffusers pipeline folder, or ONNX with the samplers' tables",
     response_class=Response,
     responses={
         200: {"content": {"application/zip": {}}, "description": "zip"},
-        **problems.declare(problems.NOT_FOUND),
+        **problems.declare(problems.NOT_FOUND, problems.INVALID),
     },
 )
-def download_model(name: str, services: ServicesDep) -> Response:
+def download_model(
+    name: str,
+    services: ServicesDep,
+    file_format: Annotated[
+        ModelFormat,
+        Query(
+            alias="format",
+            description="`diffusers`: a folder that diffusers loads and `PUT` takes. `onnx`: the "
+            "network as network.onnx, tables of samplers as samplers.json, card.json, and "
+            "README.md, which defines the rest",
+        ),
+    ] = "diffusers",
+    sampler: Annotated[
+        list[SamplerName] | None,
+        Query(description="of `onnx`: whose tables; without it those of all that suit the model"),
+    ] = None,
+    num_inference_steps: Annotated[
+        list[int] | None,
+        Query(
+            max_length=5,
+            description="of `onnx`: tables for how many steps; without it for "
+            f"{', '.join(map(str, STEPS))}, and for "
+            f"{', '.join(map(str, CONSISTENCY_STEPS))} of a distilled model",
+        ),
+    ] = None,
+) -> Response:
     record = models.get_model(services.database, name)
+    if file_format == "onnx":
+        download = portable_download(services, record, sampler or (), num_inference_steps or ())
+    else:
+        for field, given in (("sampler", sampler), ("num_inference_steps", num_inference_steps)):
+            if given is not None:
+                raise InvalidInput.parameter(field, f"{field} goes with format=onnx only", "query")
+        download = diffusers_download(record)
     scratch = tempfile.TemporaryDirectory(dir=services.settings.locations.data_dir)
     folder, archive = Path(scratch.name) / "model", Path(scratch.name) / "model.zip"
-    services.artifacts.download_folder(record.artifact_prefix, folder)
-    readme = readme_text(model_answer(record))
-    write_readme(folder, ModelCard.from_dict(record.details), record.license, readme)
-    write_model_archive(folder, archive)
-    said = hashlib.sha256(f"{record.license}\n{readme}".encode()).hexdigest()
+    try:
+        services.artifacts.download_folder(record.artifact_prefix, folder)
+        with reported_at("format", "query"):
+            download.write(folder, archive)
+    except BaseException:
+        scratch.cleanup()
+        raise
     return FileResponse(
         archive,
         media_type="application/zip",
-        filename=f"{name}.zip",
-        headers={"ETag": f'"{record.digest}-{said[:16]}"'},
+        filename=download.name,
+        headers={"ETag": download.etag},
         background=BackgroundTask(scratch.cleanup),
     )
 
@@ -196,7 +233,7 @@ def _store_model(
     digest: str,
     card: ModelCard,
     license_: str | None,
-) -> tuple[models.ModelRecord, bool]:
+) -> tuple[ModelRecord, bool]:
     """Store an uploaded model; return its record and whether it is new."""
     try:
         known = models.get_model(services.database, name)
@@ -213,7 +250,7 @@ def _store_model(
     if name in model_names(services.database):
         raise ModelConflict(f"a job is about to make a model {name!r}")
     services.artifacts.upload_folder(folder, prefix)
-    record = models.ModelRecord(
+    record = ModelRecord(
         name=name,
         digest=digest,
         details=card.to_dict(),

@@ -220,7 +220,7 @@ class _Builder:
 
     def norm(self, x: str, name: str, channels: int) -> str:
         scale, shift = (self.parameter(f"{name}.{part}", channels) for part in ("weight", "bias"))
-        groups, eps = self.config.norm_num_groups, self.config.norm_eps
+        groups, eps = self.config.norm_num_groups, float(self.config.norm_eps)
         return self.op("GroupNormalization", x, scale, shift, num_groups=groups, epsilon=eps)
 
     def silu(self, x: str) -> str:

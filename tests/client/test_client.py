@@ -123,6 +123,15 @@ def test_a_model_is_pulled_and_pushed(client, model, tmp_path):
     assert [m.name for m in client.models()] == [model]
 
 
+def test_a_model_is_pulled_as_onnx(client, model, tmp_path):
+    options = {"sampler": ["ddim"], "num_inference_steps": [3, 5]}
+    path = client.pull_model(model, tmp_path / "little.zip", file_format="onnx", **options)
+    with zipfile.ZipFile(path) as archive:
+        assert "network.onnx" in archive.namelist()
+        tables = json.loads(archive.read("samplers.json"))["tables"]
+    assert [len(table["rows"]) for table in tables] == [3, 5]
+
+
 def test_a_model_that_is_not_there_leaves_no_file(client, tmp_path):
     with pytest.raises(Refused, match="nobody") as refused:
         client.pull_model("nobody", tmp_path / "nobody.zip")

@@ -26,7 +26,7 @@ export function Models() {
   return html`
     <${Page}
       title="Models"
-      intro="Trained here or uploaded. A download is a folder that diffusers can load."
+      intro="Trained here or uploaded. A download is a folder that diffusers can load, or ONNX with all that other programs need."
     >
       <${ProblemText} problem=${models.problem} />
       ${models.data && !models.data.length && html`<p class="empty">There are no models yet. <a href="#/training">Train one</a>, or upload one below.</p>`}
@@ -111,6 +111,11 @@ function Card({ model, evaluations, refresh }) {
           href=${at`models/${name}/download`}
           download
         >Download<span class="hidden"> ${name}</span></a>
+        <a
+          class="button"
+          href=${`${at`models/${name}/download`}?format=onnx`}
+          download
+        >Download<span class="hidden"> ${name}</span> as ONNX</a>
         <a
           class="button"
           href=${`#/training?${query("fine_tune")}`}

@@ -118,6 +118,9 @@ def test_the_whole_loop(process, folder, model):
     process("models", "pull", model)
     with zipfile.ZipFile(folder / "little.zip") as archive:
         assert any(name.endswith(".safetensors") for name in archive.namelist())
+    process("models", "pull", model, "--format", "onnx")
+    with zipfile.ZipFile(folder / "little-onnx.zip") as archive:
+        assert "network.onnx" in archive.namelist()
     shown = process("models", "show", model).stdout
     assert re.search(r"license +unknown", shown)
     assert re.search(r"origin +trained on digits by job_\w+ in", shown)
