@@ -32,7 +32,7 @@ bench: bench-noise bench-denoise bench-sample bench-serve bench-train bench-qual
 bench-gpu: .venv/test.stamp benchmarks/.venv/stamp  ## ARCHIVE=images.zip: on a GPU, its tests and all of these in eight minutes
 	$(BIN)/python -m benchmarks.gpu $(if $(ARCHIVE),--photographs $(ARCHIVE))
 
-bench-%: .venv/run.stamp benchmarks/.venv/stamp
+bench-%: .venv/test.stamp benchmarks/.venv/stamp
 	$(BIN)/python -m benchmarks.$*
 
 bench-quality: .venv/demo.stamp  # its classifier needs scikit-learn

@@ -1,8 +1,9 @@
 """Seconds of one call of the network, beside diffusers' UNet2DModel with the same weights.
 
-Ours is measured as the engine calls it and, for comparison, by eager torch; diffusers' eager and
-compiled. Each is in a process of its own. Our speed is also given as a share of that of the
-machine's matrix products. bfloat16 is measured only if the machine multiplies matrices faster in
+Ours is measured as the engine calls it and, for comparison, by eager torch, and on a CPU by the
+bare loops of OpenVINO and ONNX Runtime (always in float32), which bound what the engine can reach;
+diffusers' eager and compiled. Each is in a process of its own. Our speed is also given as a share
+of that of the machine's matrix products. bfloat16 is measured only if the machine multiplies matrices faster in
 it. `--quick` measures the small net with two widths and fewer rounds, and writes separate result
 files.
 """
@@ -33,16 +34,23 @@ WIDTHS = (1, 4, 16, 64)
 MIN_SECONDS = 0.3  # per turn: short calls are repeated, after one that is not timed
 TOLERANCE = {"float32": 1e-4, "bfloat16": 0.1}  # of the largest output
 OURS, OURS_EAGER = "this service", "ours, eager torch"
+BARE, BARE_ONNX = "OpenVINO, bare", "ONNX Runtime, bare"
 DIFFUSERS, DIFFUSERS_COMPILED = "diffusers", "diffusers, torch.compile"
 _OURS = (sys.executable, "-m", "benchmarks.denoise_process")
 _PEER = (PEER_PYTHON, HERE / "peers" / "denoise_process.py")
 CONTENDERS: dict[str, tuple[tuple[str | Path, ...], dict[str, object]]] = {
     OURS: ((*_OURS, "engine"), {}),
     OURS_EAGER: ((*_OURS, "eager"), {}),
+    **(
+        {BARE: ((*_OURS, "openvino"), {}), BARE_ONNX: ((*_OURS, "onnxruntime"), {})}
+        if DEVICE == "cpu"
+        else {}
+    ),
     DIFFUSERS: (_PEER, {"compiled": False}),
     DIFFUSERS_COMPILED: (_PEER, {"compiled": True}),
 }
 COLUMNS = tuple(CONTENDERS)
+MARKERS = ("o-", "o:", "v:", "^:", "s-", "s:") if DEVICE == "cpu" else ("o-", "o:", "s-", "s:")
 PRODUCT = {"cpu": 2048, "cuda": 8192}  # rows of the matrices that measure the machine's speed
 
 
@@ -115,8 +123,7 @@ def measure(
         "seconds": figures,
         "operations": operations,
         "share_of_peak": operations / median(figures[OURS]) / peak_speed,
-        "speed_up_over_diffusers": ratio(figures, DIFFUSERS, OURS),
-        "speed_up_over_compiled_diffusers": ratio(figures, DIFFUSERS_COMPILED, OURS),
+        "speed_up_over": {column: ratio(figures, column, OURS) for column in COLUMNS[1:]},
     }
     print({key: value for key, value in entry.items() if key != "seconds"}, file=sys.stderr)
     return entry
@@ -179,11 +186,11 @@ def report(result: str, cases: list[dict[str, Any]], rounds: int, peaks: dict[st
     rows = []
     for entry in cases:
         times = [f"{1e3 * median(entry['seconds'][column]):.2f}" for column in COLUMNS]
-        ratios = [entry["speed_up_over_diffusers"], entry["speed_up_over_compiled_diffusers"]]
+        ratios = entry["speed_up_over"].values()
         share = f"{100 * entry['share_of_peak']:.0f}%"
         rows.append([label(entry), *times, *(f"{value:.2f}" for value in ratios), share])
     header = ["net, dtype x width", *(f"{column}, ms" for column in COLUMNS)]
-    header += ["speed-up over diffusers", "over its torch.compile", "share of peak"]
+    header += [*(f"{column} to ours" for column in COLUMNS[1:]), "share of peak"]
     print(table(header, rows))
     plot(cases, RESULTS / f"{result}.png")
 
@@ -202,7 +209,7 @@ def plot(cases: list[dict[str, Any]], path: Path) -> None:
     for axes, kind in zip(panels[0], kinds, strict=True):
         entries = [entry for entry in cases if (entry["net"], entry["dtype"]) == kind]
         widths = [entry["width"] for entry in entries]
-        for column, marker in zip(COLUMNS, ("o-", "o:", "s-", "s:"), strict=True):
+        for column, marker in zip(COLUMNS, MARKERS, strict=False):
             times = [1e3 * median(entry["seconds"][column]) / entry["width"] for entry in entries]
             axes.semilogx(widths, times, marker, label=column, alpha=0.8)
         axes.set_ylim(bottom=0)
