@@ -3,9 +3,9 @@
 Ours is measured as the engine calls it and, for comparison, by eager torch, and on a CPU by the
 bare loops of OpenVINO and ONNX Runtime (always in float32), which bound what the engine can reach;
 diffusers' eager and compiled. Each is in a process of its own. Our speed is also given as a share
-of that of the machine's matrix products. bfloat16 is measured only if the machine multiplies matrices faster in
-it. `--quick` measures the small net with two widths and fewer rounds, and writes separate result
-files.
+of that of the machine's matrix products. bfloat16 is measured only if the machine multiplies
+matrices faster in it. `--quick` measures the small net with two widths and fewer rounds, and writes
+separate result files.
 """
 
 import argparse

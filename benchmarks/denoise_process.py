@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from models.arrays import Float32
+from models.arrays import AnyArray, Float32
 from models.nets.graph import unet_graph
 from models.nets.onnx_file import onnx_file
 from models.nets.precision import Precision
@@ -54,17 +54,17 @@ def eager() -> Callable[[Precision, Float32, Float32], Call]:
 
 
 def _through_engine(
-    model: EngineModel, dtype: Precision, x: Float32, c_noise: Float32, *, prepares: bool
+    model: EngineModel, dtype: Precision, x: AnyArray, c_noise: AnyArray, *, prepares: bool
 ) -> Call:
-    net, inputs = model.net(dtype), list[Any]([x, c_noise])
+    net = model.net(dtype)
     is_torch = not isinstance(net.like, np.ndarray)
     if is_torch:
         import torch
 
-        inputs = [torch.from_numpy(array).to(net.like.device) for array in inputs]
+        x, c_noise = (torch.from_numpy(array).to(net.like.device) for array in (x, c_noise))
 
     def call() -> Any:
-        y = net(*inputs, None)
+        y = net(x, c_noise, None)
         if is_torch and net.like.is_cuda:
             torch.cuda.synchronize()
         return y
