@@ -14,6 +14,7 @@ from app.http.errors import Busy, InvalidInput
 from app.metrics import Metrics
 from app.processes.child import Child
 from app.processes.wire import Header, receive, send
+from app.service.health_schema import ComponentDown
 from app.settings import Settings
 from host.environment import to_environment
 from models.engine.orders import Event, Failed, Made, Order, event_of
@@ -82,8 +83,11 @@ class EngineClient:
         return self._folder / "socket"
 
     async def state(self) -> str:
-        """Return a line for /readyz; raises ConnectionError where the engine does not listen."""
+        """Return a line for /readyz. Raises ConnectionError where the engine does not listen, and
+        ComponentDown where it can compute no network."""
         now = await self.statistics()
+        if now["fault"]:
+            raise ComponentDown(now["fault"])
         return f"{now['waiting']} requests; networks by {now['runtime']}"
 
     async def statistics(self) -> Header:

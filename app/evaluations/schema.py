@@ -10,6 +10,7 @@ from client.answers import JobState
 from models.diffusion.noise import MAX_SEED
 from models.evaluation.config import MAX_IMAGES, MIN_IMAGES
 from models.sampling.samplers import SamplerName
+from store.database import Database
 from store.jobs import progress as progress_records
 from store.jobs.configs import EvaluateConfig
 from store.jobs.kinds import JOB_KINDS
@@ -80,7 +81,7 @@ class EvaluationAnswer(JobState):
     )
 
     @classmethod
-    def of(cls, job: Job) -> "EvaluationAnswer":
+    def of(cls, database: Database, job: Job) -> "EvaluationAnswer":
         address = JOB_KINDS["evaluate"].address(job.id)
         links = {
             "self": address,
@@ -93,6 +94,7 @@ class EvaluationAnswer(JobState):
         progress = progress_records.EvaluationProgress.from_dict(job.progress)
         return described(
             cls,
+            database,
             job,
             model=job.model_name,
             config=EvaluateConfig.from_dict(job.config).evaluation,

@@ -1,6 +1,7 @@
-"""A real server on a free port, once per session, and pictures to send to it."""
+"""A real server on a free port, once per session, pictures to send to it, and a browser."""
 
 import io
+import os
 import socket
 import threading
 import time
@@ -15,6 +16,7 @@ import torch
 import uvicorn
 from fastapi import FastAPI
 from PIL import Image
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from app.main import create_app
 from app.settings import Settings
@@ -28,6 +30,8 @@ from models.pipeline.torch_folder import save_model
 from store.locations import Locations
 
 ROOT = Path(__file__).parents[2]
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 MakePicture = Callable[..., bytes]
 
 
@@ -129,3 +133,16 @@ def model_archive(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., byt
         return (folder / "model.zip").read_bytes()
 
     return make
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        if os.environ.get("DIFFUSION_TEST_BROWSER") == "required":
+            pytest.fail(f"{CHROMIUM} is missing; apt-get install chromium")
+        pytest.skip(f"{CHROMIUM} is missing; apt-get install chromium")
+    expect.set_options(timeout=20_000)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()

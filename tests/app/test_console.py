@@ -1,7 +1,6 @@
 """The console in a real browser, on a real service."""
 
 import io
-import os
 import re
 import time
 import zipfile
@@ -13,28 +12,13 @@ import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits" / "digits.zip"
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 FOLLOWS_WITHIN = 0.1  # seconds, of the slider's picture at 64 x 64
 SECONDS = 1000  # milliseconds, as Playwright counts
 LONG = 90 * SECONDS
 WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM.exists():
-        if os.environ.get("DIFFUSION_TEST_BROWSER") == "required":
-            pytest.fail(f"{CHROMIUM} is missing; apt-get install chromium")
-        pytest.skip(f"{CHROMIUM} is missing; apt-get install chromium")
-    expect.set_options(timeout=20 * SECONDS)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
