@@ -48,7 +48,7 @@ clean:  ## remove the output of these targets, except ./data
 	$(PYTHON) -m venv .venv
 
 .venv/run.stamp: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) --editable .
+	$(PIP) --editable '.[train]'
 	@touch $@
 
 .venv/test.stamp: .venv/run.stamp

@@ -13,10 +13,12 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from app.engine.client import EngineClient
+from app.jobs.waiting import reason_to_wait
 from app.metrics import Metrics
 from app.processes.fork_server import ForkServer
 from app.processes.pool import ProcessPool
 from app.processes.threads import ThreadPool
+from app.service.health_schema import ComponentDown
 from app.settings import Settings
 from host.environment import to_environment
 from store.artifacts import ArtifactStore
@@ -135,7 +137,7 @@ async def _probe_redis(client: redis.asyncio.Redis) -> str:
 
 
 def _probe_workers(database: Database) -> str:
-    alive = live_nodes(database, "worker")
+    alive, waiting = live_nodes(database, "worker"), reason_to_wait(database)
     if not alive:
-        raise LookupError("no worker has been seen lately")
-    return f"{len(alive)} alive"
+        raise ComponentDown(waiting)
+    return f"{len(alive)} alive" + (f"; {waiting}" if waiting else "")

@@ -1,10 +1,11 @@
 """`python -m app.up`: runs the whole service until Ctrl-C or SIGTERM.
 
-It starts the embedded Valkey, the API and a worker for each pool of jobs (store.jobs.kinds). Each
-child has its own session, so that Ctrl-C reaches only this process, which then stops the children
-in order. If this process is killed, the API and the workers exit on EOF of their standard input,
-and the kernel ends Valkey. The listening socket is opened here and inherited: no connection is lost
-when the API restarts, and a port in use is reported at once.
+It starts the embedded Valkey, the API and a worker for each pool of jobs (store.jobs.kinds);
+without torch, only workers for jobs that do not need it. Each child has its own session, so that
+Ctrl-C reaches only this process, which then stops the children in order. If this process is killed,
+the API and the workers exit on EOF of their standard input, and the kernel ends Valkey. The
+listening socket is opened here and inherited: no connection is lost when the API restarts, and a
+port in use is reported at once.
 """
 
 import fcntl
@@ -27,7 +28,7 @@ from app.processes.child import Child
 from app.settings import Settings
 from host.environment import InvalidSetting, read_settings, to_environment
 from host.lifeline import DIES_WITH_PARENT
-from store.jobs.kinds import POOLS
+from store.jobs.kinds import POOLS, Pool, kinds_run_here
 from store.locations import Locations, valkey_socket
 from store.valkey import start_valkey
 
@@ -94,8 +95,18 @@ def _children(locations: Locations, listener: socket.socket) -> dict[str, Child]
         ),
     )
     for pool, name in WORKERS.items():
+        if not _runs_here(pool):
+            continue
         children[name] = Child(name, partial(_start_python, ["worker.main", pool], environment))
     return children
+
+
+def _runs_here(pool: Pool) -> bool:
+    try:
+        return bool(kinds_run_here([pool]))
+    except ValueError as error:
+        log.info("this worker is not started", pool=pool, reason=str(error))
+        return False
 
 
 def _start_python(

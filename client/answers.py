@@ -105,6 +105,9 @@ class JobState(BaseModel):
     id: str
     status: Status
     done: bool = Field(description="succeeded, failed or cancelled")
+    waiting: str | None = Field(
+        default=None, description="why a queued job cannot start: no live worker takes its kind"
+    )
     cancel_requested: bool
     attempts: int = Field(description="attempts since the last checkpoint; after 5 the job fails")
     error: JobError | None
@@ -161,6 +164,9 @@ class TrainPlan(BaseModel):
     dataset: str
     model_name: str
     device: str | None = Field(description="the device that the defaults are chosen for")
+    waiting: str | None = Field(
+        default=None, description="why the job could not start now: no live worker trains"
+    )
     config: dict[str, Any] = Field(
         description="the resolved hyperparameters; `reasons` explains each default"
     )

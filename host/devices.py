@@ -1,9 +1,17 @@
-"""The devices of this host, found without loading torch."""
+"""The devices of this host, and whether it has torch, found without loading it."""
 
+from importlib.util import find_spec
 from pathlib import Path
+
+NO_TORCH = "torch is not installed; the extra `train` brings it: pip install '.[train]'"
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _BF16 = {"avx512_bf16", "amx_bf16"}
+
+
+def has_torch() -> bool:
+    """Return whether torch is installed. Hosts that only serve do without it."""
+    return find_spec("torch") is not None
 
 
 def num_gpus() -> int:
@@ -14,9 +22,10 @@ def num_gpus() -> int:
 def device_of_host(setting: str) -> str:
     """Return one of models.training.defaults.DEVICES.
 
-    `setting` is DIFFUSION_DEVICE; if it is empty, a GPU is used if the driver shows one.
+    `setting` is DIFFUSION_DEVICE; if it is empty, a GPU is used if the driver shows one and torch
+    is installed.
     """
-    if setting.startswith("cuda") or (not setting and num_gpus()):
+    if setting.startswith("cuda") or (not setting and num_gpus() and has_torch()):
         return "cuda"
     return "cpu_bf16" if _BF16 & _flags() else "cpu"
 

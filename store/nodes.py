@@ -2,13 +2,16 @@
 
 import os
 import socket
+from collections.abc import Collection
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
 from store.database import Database, Record, UtcTime, now
 from store.errors import SecondHost
+from store.jobs.kinds import Kind
 
 ALIVE_SECONDS = 20.0
 FORGET_SECONDS = 3600.0
@@ -20,7 +23,8 @@ class Node(Record):
     id: Mapped[str] = mapped_column(primary_key=True)
     host: Mapped[str]
     role: Mapped[str]
-    device: Mapped[str | None]  # that a worker trains on
+    device: Mapped[str | None]  # that a worker computes on
+    kinds: Mapped[list[Any]]  # of jobs that a worker takes
     started_at: Mapped[datetime] = mapped_column(UtcTime)
     last_seen: Mapped[datetime] = mapped_column(UtcTime)
 
@@ -29,8 +33,11 @@ def node_id(role: str) -> str:
     return f"{role}-{socket.gethostname()}-{os.getpid()}"
 
 
-def heartbeat(database: Database, role: str, device: str | None = None) -> None:
-    """Record that this process is alive, and the device on which it computes.
+def heartbeat(
+    database: Database, role: str, device: str | None = None, kinds: Collection[Kind] = ()
+) -> None:
+    """Record that this process is alive, the device on which it computes, and the kinds of jobs
+    that it takes.
 
     Raises SecondHost where the database is SQLite, which serves one host only, and another host's
     process is alive.
@@ -49,7 +56,7 @@ def heartbeat(database: Database, role: str, device: str | None = None) -> None:
         if node is None:
             node = Node(id=node_id(role), host=host, role=role, started_at=at)
             session.add(node)
-        node.last_seen, node.device = at, device
+        node.last_seen, node.device, node.kinds = at, device, list(kinds)
         session.execute(
             sa.delete(Node).where(Node.last_seen < at - timedelta(seconds=FORGET_SECONDS))
         )
@@ -60,14 +67,15 @@ def live_nodes(database: Database, role: str) -> list[Node]:
         return list(session.scalars(sa.select(Node).where(_alive(), Node.role == role)))
 
 
-def devices(database: Database) -> set[str]:
-    """Return the devices that live workers train on; empty where no worker has reported one."""
-    return {node.device for node in live_nodes(database, "worker") if node.device}
+def devices(database: Database, kind: Kind) -> set[str]:
+    """Return the devices of the live workers that take jobs of this kind."""
+    workers = live_nodes(database, "worker")
+    return {node.device for node in workers if node.device and kind in node.kinds}
 
 
-def has_worker(device: str) -> sa.ColumnElement[bool]:
-    """Select whether a live worker computes on the device."""
-    return sa.exists().where(_alive(), Node.role == "worker", Node.device == device)
+def kinds_taken(database: Database) -> set[Kind]:
+    """Return the kinds of jobs that live workers take."""
+    return {kind for node in live_nodes(database, "worker") for kind in node.kinds}
 
 
 def leave(database: Database, role: str) -> None:

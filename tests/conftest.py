@@ -10,7 +10,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import httpx
@@ -118,27 +119,28 @@ def valkey(tmp_path: Path) -> Iterator[Path]:
     socket.unlink(missing_ok=True)
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """All of it, as `make run` starts it, with workers; webhooks may go to this host."""
+@contextmanager
+def _run_service(
+    data_dir: Path, states: dict[str, str], python: str = sys.executable, **settings: str
+) -> Iterator[httpx.Client]:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     environment = {
         **os.environ,
         "DIFFUSION_PORT": str(port),
-        "DIFFUSION_DATA_DIR": str(tmp_path_factory.mktemp("data")),
-        "DIFFUSION_WEBHOOK_ALLOW_PRIVATE": "1",
-        "DIFFUSION_TRAIN_NICENESS": "0",  # beside other tests it would hardly get its turn
+        "DIFFUSION_DATA_DIR": str(data_dir),
         "OMP_NUM_THREADS": "1",
+        **settings,
     }
     process = subprocess.Popen(
-        [sys.executable, "-m", "app.up"], env=environment, stdout=subprocess.DEVNULL, cwd=ROOT
+        [python, "-m", "app.up"], env=environment, stdout=subprocess.DEVNULL, cwd=ROOT
     )
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90) as client:
         for _ in range(300):
             try:
-                parts = client.get("/readyz").json()["components"].values()
-                if all(part["status"] == "up" for part in parts):
+                parts = client.get("/readyz").json()["components"].items()
+                found = {name: f"{part['status']}: {part['detail']}" for name, part in parts}
+                if all(text.startswith(states.get(name, "up")) for name, text in found.items()):
                     break
             except httpx.TransportError:
                 pass
@@ -146,3 +148,25 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         yield client
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0
+
+
+@pytest.fixture(scope="session")
+def run_service() -> Callable[..., AbstractContextManager[httpx.Client]]:
+    """run_service(data_dir, states): all of it, as `make run` starts it. `states` has how a
+    component's line of /readyz begins once it is there, where "up" does not say enough."""
+    return _run_service
+
+
+@pytest.fixture(scope="module")
+def service(
+    tmp_path_factory: pytest.TempPathFactory,
+    run_service: Callable[..., AbstractContextManager[httpx.Client]],
+) -> Iterator[httpx.Client]:
+    """All of it, with workers; webhooks may go to this host."""
+    settings = {
+        "DIFFUSION_WEBHOOK_ALLOW_PRIVATE": "1",
+        "DIFFUSION_TRAIN_NICENESS": "0",  # beside other tests it would hardly get its turn
+    }
+    states = {"workers": "up: 2 alive"}
+    with run_service(tmp_path_factory.mktemp("data"), states, **settings) as client:
+        yield client

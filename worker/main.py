@@ -1,6 +1,6 @@
 """A worker: `python -m worker.main [KIND ...]`, for jobs of these kinds or pools of kinds
-(store.jobs.kinds), by default of all kinds. Celery delivers wake-ups, the supervisor does the work,
-and a thread sends webhooks.
+(store.jobs.kinds), by default of all kinds; without torch, for those that do not need it. Celery
+delivers wake-ups, the supervisor does the work, and a thread sends webhooks.
 
 Environment: the variables of store.locations and of worker.settings.
 """
@@ -17,13 +17,13 @@ from celery import Celery
 from celery.exceptions import SecurityWarning
 from celery.signals import worker_shutting_down
 
-from host.devices import device_of_host
+from host.devices import NO_TORCH, device_of_host
 from host.environment import read_settings
 from host.lifeline import DIES_WITH_PARENT, end_with_parent
 from store import nodes
 from store.database import open_database
 from store.errors import StoreError
-from store.jobs.kinds import JOB_KINDS, Kind, kinds_named
+from store.jobs.kinds import JOB_KINDS, Kind, kinds_named, kinds_run_here
 from worker.logs import configure_logs
 from worker.queue import RUN_JOB, make_queue, submit
 from worker.reaper import Reaper
@@ -38,17 +38,17 @@ def main() -> None:
     configure_logs()
     warnings.simplefilter("ignore", SecurityWarning)  # about pickles for root; ours are JSON
     try:
-        kinds = kinds_named(sys.argv[1:])
+        kinds = kinds_run_here(sys.argv[1:])
         settings = read_settings(WorkerSettings)
         database = open_database(settings.locations.database_url)
         device = device_of_host(settings.device)
-        nodes.heartbeat(database, "worker", device)
+        nodes.heartbeat(database, "worker", device, kinds)
     except (ValueError, StoreError) as error:
         sys.exit(f"the worker cannot start: {error}")
     queue = make_queue(settings.locations.redis_url)
     supervisor = Supervisor(database, settings, nodes.node_id("worker"))
     every = min(5.0, settings.lease_seconds / 3)
-    reaper = Reaper(database, queue, "worker", every_seconds=every, device=device)
+    reaper = Reaper(database, queue, "worker", every, device, kinds)
     sender = Sender(database, nodes.node_id("worker"), allow_private=settings.webhook_allow_private)
     _add_task(queue, supervisor)
     _leave_on_shutdown(supervisor)
@@ -56,6 +56,8 @@ def main() -> None:
         end_with_parent(partial(_leave, supervisor))
     reaper.start()
     sender.start()
+    if left := [kind for kind in kinds_named(sys.argv[1:]) if kind not in kinds]:
+        log.warning("left to other workers: " + NO_TORCH, kinds=left)
     log.info("worker ready", owner=nodes.node_id("worker"), kinds=kinds)
     queue.worker_main(
         [

@@ -8,6 +8,7 @@ not empty: otherwise hours of waiting would fill it with copies.
 """
 
 import threading
+from collections.abc import Collection
 
 import structlog
 from celery import Celery
@@ -17,7 +18,7 @@ from store import nodes
 from store.database import Database
 from store.errors import SecondHost
 from store.jobs import claims
-from store.jobs.kinds import KINDS
+from store.jobs.kinds import KINDS, Kind
 from worker.queue import num_waiting, submit
 
 QUEUED_SECONDS = 600.0  # between two announcements of a job while its queue is not empty
@@ -35,16 +36,17 @@ class Reaper(threading.Thread):
         role: str,
         every_seconds: float = 5.0,
         device: str | None = None,
+        kinds: Collection[Kind] = (),
     ) -> None:
         super().__init__(name="reaper", daemon=True)
         self._database, self._queue, self._role = database, queue, role
-        self._every, self._device = every_seconds, device
+        self._every, self._device, self._kinds = every_seconds, device, kinds
         self._stopped = threading.Event()
 
     def run(self) -> None:
         while True:
             try:
-                nodes.heartbeat(self._database, self._role, self._device)
+                nodes.heartbeat(self._database, self._role, self._device, self._kinds)
                 self.announce()
             except (SQLAlchemyError, SecondHost):
                 log.exception("this round of announcing jobs failed")

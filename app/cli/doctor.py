@@ -15,8 +15,9 @@ from rich.console import Console
 
 from app.cli.session import session_of, size
 from client.client import Client, ClientError
-from host.devices import num_gpus
+from host.devices import NO_TORCH, has_torch, num_gpus
 from host.environment import read_settings
+from models.fields import Invalid
 from models.pipeline.engine_model import runtime_name
 from store.locations import Locations
 
@@ -63,17 +64,24 @@ def _this_machine() -> Iterator[Finding]:
 
 
 def _installed(package: str) -> str:
-    return f"{package} {importlib.metadata.version(package)}"
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"{package} not installed"
 
 
 def _device() -> Finding:
+    cores = f"CPU, {len(os.sched_getaffinity(0))} cores"
+    if not has_torch():
+        advice = f"This machine serves, and leaves trainings and evaluations to others: {NO_TORCH}"
+        unused = "; a GPU, which needs torch, is not used" if num_gpus() else ""
+        return Finding("device", cores + unused, advice=advice)
     import torch  # takes a second to import; nothing else here needs it
 
     if torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory
         others = f", {torch.cuda.device_count()} GPUs" if torch.cuda.device_count() > 1 else ""
         return Finding("device", f"{torch.cuda.get_device_name(0)}, {size(memory)}{others}")
-    cores = f"CPU, {len(os.sched_getaffinity(0))} cores"
     if not num_gpus():
         return Finding("device", f"{cores}; no GPU found")
     advice = "The driver shows a GPU, but this torch cannot use it: install a build for CUDA."
@@ -81,7 +89,10 @@ def _device() -> Finding:
 
 
 def _network_calls() -> Finding:
-    name = runtime_name()
+    try:
+        name = runtime_name()
+    except Invalid as error:
+        return Finding("networks on CPUs", "none", ok=False, advice=f"{error}")
     advice = "" if name.startswith("OpenVINO") else "With OpenVINO, sampling on a CPU is faster."
     return Finding("networks on CPUs", name, advice=advice)
 

@@ -191,7 +191,7 @@ def _wants_to_cancel(job: JobAnswer) -> bool:
 def _bar_fields(job: JobAnswer) -> dict[str, Any]:
     now = job.progress
     if not now:
-        return {"status": job.status}
+        return {"status": job.status, "message": job.waiting or ""}
     parts = [f"step {now['step']}", f"loss {now['loss']:.3f}"]
     if job.status == "running":
         parts.append(f"{now['images_per_second']:.0f} images/s")

@@ -15,6 +15,7 @@ from app.http.errors import Busy, InvalidInput
 from app.metrics import Metrics
 from app.processes.child import Child
 from app.processes.wire import Header, receive, send
+from app.service.health_schema import ComponentDown
 from app.settings import Settings
 from host.environment import to_environment
 from models.engine.orders import Event, Failed, Made, Order, event_of
@@ -86,8 +87,11 @@ class EngineClient:
         return self._folder / "socket"
 
     async def state(self) -> str:
-        """Return a line for /readyz; raises ConnectionError where the engine does not listen."""
+        """Return a line for /readyz. Raises ConnectionError where the engine does not listen, and
+        ComponentDown where it can compute no network."""
         now = await self.statistics()
+        if now["fault"]:
+            raise ComponentDown(now["fault"])
         return f"{now['waiting']} requests; networks by {now['runtime']}"
 
     async def precisions(self) -> dict[str, Precision] | None:

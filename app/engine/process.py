@@ -61,7 +61,7 @@ class EngineServer:
             settings.engine_model_bytes,
             self._engine.release,
         )
-        self._runtime = "loading"
+        self._runtime, self._fault = "loading", ""
         self._numbers = count()
         self._callers: dict[int, Caller] = {}
         self._names: dict[Any, str] = {}  # of models, for the statistics
@@ -76,7 +76,12 @@ class EngineServer:
 
     async def _load_runtime(self) -> None:
         """Load the library that computes networks now, so that the first request need not wait."""
-        self._runtime = await asyncio.to_thread(runtime_name, self._device)
+        try:
+            self._runtime = await asyncio.to_thread(runtime_name, self._device)
+        except Invalid as error:
+            self._fault = str(error)
+            log.error("networks cannot be computed here", reason=self._fault)
+            return
         log.info("networks are computed", by=self._runtime, device=self._device)
 
     def _drive(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -162,6 +167,7 @@ class EngineServer:
         return {
             "groups": groups,
             "runtime": self._runtime,
+            "fault": self._fault,
             "waiting": len(batcher),
             "backlog_seconds": batcher.backlog_seconds(),
         }

@@ -56,13 +56,13 @@ def create_evaluation(
     )
     submit(services.queue, job.id, KIND.name)  # if it fails, the reaper announces the job
     response.headers["Location"] = KIND.address(job.id)
-    return EvaluationAnswer.of(job)
+    return EvaluationAnswer.of(services.database, job)
 
 
 JobRoutes(
     KIND,
     EvaluationAnswer,
-    lambda services, job: EvaluationAnswer.of(job),
+    lambda services, job: EvaluationAnswer.of(services.database, job),
     JobTexts(
         list="List the evaluations, newest first",
         poll="Poll an evaluation",

@@ -11,6 +11,7 @@ from models.diffusion.noise import MAX_SEED
 from models.evaluation.config import MAX_IMAGES, MIN_IMAGES
 from models.nets.precision import PrecisionChoice
 from models.sampling.samplers import SamplerName
+from store.database import Database
 from store.jobs import progress as progress_records
 from store.jobs.configs import EvaluateConfig
 from store.jobs.kinds import JOB_KINDS
@@ -89,7 +90,7 @@ class EvaluationAnswer(JobState):
     )
 
     @classmethod
-    def of(cls, job: Job) -> "EvaluationAnswer":
+    def of(cls, database: Database, job: Job) -> "EvaluationAnswer":
         address = JOB_KINDS["evaluate"].address(job.id)
         links = {
             "self": address,
@@ -103,6 +104,7 @@ class EvaluationAnswer(JobState):
         asked = EvaluateConfig.from_dict(job.config).evaluation
         return described(
             cls,
+            database,
             job,
             model=job.model_name,
             config=progress.result["config"] if progress.result else asked,

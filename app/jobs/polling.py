@@ -12,7 +12,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.http.conditional import conditional, matches
+from app.jobs.waiting import waiting_reason
 from app.services import Services
+from store.database import Database
 from store.jobs import requests
 from store.jobs.kinds import Kind
 from store.jobs.record import Job
@@ -37,15 +39,17 @@ async def poll(
     deadline = monotonic() + wait
     while True:
         job = await run_in_threadpool(requests.get_job, services.database, job_id, kind)
-        waiting = matches(known, _etag(job)) if known else not job.done
+        etag = await run_in_threadpool(_etag, services.database, job)
+        waiting = matches(known, etag) if known else not job.done
         if not waiting or monotonic() >= deadline or services.stopping.is_set():
             break
         await asyncio.sleep(POLL_SECONDS)
     headers = {} if job.done else {"Retry-After": "1"}
     answer = await run_in_threadpool(describe, job)  # it may ask the database for more
     content = answer.model_dump_json().encode()
-    return conditional(request, content, "application/json", headers, etag=_etag(job))
+    return conditional(request, content, "application/json", headers, etag=etag)
 
 
-def _etag(job: Job) -> str:
-    return f'"{job.id}-{job.version}"'
+def _etag(database: Database, job: Job) -> str:
+    waits = "-waits" if waiting_reason(database, job) else ""  # not part of the record
+    return f'"{job.id}-{job.version}{waits}"'

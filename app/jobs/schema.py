@@ -5,17 +5,19 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field
 
+from app.jobs.waiting import waiting_reason
 from client.answers import JobState
+from store.database import Database
 from store.jobs.events import EventType, JobEvent
 from store.jobs.record import Job
 
 State = TypeVar("State", bound=JobState)
 
 
-def described(kind: type[State], job: Job, /, **derived: Any) -> State:
+def described(kind: type[State], database: Database, job: Job, /, **derived: Any) -> State:
     """Return the answer about a job: its fields are those of the record, except for `derived`."""
     error = {"code": job.error_code, "message": job.error_message} if job.error_code else None
-    derived = {"error": error, **derived}
+    derived = {"error": error, "waiting": waiting_reason(database, job), **derived}
     plain = {name: getattr(job, name) for name in kind.model_fields if name not in derived}
     return kind.model_validate({**plain, **derived})
 

@@ -43,13 +43,13 @@ def create_sample_job(services: Services, request: SampleRequest, order: Order) 
         ).to_dict(),
     )
     submit(services.queue, job.id, KIND.name)  # if it fails, the reaper announces the job
-    return SampleJobAnswer.of(job)
+    return SampleJobAnswer.of(services.database, job)
 
 
 JobRoutes(
     KIND,
     SampleJobAnswer,
-    lambda services, job: SampleJobAnswer.of(job),
+    lambda services, job: SampleJobAnswer.of(services.database, job),
     JobTexts(
         list="List the jobs that make images, newest first",
         poll="Poll a job that makes images",

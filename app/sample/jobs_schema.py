@@ -5,6 +5,7 @@ from pydantic import BaseModel, Field
 from app.jobs.schema import described
 from app.sample.schema import SampleUsed
 from client.answers import JobState
+from store.database import Database
 from store.jobs import progress as progress_records
 from store.jobs.configs import SampleJobConfig
 from store.jobs.kinds import JOB_KINDS
@@ -25,7 +26,7 @@ class SampleJobAnswer(JobState):
     progress: SampleProgress
 
     @classmethod
-    def of(cls, job: Job) -> "SampleJobAnswer":
+    def of(cls, database: Database, job: Job) -> "SampleJobAnswer":
         address, config = JOB_KINDS["sample"].address(job.id), SampleJobConfig.from_dict(job.config)
         parts = ("events", "images", "cancel")
         links = {"self": address, **{part: f"{address}/{part}" for part in parts}}
@@ -36,6 +37,7 @@ class SampleJobAnswer(JobState):
         )
         return described(
             cls,
+            database,
             job,
             model=job.model_name,
             used=config.used | ({"precision": progress.precision} if progress.precision else {}),

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from app.http import problems
 from app.http.problems import problem_response
 from app.logs import log
-from app.service.health_schema import Alive, Component, Readiness
+from app.service.health_schema import Alive, Component, ComponentDown, Readiness
 from app.services import HealthCheck, services_of
 
 router = APIRouter(tags=["service"])
@@ -37,6 +37,7 @@ async def readyz(request: Request) -> Response | Readiness:
 
     The answer is 503 only if a required component, the database, is down. Without the others the
     service still adds noise to images and accepts jobs, which start once the component is back.
+    `workers` names the kinds of jobs that wait because no live worker takes them.
     """
     checks = services_of(request).checks
     found = await asyncio.gather(*(_probe(name, check) for name, check in checks.items()))
@@ -59,6 +60,8 @@ async def _probe(name: str, check: HealthCheck) -> Component:
             return Component(status="up", required=check.required, detail=await check.probe())
     except TimeoutError:
         detail = f"did not answer within {CHECK_SECONDS:g} s"
+    except ComponentDown as error:
+        detail = str(error)
     except Exception as error:
         log.warning("component is down", component=name, reason=f"{type(error).__name__}: {error}")
         detail = "cannot be reached"

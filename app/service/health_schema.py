@@ -5,6 +5,10 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 
+class ComponentDown(Exception):
+    """A component is down, for a reason that callers may read."""
+
+
 class Alive(BaseModel):
     status: Literal["ok"] = "ok"
 

@@ -123,8 +123,8 @@ def _dataset_missing() -> InvalidInput:
 
 
 def _device(services: Services) -> Device:
-    """Return the best device that a live worker trains on; a CPU where no worker has reported."""
-    known = devices(services.database)
+    """Return the best device that a live worker trains on; a CPU where no worker trains."""
+    known = devices(services.database, "train")
     return next((device for device in reversed(DEVICES) if device in known), "cpu")
 
 

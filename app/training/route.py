@@ -9,6 +9,7 @@ from starlette.responses import Response, StreamingResponse
 from app.http import problems
 from app.http.conditional import conditional
 from app.jobs.route import JobRoutes, JobTexts
+from app.jobs.waiting import reason_to_wait
 from app.services import Services, ServicesDep
 from app.training.request import create_job, gather, plan_training, webhook_of
 from app.training.request_schema import TrainRequest
@@ -45,7 +46,7 @@ def create_train_job(body: TrainRequest, response: Response, services: ServicesD
     job = create_job(services, body, training, webhook)
     submit(services.queue, job.id, KIND.name)  # if it fails, the reaper announces the job
     response.headers["Location"] = KIND.address(job.id)
-    return job_answer(job, secret=webhook.secret if webhook else None)
+    return job_answer(services.database, job, secret=webhook.secret if webhook else None)
 
 
 @router.post(
@@ -65,13 +66,14 @@ def plan_train_job(body: TrainRequest, services: ServicesDep) -> TrainPlan:
         dataset=dataset,
         model_name=body.model_name or requests.free_model_name(services.database, dataset),
         device=training.device,
+        waiting=reason_to_wait(services.database, [KIND.name]),
         config=training.config.to_dict(),
     )
 
 
 def _answer(services: Services, job: Job) -> JobAnswer:
     deliveries = deliveries_of(services.database, job.id) if job.webhook_url else ()
-    return job_answer(job, deliveries)
+    return job_answer(services.database, job, deliveries)
 
 
 JobRoutes(

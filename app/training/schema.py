@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from app.jobs.schema import described
 from client.answers import CheckpointAnswer, CheckpointList, JobAnswer, WebhookState
+from store.database import Database
 from store.jobs.checkpoints import Checkpoint, best_of
 from store.jobs.kinds import JOB_KINDS
 from store.jobs.options import TrainOptions
@@ -14,13 +15,14 @@ from store.webhooks import Delivery
 
 
 def job_answer(
-    job: Job, deliveries: Sequence[Delivery] = (), secret: str | None = None
+    database: Database, job: Job, deliveries: Sequence[Delivery] = (), secret: str | None = None
 ) -> JobAnswer:
     """Describe a job; `secret` is shown as its webhook's."""
     options = TrainOptions.from_dict(job.options)
     origin = options.resumed_from
     return described(
         JobAnswer,
+        database,
         job,
         links=_links(job),
         keep=options.keep,

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 from typing import get_args
 
+from host.devices import NO_TORCH, has_torch
 from models.arrays import library
 from models.fields import Invalid
 from models.nets.precision import Precision, PrecisionChoice
@@ -18,8 +19,9 @@ def load_engine_model(folder: Path, device: str = "cpu", cache: Path | None = No
     OpenVINO cannot. Each is loaded only where it is needed. `cache` is a folder for what is
     measured once on a machine.
 
-    Raises Invalid as models.pipeline.folder does.
+    Raises Invalid as models.pipeline.folder does, and where torch would be needed and is missing.
     """
+    why = f"on {device} torch runs networks"
     if device == "cpu":
         config = read_config(folder)
         weights = read_weights(folder, config)
@@ -28,7 +30,10 @@ def load_engine_model(folder: Path, device: str = "cpu", cache: Path | None = No
 
             return openvino_engine_model(config, weights, cache)
         except (ImportError, RuntimeError) as error:
-            log.warning("OpenVINO cannot run this network; torch does, slower: %s", error)
+            why = f"OpenVINO cannot run this network: {str(error)[:200]}"
+            if has_torch():
+                log.warning("torch does, slower: %s", why)
+    _require_torch(why)
     from models.pipeline.torch_folder import load_model
     from models.runtime.torch_net import torch_engine_model
 
@@ -36,14 +41,21 @@ def load_engine_model(folder: Path, device: str = "cpu", cache: Path | None = No
 
 
 def runtime_name(device: str = "cpu") -> str:
-    """Load the library that computes networks on this device, and return its name and version."""
+    """Load the library that computes networks on this device, and return its name and version.
+
+    Raises Invalid where there is none.
+    """
+    why = f"on {device} torch runs networks"
     if device == "cpu":
         try:
             from models.runtime.openvino import NAME
 
             return NAME
         except ImportError as error:
-            log.warning("OpenVINO cannot be loaded; torch computes networks, slower: %s", error)
+            why = f"OpenVINO cannot be loaded: {error}"
+            if has_torch():
+                log.warning("torch computes networks, slower: %s", why)
+    _require_torch(why)
     import torch
 
     return f"torch {torch.__version__}"
@@ -59,9 +71,16 @@ def precisions(device: str = "cpu", cache: Path | None = None) -> dict[Precision
             return {choice: resolve_precision(choice, cache) for choice in choices}
         except ImportError:
             pass  # runtime_name says so
+    _require_torch(f"on {device} torch runs networks")
     from models.runtime.torch_net import precision_in_torch
 
     return {choice: precision_in_torch(choice, device != "cpu") for choice in choices}
+
+
+def _require_torch(why: str) -> None:
+    """Raise Invalid, with the reason why torch is needed, where it is not installed."""
+    if not has_torch():
+        raise Invalid.because(f"{why}; {NO_TORCH}")
 
 
 def load_checked(folder: Path, device: str = "cpu", cache: Path | None = None) -> EngineModel:

@@ -1,11 +1,11 @@
 """The device for networks, and its errors, without loading torch for nothing."""
 
-from host.devices import num_gpus
+from host.devices import has_torch, num_gpus
 
 
 def device_of_torch() -> str:
     """Return "cuda" where there is a GPU that torch can use, else "cpu"."""
-    if not num_gpus():
+    if not num_gpus() or not has_torch():
         return "cpu"
     import torch
 

@@ -40,7 +40,7 @@ def claim_next(
     """
     first = (
         sa.select(Job.id)
-        .where(Job.kind == kind, transitions.claimable(), _fits_device(device))
+        .where(Job.kind == kind, transitions.claimable(), _fits_device(database, kind, device))
         .order_by(Job.priority.desc(), Job.id)
         .limit(1)
     )
@@ -53,12 +53,12 @@ def claim_next(
             return job_id, fence
 
 
-def _fits_device(device: str | None) -> sa.ColumnElement[bool]:
+def _fits_device(database: Database, kind: Kind, device: str | None) -> sa.ColumnElement[bool]:
     """Select the jobs that a worker on `device` may take: a job that was planned for a GPU waits
-    for one as long as there is a live worker with a GPU."""
-    if device == GPU:
+    for one as long as a live worker with a GPU takes its kind."""
+    if device == GPU or GPU not in nodes.devices(database, kind):
         return sa.true()
-    return sa.or_(Job.device.is_distinct_from(GPU), sa.not_(nodes.has_worker(GPU)))
+    return Job.device.is_distinct_from(GPU)
 
 
 def claim(database: Database, job_id: str, owner: str, lease_seconds: float) -> int | None:

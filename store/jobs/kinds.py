@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from host.devices import NO_TORCH, has_torch
+
 Kind = Literal["train", "sample", "evaluate"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Pool = Literal["train", "rest"]
@@ -24,7 +26,8 @@ class JobKind:
     `collection` is the first part of its address over HTTP. `module` is run by a worker as a
     process for each job; `routes` is the API's module with the kind's `router`. `pool` names the
     worker of `make run` and of compose that serves it. `shares_processes` says that several
-    processes may share one job, under torchrun; `can_pause` that a job may be paused and resumed.
+    processes may share one job, under torchrun; `can_pause` that a job may be paused and resumed;
+    `needs_torch` that only hosts with torch run it.
     """
 
     name: Kind
@@ -35,6 +38,7 @@ class JobKind:
     makes_model: bool = False
     can_pause: bool = False
     shares_processes: bool = False
+    needs_torch: bool = False
 
     @property
     def queue(self) -> str:
@@ -57,6 +61,7 @@ JOB_KINDS: dict[Kind, JobKind] = {
             makes_model=True,
             can_pause=True,
             shares_processes=True,
+            needs_torch=True,
         ),
         JobKind(
             "sample",
@@ -71,6 +76,7 @@ JOB_KINDS: dict[Kind, JobKind] = {
             module="worker.evaluation_job",
             routes="app.evaluations.route",
             pool="rest",
+            needs_torch=True,
         ),
     )
 }
@@ -87,3 +93,18 @@ def kinds_named(names: Sequence[str]) -> tuple[Kind, ...]:
             raise ValueError(f"{name!r} is not a kind of job; there are {known}")
     chosen = [kind for kind in KINDS if {kind, JOB_KINDS[kind].pool} & set(names)]
     return tuple(chosen) or KINDS
+
+
+def kinds_run_here(names: Sequence[str]) -> tuple[Kind, ...]:
+    """Return the kinds of kinds_named that this host can run: without torch, not all.
+
+    Raises ValueError for a name that is unknown, or of whose kinds this host can run none.
+    """
+    for name in names:
+        if not any(map(_runs_here, kinds_named([name]))):
+            raise ValueError(f"no job of {name!r} runs here: {NO_TORCH}")
+    return tuple(filter(_runs_here, kinds_named(names)))
+
+
+def _runs_here(kind: Kind) -> bool:
+    return has_torch() or not JOB_KINDS[kind].needs_torch

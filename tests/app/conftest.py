@@ -1,4 +1,4 @@
-"""A real server on a free port, once per session, and pictures to send to it."""
+"""A real server on a free port, once per session, pictures to send to it, and a browser."""
 
 import io
 import os

@@ -12,6 +12,7 @@ from store.nodes import (
     Node,
     devices,
     heartbeat,
+    kinds_taken,
     leave,
     live_nodes,
     node_id,
@@ -21,7 +22,8 @@ from store.nodes import (
 def add_node(database: Database, name: str, host: str, seconds_ago: float) -> None:
     at = now() - timedelta(seconds=seconds_ago)
     with database.session() as session:
-        session.add(Node(id=name, host=host, role="worker", started_at=at, last_seen=at))
+        node = Node(id=name, host=host, role="worker", kinds=["train"], started_at=at, last_seen=at)
+        session.add(node)
 
 
 def ids(database: Database) -> list[str]:
@@ -36,14 +38,22 @@ def test_a_process_lives_from_its_heartbeat_until_it_leaves(database):
     assert ids(database) == []
 
 
-def test_workers_say_what_they_train_on(database):
-    assert devices(database) == set()
-    heartbeat(database, "worker", "cpu_bf16")
-    assert devices(database) == {"cpu_bf16"}
-    heartbeat(database, "worker", "cuda")
-    assert devices(database) == {"cuda"}
+def test_workers_say_which_jobs_they_take_and_on_what(database):
+    assert devices(database, "train") == kinds_taken(database) == set()
+    heartbeat(database, "worker", "cpu_bf16", ["train", "sample"])
+    assert devices(database, "train") == devices(database, "sample") == {"cpu_bf16"}
+    assert devices(database, "evaluate") == set()
+    assert kinds_taken(database) == {"train", "sample"}
+    heartbeat(database, "worker", "cuda", ["evaluate"])
+    assert devices(database, "evaluate") == {"cuda"}
+    assert kinds_taken(database) == {"evaluate"}
     leave(database, "worker")
-    assert devices(database) == set()
+    assert devices(database, "evaluate") == kinds_taken(database) == set()
+
+
+def test_a_worker_that_fell_silent_takes_nothing(database):
+    add_node(database, "silent", "elsewhere", ALIVE_SECONDS + 1)
+    assert kinds_taken(database) == set()
 
 
 def test_a_second_heartbeat_keeps_when_the_process_started(database):

@@ -183,7 +183,7 @@ function Progress({ job, now }) {
       <${Status} of=${job.status} />
       ${job.cancel_requested && !job.done && " is being cancelled"}
       ${job.pause_requested && job.status === "running" && " pauses after the next checkpoint"}
-      ${job.status === "queued" && " waits for a worker"}
+      ${job.status === "queued" && ` ${job.waiting ?? "waits for a worker"}`}
       ${left !== null && left !== undefined && html`<strong class="left">${duration(left)} left</strong>`}
     </p>
     <${Bar} label="Progress" value=${now.progress ?? 0} />

@@ -238,7 +238,7 @@ function Scores({ model, evaluations }) {
     evaluations.refresh();
   });
   if (job)
-    return html`<p role="status">Measuring: ${job.progress.stage}</p><${Bar}
+    return html`<p role="status">Measuring: ${job.waiting ?? job.progress.stage}</p><${Bar}
       label="Evaluation"
       value=${job.progress.progress}
     />`;

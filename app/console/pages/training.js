@@ -149,6 +149,7 @@ function Begin({ query }) {
         <button class="primary" disabled=${start.busy}>Train</button>
       </div>
       ${!isNamed && html`<${ProblemText} problem=${problem} />`}
+      ${plan.data?.waiting && html`<p class="note" role="status">A job can be started, but ${plan.data.waiting}.</p>`}
       <details open=${isOpen}>
         <summary>Everything else, and why</summary>
         ${

@@ -16,6 +16,7 @@ from store.jobs.kinds import JOB_KINDS, KINDS, Kind
 from store.jobs.progress import Progress
 from store.jobs.record import Job, Webhook
 from store.models import delete_model
+from store.nodes import heartbeat, leave
 from store.webhooks import deliveries_of, new_secret
 from tests.store.records import a_dataset, a_model
 
@@ -96,6 +97,29 @@ def test_a_job_of_any_kind_has_the_same_life_at_its_address(kind, client, record
 
     assert client.delete(address).status_code == 204
     assert client.get(address).status_code == 404
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_queued_job_says_that_no_worker_takes_it_as_long_as_none_does(
+    kind, client, records
+) -> None:
+    job = a_job_of(kind, records)
+    collection, address = JOB_KINDS[kind].collection, JOB_KINDS[kind].address(job.id)
+    alone = client.get(address)
+    assert alone.json()["waiting"] == f"no live worker takes {collection}: such jobs wait for one"
+    known = {"If-None-Match": alone.headers["ETag"]}
+    assert client.get(address, headers=known).status_code == 304
+
+    heartbeat(records, "worker", kinds=[kind])
+    taken = client.get(address, headers=known)
+    assert taken.status_code == 200
+    assert taken.json()["waiting"] is None
+    assert collection not in client.get("/readyz").json()["components"]["workers"]["detail"]
+    leave(records, "worker")
+
+    client.post(f"{address}/cancel").raise_for_status()
+    assert client.get(address).json()["waiting"] is None
+    client.delete(address).raise_for_status()
 
 
 @pytest.mark.parametrize("kind", KINDS)

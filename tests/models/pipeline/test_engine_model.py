@@ -87,6 +87,18 @@ def test_the_library_is_named_with_its_version(monkeypatch):
     assert runtime_name() == f"torch {torch.__version__}"
 
 
+def test_without_torch_what_openvino_refuses_is_an_error_that_names_both(folder, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr("models.runtime.openvino.openvino_engine_model", refuse)
+    monkeypatch.setattr("models.pipeline.engine_model.has_torch", lambda: False)
+    with pytest.raises(Invalid, match=r"OpenVINO .*no such operator; torch is not installed"):
+        load_engine_model(folder)
+    with pytest.raises(Invalid, match="on cuda torch runs networks; torch is not installed"):
+        load_engine_model(folder, "cuda")
+
+
 def test_an_output_that_is_not_finite_is_said(model, tmp_path):
     with torch.no_grad():
         for parameter in model.net.conv_in.parameters():

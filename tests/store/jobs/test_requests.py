@@ -411,7 +411,7 @@ def test_a_job_that_has_failed_too_often_does_not_hold_up_the_line(database):
 
 def test_what_was_planned_for_a_gpu_waits_for_the_worker_that_has_one(database):
     planned = a_job(database, "planned", device="cuda").id
-    nodes.heartbeat(database, "worker", "cuda")
+    nodes.heartbeat(database, "worker", "cuda", ["train"])
     assert claims.claim_next(database, "train", "one", 60, "cpu") is None
     any_device = a_job(database, "any", device="cpu").id
     assert claims.claim_next(database, "train", "one", 60, "cpu") == (any_device, 1)
@@ -420,8 +420,14 @@ def test_what_was_planned_for_a_gpu_waits_for_the_worker_that_has_one(database):
 
 def test_without_a_live_gpu_any_worker_takes_what_was_planned_for_one(database, monkeypatch):
     planned = a_job(database, device="cuda").id
-    nodes.heartbeat(database, "worker", "cuda")
+    nodes.heartbeat(database, "worker", "cuda", ["train"])
     monkeypatch.setattr(nodes, "ALIVE_SECONDS", -1.0)
+    assert claims.claim_next(database, "train", "one", 60, "cpu") == (planned, 1)
+
+
+def test_a_gpu_whose_worker_takes_other_jobs_is_not_waited_for(database):
+    planned = a_job(database, device="cuda").id
+    nodes.heartbeat(database, "worker", "cuda", ["sample"])
     assert claims.claim_next(database, "train", "one", 60, "cpu") == (planned, 1)
 
 
