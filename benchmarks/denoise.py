@@ -51,7 +51,8 @@ CONTENDERS: dict[str, tuple[tuple[str | Path, ...], dict[str, object]]] = {
 }
 COLUMNS = tuple(CONTENDERS)
 MARKERS = ("o-", "o:", "v:", "^:", "s-", "s:") if DEVICE == "cpu" else ("o-", "o:", "s-", "s:")
-PRODUCT = {"cpu": 2048, "cuda": 8192}  # rows of the matrices that measure the machine's speed
+PEAK_SECONDS = 2.0
+PRODUCT = {"cpu": 1024, "cuda": 8192}  # rows of the matrices that measure the machine's speed
 
 
 def main() -> None:
@@ -80,7 +81,7 @@ def main() -> None:
 
 
 def peak(dtype: str) -> float:
-    """Return the operations per second of the fastest of a few matrix products."""
+    """Return the operations per second of the fastest of some matrix products."""
     side = PRODUCT[DEVICE]
     a = torch.randn(side, side).to(DEVICE, getattr(torch, dtype))
 
@@ -89,7 +90,10 @@ def peak(dtype: str) -> float:
         if DEVICE == "cuda":
             torch.cuda.synchronize()
 
-    return 2 * side**3 / min(seconds(product) for _ in range(12))
+    times = [seconds(product)]
+    while sum(times) < PEAK_SECONDS:
+        times.append(seconds(product))
+    return 2 * side**3 / min(times)
 
 
 def measure(

@@ -95,11 +95,12 @@ class EngineClient:
         return f"{now['waiting']} requests; networks by {now['runtime']}"
 
     async def precisions(self) -> dict[str, Precision] | None:
-        """Return what each choice of precision comes to on its device; None while it starts."""
+        """Return what each choice of precision comes to on its device; None while it starts, and
+        where it can compute no network."""
         if self._precisions is None:
             with suppress(OSError, TimeoutError):
                 async with asyncio.timeout(PRECISIONS_SECONDS):
-                    self._precisions = dict(await self._ask("precisions"))
+                    self._precisions = dict(await self._ask("precisions")) or None
         return self._precisions
 
     async def statistics(self) -> Header:

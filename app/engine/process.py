@@ -74,6 +74,12 @@ class EngineServer:
         async with await asyncio.start_unix_server(self._answer, path) as server:
             await asyncio.gather(loading, server.serve_forever())
 
+    def _precisions(self) -> Header:
+        try:
+            return cast(Header, precisions(self._device, self._cache))
+        except Invalid:
+            return {}  # _load_runtime has said why
+
     async def _load_runtime(self) -> None:
         """Load the library that computes networks now, so that the first request need not wait."""
         try:
@@ -104,8 +110,7 @@ class EngineServer:
             if "stats" in header:
                 await send(writer, self._statistics())
             elif "precisions" in header:
-                found = await asyncio.to_thread(precisions, self._device, self._cache)
-                await send(writer, cast(Header, found))
+                await send(writer, await asyncio.to_thread(self._precisions))
             elif "check" in header:
                 await send(writer, {"error": await self._error_in(header)})
             else:
