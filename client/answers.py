@@ -28,11 +28,21 @@ class Rejected(BaseModel):
 
 class DatasetAnswer(BaseModel):
     name: str
-    digest: str = Field(description="sha256 of the archive")
+    digest: str = Field(
+        description="sha256 of the archive; if `labels` was given, of its bytes and ` labels=...`"
+    )
     num_bytes: int
     num_images: int
     channels: int = Field(description="1 for greyscale, 3 for RGB")
     classes: dict[str, int] = Field(description="images per class; empty without classes")
+    labels: str = Field(
+        description="where the classes come from, as the parameter `labels` of an upload names it"
+    )
+    splits: dict[str, int] = Field(
+        description="images per split (train, val, test); empty if all are for training. Those of "
+        "val and test are not trained on, and models are measured on them"
+    )
+    warnings: list[str] = Field(description="what looks odd about the classes")
     sizes: list[Size] = Field(description="the most common sizes, most frequent first")
     num_rejected: int
     rejected: list[Rejected] = Field(description="the first rejected files, with reasons")

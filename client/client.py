@@ -180,11 +180,19 @@ class Client:
     # Datasets ---------------------------------------------------------------------------------
 
     def add_dataset(
-        self, name: str, source: str | os.PathLike[str], *, sent: Sent | None = None
+        self,
+        name: str,
+        source: str | os.PathLike[str],
+        *,
+        labels: str | None = None,
+        sent: Sent | None = None,
     ) -> DatasetAnswer:
-        """Upload a zip, a tar or a folder of images; its top-level folders are the classes."""
+        """Upload a zip, a tar, a parquet table or a folder of images.
+
+        Its top folders are the classes, or a label file tells them; `labels` says what is meant, as
+        "folders", "none" or "labels.csv:breed"."""
         with _archive(Path(source)) as file:
-            answer = self._upload(_path("datasets", name), file, sent)
+            answer = self._upload(_path("datasets", name), file, sent, labels=labels)
         return DatasetAnswer.model_validate_json(answer.content)
 
     def datasets(self) -> Iterator[DatasetAnswer]:

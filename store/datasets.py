@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from store.database import Database, Record
+from store.database import Database, JsonObject, Record
 from store.errors import DatasetConflict, DatasetNotFound
 from store.names import Named, check_name, newest_first
 
@@ -13,11 +13,14 @@ from store.names import Named, check_name, newest_first
 class DatasetRecord(Named, Record):
     __tablename__ = "datasets"
 
-    digest: Mapped[str]  # sha256 of the archive
+    digest: Mapped[str]  # sha256 of the archive, and of the choice of labels unless it is "auto"
     num_bytes: Mapped[int] = mapped_column(sa.BigInteger)
     num_images: Mapped[int]
     channels: Mapped[int]
     classes: Mapped[dict[str, int]]  # name -> number of images
+    splits: Mapped[dict[str, int]] = mapped_column(default=dict)  # name -> number of images
+    labels: Mapped[JsonObject | None]  # a LabelRule of the core; None before 0010: by folders
+    warnings: Mapped[list[Any]] = mapped_column(default=list)
     sizes: Mapped[list[Any]]
     rejected: Mapped[list[Any]]
     num_rejected: Mapped[int]
@@ -81,7 +84,7 @@ def _known(session: Session, name: str, digest: str) -> DatasetRecord | None:
     known: DatasetRecord | None = session.get(DatasetRecord, name)
     if known and known.digest != digest:
         raise DatasetConflict(
-            f"there is a dataset {name!r} with other content; "
+            f"there is a dataset {name!r} with other content or other labels; "
             "delete it first or choose another name"
         )
     return known

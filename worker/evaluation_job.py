@@ -85,7 +85,7 @@ class EvaluationJob(JobProcess):
         evaluation = EvaluationConfig.from_dict(config.evaluation)
         unseen = None
         if config.held_out:
-            split = Split.of_count(len(dataset.images), **asdict(config.held_out))
+            split = Split.of_seed(dataset, **asdict(config.held_out))
             unseen = split.held_out.numpy()
         stage, reported_at = "", time.monotonic()
         for step in evaluate(model, served, dataset, unseen, evaluation, self.stop.is_set):

@@ -23,14 +23,24 @@ def add(
     source: Annotated[
         Path,
         typer.Argument(
-            exists=True, help="A zip or tar of images, or a folder; its subfolders are the classes."
+            exists=True,
+            help="A zip, tar or parquet table of images, or a folder; its subfolders are the "
+            "classes, unless a label file tells them.",
         ),
     ],
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="Where the classes come from: auto, folders, deepest-folder, none, or FILE or "
+            "FILE:COLUMN in the archive, as metadata.csv:breed."
+        ),
+    ] = None,
 ) -> None:
     """Upload images."""
     session = session_of(context)
     dataset = session.uploading(
-        f"uploading {source.name}", lambda sent: session.client.add_dataset(name, source, sent=sent)
+        f"uploading {source.name}",
+        lambda sent: session.client.add_dataset(name, source, labels=labels, sent=sent),
     )
     session.output(dataset, lambda console: _describe(console, dataset))
 
@@ -81,6 +91,11 @@ def _describe(console: Console, dataset: DatasetAnswer) -> None:
         f"{dataset.name}: {dataset.num_images} images, {_size(dataset)}, {channels}, "
         f"{size(dataset.num_bytes)}"
     )
+    if dataset.splits:
+        console.print("splits: " + ", ".join(f"{s} {n}" for s, n in dataset.splits.items()))
+    console.print(f"classes from: {dataset.labels}", markup=False, highlight=False)
+    for warning in dataset.warnings:
+        console.print(f"warning: {warning}", markup=False)
     if dataset.classes:
         counts = ((label, f"{count}") for label, count in dataset.classes.items())
         console.print(table(("class", "#images"), counts))

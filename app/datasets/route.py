@@ -4,8 +4,9 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -13,18 +14,30 @@ from starlette.responses import Response
 from app.datasets.schema import dataset_answer
 from app.http import problems
 from app.http.conditional import conditional
-from app.http.errors import reported_at
+from app.http.errors import InvalidInput, reported_at
 from app.http.paging import After, Limit, Page
 from app.http.uploads import uploaded_file
 from app.services import Services, ServicesDep
 from client.answers import DatasetAnswer
+from models.fields import Invalid
 from models.images.dataset import contact_sheet, inspect_archive
 from models.images.files import encode_image
+from models.images.labels import KINDS, LabelRule, check_choice
 from models.images.readers import READERS, ArchiveLimits
 from store import datasets
 from store.names import check_name
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
+
+Choice = Annotated[
+    str,
+    Query(
+        max_length=500,
+        description=f"Where the classes come from: {', '.join(KINDS)}, or a file of the archive, "
+        "FILE or FILE:COLUMN (.json, .jsonl, .csv, .tsv; .cls or .json for files beside the "
+        "images; parquet:COLUMN for a table).",
+    ),
+]
 
 _BODY = {
     "requestBody": {
@@ -36,7 +49,7 @@ _BODY = {
 
 @router.put(
     "/{name}",
-    summary=f"Upload a {' or '.join(reader.name for reader in READERS)} of images",
+    summary=f"Upload a {', '.join(r.name for r in READERS[:-1])} or {READERS[-1].name} of images",
     status_code=201,
     responses={
         200: {"description": "The same content was already there.", "model": DatasetAnswer},
@@ -51,15 +64,20 @@ _BODY = {
     openapi_extra=_BODY,
 )
 async def put_dataset(
-    name: str, request: Request, response: Response, services: ServicesDep
+    name: str, request: Request, response: Response, services: ServicesDep, labels: Choice = "auto"
 ) -> DatasetAnswer:
-    """Upload the archive as the body; its top-level folders are the classes.
+    """Upload the archive as the body; its classes are its top folders, or those of a label file.
 
     `curl -T digits.zip .../datasets/digits`
+
+    Folders named train, val or test are splits. The answer's `labels` says where the classes come
+    from, and `warnings` what looks odd.
     """
     check_name("name", name)
+    with reported_at("labels", "query"):
+        check_choice(labels)
     async with uploaded_file(request, services.settings.locations.data_dir) as path:
-        record, is_new = await run_in_threadpool(_store, services, name, path)
+        record, is_new = await run_in_threadpool(_store, services, name, path, labels)
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/datasets/{name}"
     return dataset_answer(record)
@@ -110,11 +128,17 @@ def delete_dataset(name: str, services: ServicesDep) -> None:
     services.artifacts.delete(record.artifact_key)
 
 
-def _store(services: Services, name: str, path: Path) -> tuple[datasets.DatasetRecord, bool]:
+def _store(
+    services: Services, name: str, path: Path, labels: str
+) -> tuple[datasets.DatasetRecord, bool]:
     """Store the archive, then its record, so that every record has its archive."""
     limits = ArchiveLimits(max_pixels=services.settings.max_pixels)
-    with reported_at(""):
-        summary = inspect_archive(path, limits)
+    try:
+        summary = inspect_archive(path, limits, labels)
+    except Invalid as error:
+        if error.field == "labels":
+            raise InvalidInput.parameter("labels", str(error), "query") from error
+        raise InvalidInput.pointer("", str(error)) from error
     if known := datasets.known_dataset(services.database, name, summary.digest):
         return known, False
     key = f"datasets/{name}/{summary.digest}"
@@ -130,4 +154,6 @@ def _contact_sheet(services: Services, record: datasets.DatasetRecord) -> bytes:
         for chunk in services.artifacts.stream(record.artifact_key):
             file.write(chunk)
         file.flush()
-        return encode_image(contact_sheet(Path(file.name), tuple(record.classes)), "png")
+        rule = LabelRule(**(record.labels or {}))
+        sheet = contact_sheet(Path(file.name), tuple(record.classes), rule=rule)
+        return encode_image(sheet, "png")

@@ -164,7 +164,7 @@ def plan_training(found: Found, body: TrainRequest) -> Training:
 def _facts(dataset: DatasetRecord) -> DatasetFacts:
     most_common = dataset.sizes[0]
     return DatasetFacts(
-        num_images=dataset.num_images,
+        num_images=dataset.splits.get("train", dataset.num_images),
         channels=dataset.channels,
         image_size=(most_common["height"], most_common["width"]),
         class_names=tuple(dataset.classes),

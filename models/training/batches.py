@@ -28,13 +28,19 @@ class Split:
 
     @classmethod
     def of(cls, dataset: Dataset, config: TrainConfig) -> "Split":
-        return cls.of_count(len(dataset.images), config.seed, config.held_out)
+        return cls.of_seed(dataset, config.seed, config.held_out)
 
     @classmethod
-    def of_count(cls, count: int, seed: int, most: int) -> "Split":
-        """Hold out `most` of `count` images, and at most a tenth."""
-        held_out = min(most, count // 10)
+    def of_seed(cls, dataset: Dataset, seed: int, most: int) -> "Split":
+        """Hold out the images that the archive sets apart; if there are none, `most` of all, and at
+        most a tenth."""
+        count = len(dataset.images)
         shuffled = torch.from_numpy(permutation(seed, count, Stream.HELD_OUT))
+        if len(dataset.set_apart):
+            is_apart = torch.zeros(count, dtype=torch.bool)
+            is_apart[torch.from_numpy(dataset.set_apart)] = True
+            return cls((~is_apart).nonzero()[:, 0], shuffled[is_apart[shuffled]])
+        held_out = min(most, count // 10)
         return cls(shuffled[held_out:].sort().values, shuffled[:held_out].sort().values)
 
 

@@ -230,7 +230,8 @@ class TrainConfig:
         Interval(ge=0, le=10**6),
         Doc(
             "images to keep from training and to measure on: at most this many, and at "
-            "most a tenth. 512 where left out."
+            "most a tenth. 512 where left out. A dataset with validation or test images has those "
+            "kept instead, all of them."
         ),
         Label("Images held out, at most"),
     ] = 512

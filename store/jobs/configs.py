@@ -14,7 +14,8 @@ from store.database import JsonObject
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The images that a training kept aside: `most` of its dataset, chosen by its `seed`."""
+    """The images that a training kept aside: those that its dataset sets apart, else `most` of
+    them, chosen by its `seed`."""
 
     seed: int
     most: int

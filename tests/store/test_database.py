@@ -14,7 +14,10 @@ from alembic import command
 from alembic.config import Config
 
 from store.database import Database, Record, open_database
-from store.datasets import DatasetRecord  # noqa: F401  every table is known
+from store.datasets import (
+    DatasetRecord,  # noqa: F401  every table is known
+    get_dataset,
+)
 from store.jobs.requests import Job  # noqa: F401
 from store.models import ModelRecord, create_model, get_model, list_models
 from store.nodes import Node  # noqa: F401
@@ -126,6 +129,28 @@ def test_models_of_earlier_versions_say_what_they_began_with(tmp_path):
         }
         assert get_model(database, "by-job_2").license is None
         bring_to("0007", command.downgrade)
+
+
+def test_datasets_of_earlier_versions_have_no_rule_of_labels(tmp_path):
+    jsons = {"classes": {"test": 2, "train": 2}, "sizes": {}, "rejected": {}}
+    numbers = {"num_bytes": 1, "num_images": 4, "channels": 1, "num_rejected": 0}
+    with migrating(tmp_path) as (database, bring_to):
+        bring_to("0008")
+        insert(
+            database,
+            "datasets",
+            name="pets",
+            digest="d",
+            artifact_key="k",
+            created_at="2026-01-01",
+            **jsons,
+            **numbers,
+        )
+        bring_to("0010")
+        pets = get_dataset(database, "pets")
+        assert (pets.labels, pets.splits, pets.warnings) == (None, {}, [])
+        assert pets.classes == jsons["classes"]
+        bring_to("0008", command.downgrade)
 
 
 def create_job(database: Database, job_id: str, options: dict[str, object]) -> None:

@@ -4,7 +4,7 @@ import { downloadZip } from "../vendor/client-zip.js";
 import { send } from "./api.js";
 
 // The archives that the service reads (models/images/readers.py).
-const ARCHIVES = [".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz"];
+const ARCHIVES = [".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst", ".parquet"];
 const ARCHIVE = new RegExp(`(${ARCHIVES.join("|").replaceAll(".", "\\.")})$`, "i");
 
 /** For a file input: archives, by the end of their names, and images. */

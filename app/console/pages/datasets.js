@@ -17,7 +17,7 @@ function List() {
   return html`
     <${Page}
       title="Datasets"
-      intro="Archives of images to train on. The top folders of an archive are its classes."
+      intro="Archives of images to train on. The top folders of an archive are its classes, unless a file of labels tells them."
     >
       <${Upload}
         what="dataset"
@@ -89,6 +89,8 @@ function Dataset({ name }) {
                   .map((s) => `${s.width} × ${s.height} (${s.count.toLocaleString("en")})`)
                   .join(", "),
               ],
+              ["classes from", dataset.labels],
+              ...splitsOf(dataset),
               ["archive", bytes(dataset.num_bytes)],
               ["uploaded", when(dataset.created_at)],
             ]}
@@ -104,6 +106,15 @@ function Dataset({ name }) {
           `
           }
         </section>
+        ${
+          dataset.warnings.length > 0 &&
+          html`
+          <section class="card wide" aria-label="Warnings">
+            <h2>What looks odd</h2>
+            <ul>${dataset.warnings.map((warning) => html`<li>${warning}</li>`)}</ul>
+          </section>
+        `
+        }
         ${
           dataset.num_rejected > 0 &&
           html`
@@ -123,6 +134,11 @@ function Dataset({ name }) {
       </div>
     <//>
   `;
+}
+
+function splitsOf({ splits }) {
+  const parts = Object.entries(splits).map(([name, n]) => `${name} ${n.toLocaleString("en")}`);
+  return parts.length ? [["splits", parts.join(", ")]] : [];
 }
 
 function Table({ head, rows }) {

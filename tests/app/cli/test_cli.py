@@ -135,6 +135,15 @@ def test_the_whole_loop(process, folder, model):
     assert "copy" not in process("models", "list").stdout
 
 
+def test_where_the_classes_come_from_can_be_said(diffusion):
+    auto = diffusion("dataset", "add", "by-folders", str(DIGITS)).stdout
+    assert "classes from: folders" in auto
+    none = diffusion("dataset", "add", "plain", str(DIGITS), "--labels=none").stdout
+    assert "classes from: none" in none
+    refused = diffusion("dataset", "add", "x", str(DIGITS), "--labels=breeds.csv", code=1)
+    assert "the archive has no such file" in refused.stderr
+
+
 def test_json_is_the_apis_and_may_stand_anywhere(diffusion, model):
     listed = json.loads(diffusion("models", "list", "--json").stdout)
     assert [each["name"] for each in listed] == [model]

@@ -24,6 +24,7 @@ DIGITS = DatasetRecord(
     num_images=40,
     channels=1,
     classes={"0": 20, "1": 20},
+    splits={},
     sizes=[{"height": 8, "width": 8, "count": 40}],
 )
 CONFIG = resolve_config(

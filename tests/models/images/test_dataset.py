@@ -1,5 +1,7 @@
 """Archives of images as people send them, good entries and bad."""
 
+import contextlib
+import importlib
 import io
 import json
 import os
@@ -226,6 +228,48 @@ def test_an_entry_that_the_zip_damaged_is_rejected(tmp_path):
     data[data.index(picture(77)) + 50] ^= 0xFF  # stored as it is: now its checksum is wrong
     path.write_bytes(data)
     assert reasons(path) == {"bad.png": "it is damaged in the archive"}
+
+
+def test_a_compression_that_cannot_be_read_is_named(tmp_path):
+    path = zip_of(tmp_path / "windows.zip", GOOD | {"large.png": picture(77)})
+    data = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
+        at = -1
+        while (at := data.find(signature, at + 1)) >= 0:
+            name = 30 if offset == 8 else 46
+            if data[at + name :].startswith(b"large.png"):
+                data[at + offset] = 9  # the method
+    path.write_bytes(data)
+    (reason,) = reasons(path).values()
+    assert reason == (
+        "it is compressed by Deflate64, as Windows does for large archives, which cannot be read "
+        "here; pack the archive anew by Deflate"
+    )
+
+
+def test_a_tar_compressed_by_zstandard_is_read(tmp_path):
+    zstd = importlib.import_module(
+        "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
+    )
+    noise = np.random.default_rng(0).integers(0, 256, (9, 20, 20), np.uint8)
+    files = {f"{('cats', 'dogs')[i % 2]}/{i}.png": picture(i) for i in range(9)}
+    tar = tar_of(tmp_path / "a.tar", files | {"noise.bin": noise.tobytes()}, "w").read_bytes()
+    path = tmp_path / "a.tar.zst"
+    path.write_bytes(zstd.compress(tar))
+    assert inspect_archive(path).classes == {"cats": 5, "dogs": 4}
+    assert contact_sheet(path, ("cats", "dogs"), side=16, per_class=1)[8, 8, 0] == 0
+    dataset = prepare(path, tmp_path / "data", (8, 8), 1)
+    assert dataset.images[:, 0, 0, 0].tolist() == list(range(9))
+    whole, random = path.read_bytes(), np.random.default_rng(6)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(Invalid, match="truncated or damaged"):
+        inspect_archive(path)
+    for _ in range(60):
+        changed = bytearray(whole)
+        changed[random.integers(4, len(whole))] ^= 1 << random.integers(8)
+        path.write_bytes(changed)
+        with contextlib.suppress(Invalid):
+            inspect_archive(path)
 
 
 def test_clutter_is_ignored(pack):

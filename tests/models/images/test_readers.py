@@ -58,7 +58,7 @@ def test_a_new_source_of_images_is_one_row(table, tmp_path):
 
 def test_a_refusal_names_every_kind(table, tmp_path):
     (tmp_path / "text").write_text("hello")
-    with pytest.raises(Invalid, match="neither a zip nor a tar nor a table archive"):
+    with pytest.raises(Invalid, match="neither a zip nor a tar nor a parquet nor a table archive"):
         list(read_entries(tmp_path / "text", ArchiveLimits()))
 
 

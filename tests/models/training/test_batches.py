@@ -1,5 +1,7 @@
 """Which images a step sees."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -28,6 +30,15 @@ def test_each_epoch_visits_every_training_image_once(dataset):
         assert sorted(epoch.tolist()) == split.training.tolist()
     assert seen[:36].tolist() != seen[36:].tolist()
     assert torch.equal(BatchOrder(5, split.training, 8).batch(6), order.batch(6))
+
+
+def test_images_that_the_archive_sets_apart_are_held_out_all_of_them(dataset):
+    apart = np.array([3, 17, 30, 31, 32, 39])
+    split = Split.of_seed(replace(dataset, set_apart=apart), seed=1, most=2)
+    assert sorted(split.held_out.tolist()) == apart.tolist()
+    assert split.training.tolist() == [n for n in range(40) if n not in apart]
+    other = Split.of_seed(replace(dataset, set_apart=apart), seed=2, most=2)
+    assert split.held_out.tolist() != other.held_out.tolist()
 
 
 def test_a_permutation_is_a_function_of_seed_index_and_step():
