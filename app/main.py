@@ -12,12 +12,15 @@ from types import FrameType, ModuleType
 
 import sqlalchemy as sa
 from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
 
 from app.catalogue import samplers_route as samplers
 from app.catalogue import schedules_route as schedules
 from app.datasets import route as datasets
 from app.http.body_limit import BodyLimit
+from app.http.faults import Faults
 from app.http.handlers import install_error_handlers
+from app.http.head import Head
 from app.http.openapi import openapi_document
 from app.http.request_log import RequestLog
 from app.metrics import Metrics
@@ -52,6 +55,7 @@ ROUTES: tuple[ModuleType, ...] = (  # without those of jobs, which are in JOB_KI
     docs,
     console,
 )
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 TAGS = [
     {"name": "noise", "description": "The forward process on your image."},
     {"name": "schedules", "description": "Noise schedules as numbers and as plots."},
@@ -80,14 +84,30 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static", docs.CachedFiles(directory=STATIC), name="static")
     app.mount("/console", console.RevalidatedFiles(directory=console.FOLDER), name="console")
     install_error_handlers(app)
+    _add_middleware(app, settings, counters)
+    app.openapi = partial(openapi_document, app)  # type: ignore[method-assign]
+    return app
+
+
+def _add_middleware(app: FastAPI, settings: Settings, counters: Metrics) -> None:
+    """Add the middleware, from the innermost to the outermost: problems of every origin, those of
+    BodyLimit and Faults included, get the headers of CORS, and preflights are logged, too."""
+    app.add_middleware(Head)
     app.add_middleware(
         BodyLimit,
         limit=settings.max_upload_bytes,
         exceptions={"/datasets": settings.max_dataset_bytes, "/models": settings.max_model_bytes},
     )
-    app.add_middleware(RequestLog, metrics=counters)  # added last, so outermost
-    app.openapi = partial(openapi_document, app)  # type: ignore[method-assign]
-    return app
+    app.add_middleware(Faults)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=METHODS,
+            allow_headers=["*"],
+            expose_headers=["*"],
+        )
+    app.add_middleware(RequestLog, metrics=counters)
 
 
 @asynccontextmanager

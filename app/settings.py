@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Interval
 from typing_extensions import Doc
 
-from host.environment import table
+from host.environment import Items, table
 from models.engine.batcher import Batching
 from models.nets.precision import PrecisionChoice
 from store.locations import Locations
@@ -28,6 +28,15 @@ class Settings:
         int, Interval(ge=0, le=65535), Doc("the port on which the API listens; 0 takes a free one")
     ] = 8000
     locations: Locations = field(default_factory=Locations)
+
+    cors_origins: Annotated[
+        tuple[str, ...],
+        Items(
+            r"\*|(?!http://[^/]*:80$|https://[^/]*:443$)[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]_-]+",
+            "origins such as `https://example.org`, without a path, split by commas; `*` is any",
+        ),
+        Doc("web pages of these origins may use the API; by default none but the console"),
+    ] = ()
 
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Doc("the lowest level that is logged")

@@ -11,6 +11,7 @@ does without pydantic, whose import would add 200 ms to the start of every worke
 import dataclasses
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import UnionType
@@ -32,6 +33,15 @@ from typing_extensions import Doc
 PREFIX = "DIFFUSION_"
 
 T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Items:
+    """The mark of a list, written with commas: the regular expression of an item, and the rule in
+    words."""
+
+    pattern: str
+    rule: str
 
 
 class InvalidSetting(ValueError):
@@ -111,6 +121,12 @@ def _value(name: str, text: str, hint: Any) -> Any:
         return number
     if get_origin(base) is Literal and text not in get_args(base):
         raise InvalidSetting(rule)
+    if get_origin(base) is tuple:
+        items = tuple(item.strip() for item in text.split(","))
+        patterns = [mark.pattern for mark in marks if isinstance(mark, Items)]
+        if not all(re.fullmatch(pattern, item) for pattern in patterns for item in items):
+            raise InvalidSetting(rule)
+        return items
     return Path(text) if base is Path else text
 
 
@@ -143,6 +159,8 @@ def _rule(base: Any, marks: list[Any]) -> str:
     if get_origin(base) is Literal:
         *others, last = get_args(base)
         return f"{', '.join(others)} or {last}"
+    if get_origin(base) is tuple:
+        return next(mark.rule for mark in marks if isinstance(mark, Items))
     if base not in (int, float):
         return ""
     bounds = ["a whole number" if base is int else "a number"]
@@ -159,4 +177,6 @@ def _rule(base: Any, marks: list[Any]) -> str:
 def _text(value: object) -> str:
     if value is None:
         return ""
+    if isinstance(value, tuple):
+        return ",".join(value)
     return str(int(value)) if isinstance(value, bool) else str(value)

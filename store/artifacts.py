@@ -20,6 +20,7 @@ from host.folders import fsync
 from store.errors import ArtifactNotFound
 
 if TYPE_CHECKING:
+    from obstore import GetOptions
     from obstore.store import RetryConfig
 
 __all__ = ["ArtifactStore", "StorageError"]
@@ -84,26 +85,33 @@ class ArtifactStore:
         finally:
             part.unlink(missing_ok=True)
 
-    def stream(self, key: str) -> Iterator[bytes]:
-        """Yield all of an artifact, however slowly it is read, and never parts of two versions.
+    def stream(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """Yield an artifact, or its bytes from `start` to `end`, however slowly they are read, and
+        never parts of two versions.
 
         Raises ArtifactNotFound.
         """
         _check(key)
+        options: GetOptions = {}
+        if end is not None:
+            options["range"] = (start, end)
+        elif start:
+            options["range"] = {"offset": start}
         try:
-            result = obstore.get(self._store, key)
+            result = obstore.get(self._store, key, options=options)
         except FileNotFoundError:
             raise ArtifactNotFound(key) from None
-        if self._root is None and result.meta["size"] > PIECE:
-            yield from self._pieces(key, result.meta["size"], result.meta["e_tag"])
+        start, end = result.range
+        if self._root is None and end - start > PIECE:
+            yield from self._pieces(key, start, end, result.meta["e_tag"])
             return
         for chunk in result.stream():
             yield bytes(chunk)
 
-    def _pieces(self, key: str, size: int, e_tag: str | None) -> Iterator[bytes]:
+    def _pieces(self, key: str, start: int, end: int, e_tag: str | None) -> Iterator[bytes]:
         """Make a request for each piece: a single one would time out on slow readers."""
-        for start in range(0, size, PIECE):
-            piece = (start, min(start + PIECE, size))
+        for begin in range(start, end, PIECE):
+            piece = (begin, min(begin + PIECE, end))
             yield bytes(
                 obstore.get(self._store, key, options={"range": piece, "if_match": e_tag}).bytes()
             )

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.http.body import JsonBody
 from app.http.names import Name
 from app.jobs.schema import described
 from client.answers import JobState
@@ -20,14 +21,10 @@ from store.jobs.record import Job
 Features = Literal["auto", "classifier", "random", "pixels", "vision_transformer"]
 
 
-class EvaluationRequest(BaseModel):
+class EvaluationRequest(JsonBody):
     """`model` is enough where the model was trained here."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        protected_namespaces=(),
-        json_schema_extra={"examples": [{"model": "digits-1"}]},
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"model": "digits-1"}]})
 
     model: Name = Field(description="GET /models lists them")
     dataset: Name | None = Field(

@@ -8,6 +8,7 @@ import re
 import sqlalchemy.exc
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -77,7 +78,21 @@ async def _http_error(request: Request, error: Exception) -> Response:
     detail = _DETAILS.get(kind, kind.meaning).format(
         method=request.method, path=request.url.path[:200]
     )
-    return problem_response(kind, detail, request.scope, headers=error.headers)
+    headers = error.headers
+    if kind is problems.METHOD_NOT_ALLOWED and (methods := _methods_at(request)):
+        headers = {"Allow": ", ".join(sorted(methods))}  # the framework names those of one route
+    return problem_response(kind, detail, request.scope, headers=headers)
+
+
+def _methods_at(request: Request) -> set[str]:
+    """Return the methods of all routes at the address, HEAD with GET (app.http.head)."""
+    found = {
+        method
+        for route in iter_route_contexts(request.app.routes)
+        if route.methods and route.path_regex.match(request.scope["path"])
+        for method in route.methods
+    }
+    return found | {"HEAD"} if "GET" in found else found
 
 
 async def _known_error(request: Request, error: Exception) -> Response:

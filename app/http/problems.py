@@ -53,6 +53,12 @@ TOO_LARGE = Kind("too-large", 413, "Content too large", "The body is larger than
 UNSUPPORTED = Kind(
     "unsupported-media-type", 415, "Unsupported media type", "The body has the wrong media type."
 )
+RANGE_NOT_SATISFIABLE = Kind(
+    "range-not-satisfiable",
+    416,
+    "Range not satisfiable",
+    "`Range` begins after the end; `Content-Range` has the length.",
+)
 INVALID = Kind(
     "invalid-input", 422, "Invalid input", "`errors` lists each invalid field with its bound."
 )

@@ -4,7 +4,6 @@ The id is the caller's `X-Request-ID` if that is a plain word, else a random one
 while the request is handled carries it, and so does the answer.
 """
 
-import asyncio
 import re
 import secrets
 from time import perf_counter
@@ -12,7 +11,6 @@ from time import perf_counter
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http.problems import stopping_problem, unexpected_problem
 from app.logs import log
 from app.metrics import Metrics
 
@@ -22,10 +20,7 @@ _QUIET_PATHS = ("/healthz", "/readyz", "/metrics")
 
 
 class RequestLog:
-    """ASGI middleware that logs and counts requests.
-
-    It is the outermost one, so that it also answers exceptions which nothing else caught.
-    """
+    """ASGI middleware that logs and counts requests. It is the outermost one."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self.app = app
@@ -50,15 +45,6 @@ class RequestLog:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self.app(scope, receive, send_with_id)
-            except asyncio.CancelledError:  # the server stops and its grace period is over
-                if status:
-                    raise
-                await stopping_problem(scope)(scope, receive, send_with_id)
-            except Exception as error:
-                log.exception("request failed", method=scope["method"], path=scope["path"])
-                if status:
-                    raise
-                await unexpected_problem(error, scope)(scope, receive, send_with_id)
             finally:
                 seconds = perf_counter() - started
                 self.metrics.answered(scope, status, seconds)

@@ -1,6 +1,5 @@
 """The file of a model for those who download it, in each format."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -38,8 +37,9 @@ def diffusers_download(record: ModelRecord) -> Download:
         write_readme(folder, ModelCard.from_dict(record.details), record.license, readme)
         write_model_archive(folder, archive)
 
-    said = hashlib.sha256(f"{record.license}\n{readme}".encode()).hexdigest()
-    return Download(f"{record.name}.zip", f'"{record.digest}-{said[:16]}"', write)
+    # The prefix names the weights and the config; `created_at` a README that was uploaded.
+    said = f"{record.artifact_prefix}\n{record.created_at}\n{record.license}\n{readme}"
+    return Download(f"{record.name}.zip", etag_of(said.encode()), write)
 
 
 def portable_download(

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import tempfile
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -10,11 +12,12 @@ from fastapi import APIRouter, Depends, Query
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from app.http import problems
 from app.http.errors import InvalidInput, reported_at
 from app.http.paging import After, Limit, Page
+from app.http.resumable import RESPONSES, Resumable
 from app.http.uploads import uploaded_file
 from app.registry.download import diffusers_download, portable_download
 from app.registry.schema import License, ModelChange, model_answer
@@ -88,11 +91,13 @@ def change_model(
     response_class=Response,
     responses={
         200: {"content": {"application/zip": {}}, "description": "zip"},
+        **RESPONSES,
         **problems.declare(problems.NOT_FOUND, problems.INVALID),
     },
 )
 def download_model(
     name: str,
+    request: Request,
     services: ServicesDep,
     file_format: Annotated[
         ModelFormat,
@@ -117,6 +122,8 @@ def download_model(
         ),
     ] = None,
 ) -> Response:
+    """Download the model. Its ETag tells the bytes, so that a `Range` resumes an interrupted
+    download."""
     record = models.get_model(services.database, name)
     if file_format == "onnx":
         download = portable_download(services, record, sampler or (), num_inference_steps or ())
@@ -125,22 +132,20 @@ def download_model(
             if given is not None:
                 raise InvalidInput.parameter(field, f"{field} goes with format=onnx only", "query")
         download = diffusers_download(record)
+    file = Resumable(download.name, download.etag, "application/zip")
+    if (answer := file.without_content(request)) is not None:
+        return answer
     scratch = tempfile.TemporaryDirectory(dir=services.settings.locations.data_dir)
     folder, archive = Path(scratch.name) / "model", Path(scratch.name) / "model.zip"
     try:
         services.artifacts.download_folder(record.artifact_prefix, folder)
         with reported_at("format", "query"):
             download.write(folder, archive)
+        cleanup = BackgroundTask(scratch.cleanup)
+        return file.answer(request, archive.stat().st_size, partial(_bytes_of, archive), cleanup)
     except BaseException:
         scratch.cleanup()
         raise
-    return FileResponse(
-        archive,
-        media_type="application/zip",
-        filename=download.name,
-        headers={"ETag": download.etag},
-        background=BackgroundTask(scratch.cleanup),
-    )
 
 
 @router.put(
@@ -204,6 +209,13 @@ async def put_model(
 def delete_model(name: str, services: ServicesDep) -> None:
     record = models.delete_model(services.database, name)
     services.artifacts.delete_prefix(record.artifact_prefix)
+
+
+def _bytes_of(path: Path, start: int, end: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(start)
+        while chunk := file.read(min(1 << 20, end - file.tell())):
+            yield chunk
 
 
 def _read_model(

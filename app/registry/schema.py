@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from app.http.body import JsonBody
 from client.answers import ModelAnswer, ModelOrigin, NetworkSize
 from models.fields import Invalid
 from models.nets.precision import Precision
@@ -32,9 +33,7 @@ License = Annotated[
 ]
 
 
-class ModelChange(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class ModelChange(JsonBody):
     license: License | None = Field(
         description="of the weights, an SPDX id or other text; null for unknown"
     )

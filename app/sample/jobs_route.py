@@ -1,14 +1,16 @@
 """/sample-jobs: images made by the workers, for POST /sample with `Prefer: respond-async` or with
 more images than one answer may hold."""
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from app.http import problems
 from app.http.conditional import conditional
+from app.http.resumable import RESPONSES, Resumable
 from app.jobs.route import JobRoutes, JobTexts
 from app.sample.jobs_schema import MadeImage, MadeImages, SampleJobAnswer
 from app.sample.request import used_by
@@ -103,17 +105,16 @@ def get_image(job_id: str, index: int, request: Request, services: ServicesDep) 
     response_class=Response,
     responses={
         200: {"content": {"application/zip": {}}, "description": "zip"},
+        **RESPONSES,
         **problems.declare(problems.NOT_FOUND, problems.CONFLICT),
     },
 )
-def get_archive(job_id: str, services: ServicesDep) -> Response:
+def get_archive(job_id: str, request: Request, services: ServicesDep) -> Response:
+    """Download the archive; a `Range` resumes an interrupted download."""
     job = requests.get_job(services.database, job_id, KIND.name)
     if job.status != "succeeded":
         raise IllegalTransition(job.id, job.status, "downloaded as a whole")
     key = archive_key(job.id)
-    headers = {
-        "Content-Length": str(services.artifacts.size(key)),
-        "Content-Disposition": f'attachment; filename="{job.id}.zip"',
-    }
-    content = services.artifacts.stream(key)
-    return StreamingResponse(content, media_type="application/zip", headers=headers)
+    archive = Resumable(f"{job.id}.zip", f'"{job.id}"', "application/zip")  # written once
+    stream = partial(services.artifacts.stream, key)
+    return archive.answer(request, services.artifacts.size(key), stream)

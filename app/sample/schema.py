@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.http.body import JsonBody
 from app.http.names import Name
 from app.http.refusal import refused_with
 from models.diffusion.noise import MAX_SEED
@@ -34,22 +35,18 @@ _ABOUT_SPACINGS = "; ".join(f"`{name}`: {about_spacing(name)}" for name in SPACI
 _EDM_SPACINGS = ", ".join(f"`{name}`" for name in spacings_of("edm"))
 
 
-class DisturbanceOptions(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
+class DisturbanceOptions(JsonBody):
     at: int = Field(ge=0, description="before which step, counted from 0")
     strength: float = Field(
         gt=0, le=100, allow_inf_nan=False, description="standard deviation, in units of the noise"
     )
 
 
-class SampleBody(BaseModel):
+class SampleBody(JsonBody):
     """`model` is enough."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        protected_namespaces=(),
-        json_schema_extra={"examples": [{"model": "digits-1", "num_images": 4, "seed": 7}]},
+        json_schema_extra={"examples": [{"model": "digits-1", "num_images": 4, "seed": 7}]}
     )
 
     model: Name = Field(description="GET /models lists them")

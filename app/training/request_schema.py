@@ -6,13 +6,9 @@ has the same names, bounds and sentences. Written here are the fields that a con
 
 from typing import Annotated
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-)
+from pydantic import BeforeValidator, ConfigDict, Field
 
+from app.http.body import JsonBody
 from app.http.derived import LABEL, with_fields_of
 from app.http.names import Name
 from app.http.refusal import refused_with
@@ -40,34 +36,26 @@ TrainSize = Annotated[
 
 
 @with_fields_of(UNetConfig)
-class NetOptions(BaseModel):
+class NetOptions(JsonBody):
     """Parts of the U-Net to override, named as in diffusers' UNet2DModel; the rest follows from the
     image size."""
 
-    model_config = ConfigDict(extra="forbid")
-
 
 @with_fields_of(ScheduleConfig)
-class ScheduleOptions(BaseModel):
+class ScheduleOptions(JsonBody):
     """The noise schedule to train with; GET /schedules shows them. `beta_*` belong to `linear` and
     `scaled_linear`, `sigma_*` and `rho` to `edm`."""
 
-    model_config = ConfigDict(extra="forbid")
 
-
-class ResumeFrom(BaseModel):
+class ResumeFrom(JsonBody):
     """A checkpoint of an earlier job; GET /train-jobs/{id}/checkpoints lists them."""
-
-    model_config = ConfigDict(extra="forbid")
 
     job: Annotated[str, Field(max_length=64)]
     step: int | None = Field(default=None, ge=0, description="the last one where left out")
 
 
-class DataOptions(BaseModel):
+class DataOptions(JsonBody):
     """The images to learn from, and the name of what is learned."""
-
-    model_config = ConfigDict(protected_namespaces=())
 
     dataset: Name | None = Field(
         default=None,
@@ -82,7 +70,7 @@ class DataOptions(BaseModel):
 
 
 @with_fields_of(TrainConfig, image_size=TrainSize, net=NetOptions, schedule=ScheduleOptions)
-class Hyperparameters(BaseModel):
+class Hyperparameters(JsonBody):
     """All that decides about the weights, but for the images and the model to begin with."""
 
     class_conditional: bool | None = Field(
@@ -98,9 +86,7 @@ class TrainRequest(Hyperparameters, DataOptions):
     left out is chosen from the data."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        protected_namespaces=(),
-        json_schema_extra={"examples": [{"dataset": "digits", "minutes": 2, "preset": "edm"}]},
+        json_schema_extra={"examples": [{"dataset": "digits", "minutes": 2, "preset": "edm"}]}
     )
 
     resume_from: ResumeFrom | None = Field(

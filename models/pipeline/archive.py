@@ -1,6 +1,7 @@
 """Zip archives of models, and the checks of those that callers upload."""
 
 import errno
+import shutil
 import stat
 import zipfile
 import zlib
@@ -15,11 +16,23 @@ _SUFFIXES = {".json", ".safetensors", ".md", ".txt"}
 
 
 def write_model_archive(folder: Path, archive: Path) -> None:
-    """Write a zip of the folder, not compressed: weights do not shrink."""
+    """Write a zip of the folder, not compressed: weights do not shrink. The same files give the
+    same bytes."""
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
         for path in sorted(folder.rglob("*")):
             if path.is_file():
-                file.write(path, path.relative_to(folder).as_posix())
+                entry = archive_entry(path.relative_to(folder).as_posix())
+                entry.file_size = path.stat().st_size  # zipfile decides by it between its formats
+                with path.open("rb") as source, file.open(entry, "w") as sink:
+                    shutil.copyfileobj(source, sink, 1 << 20)
+
+
+def archive_entry(name: str) -> zipfile.ZipInfo:
+    """Return a file that everybody may read, without a time: the same content gives the same
+    archive."""
+    entry = zipfile.ZipInfo(name)
+    entry.external_attr = 0o644 << 16
+    return entry
 
 
 def extract_model_archive(archive: Path, folder: Path, *, max_bytes: int = 8 * 2**30) -> None:

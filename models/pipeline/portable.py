@@ -20,6 +20,7 @@ from models.diffusion.schedule import MAX_TRAIN_TIMESTEPS, NoiseSchedule
 from models.fields import Invalid
 from models.nets.graph import unet_graph
 from models.nets.onnx_file import onnx_file
+from models.pipeline.archive import archive_entry
 from models.pipeline.card import ModelCard
 from models.pipeline.folder import read_config, read_weights
 from models.sampling.plan import K
@@ -88,17 +89,10 @@ def write_portable_archive(files: Files, folder: Path, archive: Path) -> None:
     network = onnx_file(unet_graph(config.net, config.image_size), weights)
     with zipfile.ZipFile(archive, "w") as file:
         for name, content in files.items():
-            file.writestr(_entry(name), content, zipfile.ZIP_DEFLATED)
-        with file.open(_entry("network.onnx"), "w", force_zip64=True) as sink:
+            file.writestr(archive_entry(name), content, zipfile.ZIP_DEFLATED)
+        with file.open(archive_entry("network.onnx"), "w", force_zip64=True) as sink:
             for part in network:  # not compressed: weights do not shrink
                 sink.write(part)
-
-
-def _entry(name: str) -> zipfile.ZipInfo:
-    """Return a file that everybody may read, without a time."""
-    entry = zipfile.ZipInfo(name)
-    entry.external_attr = 0o644 << 16
-    return entry
 
 
 def _tables(

@@ -10,7 +10,7 @@ from annotated_types import Gt, Interval
 from typing_extensions import Doc
 
 from app.settings import Settings
-from host.environment import InvalidSetting, read_settings, table, to_environment, variable
+from host.environment import InvalidSetting, Items, read_settings, table, to_environment, variable
 from store.locations import Locations
 from worker.settings import WorkerSettings
 
@@ -25,6 +25,7 @@ class Oven:
     light: Annotated[bool, Doc("whether one sees the cake")] = True
     rack: Annotated[Path | None, Doc("where the cake stands")] = None
     label: Annotated[str, Doc("what is written on the door")] = ""
+    cakes: Annotated[tuple[str, ...], Items("[a-z]+", "names of cakes"), Doc("what is in it")] = ()
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,11 @@ def test_what_is_set_is_read_with_its_type():
         "DIFFUSION_LIGHT": "0",
         "DIFFUSION_RACK": "/middle",
         "DIFFUSION_LABEL": "hot",
+        "DIFFUSION_CAKES": "apple, plum",
     }
-    assert read_settings(Oven, environment) == Oven(200, 1.5, "top", False, Path("/middle"), "hot")
+    assert read_settings(Oven, environment) == Oven(
+        200, 1.5, "top", False, Path("/middle"), "hot", ("apple", "plum")
+    )
 
 
 def test_a_part_is_read_from_the_same_environment():
@@ -66,6 +70,8 @@ def test_a_part_is_read_from_the_same_environment():
         ("HOURS", "inf", "a number, above 0"),
         ("HEAT", "left", "top, bottom or both"),
         ("LIGHT", "yes", "0 or 1"),
+        ("CAKES", "apple,,plum", "names of cakes"),
+        ("CAKES", "apple,7", "names of cakes"),
     ],
 )
 def test_what_has_no_meaning_is_refused_with_its_bound(name, text, rule):
@@ -74,7 +80,7 @@ def test_what_has_no_meaning_is_refused_with_its_bound(name, text, rule):
 
 
 def test_a_child_process_reads_what_its_parent_has():
-    kitchen = Kitchen(Oven(200, 1.5, "top", False, Path("/middle"), "hot"), 6)
+    kitchen = Kitchen(Oven(200, 1.5, "top", False, Path("/middle"), "hot", ("plum", "apple")), 6)
     assert read_settings(Kitchen, to_environment(kitchen)) == kitchen
     assert read_settings(Kitchen, to_environment(Kitchen())) == Kitchen()
 

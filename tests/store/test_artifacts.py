@@ -46,6 +46,16 @@ def test_bytes_come_back_as_they_were(artifacts, data):
     assert artifacts.size("a/b/c.bin") == len(data)
 
 
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(0, 1), (5, None), (3, 3 + PIECE), (3, 4 + PIECE), (1, 2 * PIECE), (PIECE + 1, None)],
+)
+def test_a_range_of_bytes_is_read_alone(artifacts, start, end):
+    data = os.urandom(2 * PIECE + 1)
+    artifacts.put_bytes("a", data)
+    assert b"".join(artifacts.stream("a", start, end)) == data[start:end]
+
+
 def test_a_file_comes_back_as_it_was(artifacts, tmp_path):
     source, target = tmp_path / "source", tmp_path / "new" / "target"
     for data in (b"", os.urandom(2 * PIECE + 1)):

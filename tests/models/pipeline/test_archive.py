@@ -1,5 +1,6 @@
 """Archives of models: what is packed comes back, and nothing else is unpacked."""
 
+import os
 import stat
 import zipfile
 from pathlib import Path
@@ -45,6 +46,15 @@ def test_a_model_survives_its_archive(tmp_path: Path, saved: Path) -> None:
     extract_model_archive(tmp_path / "model.zip", tmp_path / "copy")
     assert contents(tmp_path / "copy") == contents(saved)
     assert load_model(tmp_path / "copy").config == load_model(saved).config
+
+
+def test_the_same_files_give_the_same_archive(tmp_path: Path, saved: Path) -> None:
+    write_model_archive(saved, tmp_path / "one.zip")
+    for path in saved.rglob("*"):
+        os.utime(path, times=(1e9, 1e9))
+        path.chmod(0o700)
+    write_model_archive(saved, tmp_path / "two.zip")
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
 
 
 def test_one_folder_around_everything_is_dropped(tmp_path: Path, saved: Path) -> None:
