@@ -83,7 +83,11 @@ def inspect_archive(
         nonlocal num_rejected
         num_rejected += 1
         if len(rejected) < limits.max_rejected_listed:
-            hint = f"; labels={name} reads its labels" if may_hold_labels(name) else ""
+            hint = (
+                f"; labels={name} reads its labels"
+                if len(name) <= 200 and may_hold_labels(name)
+                else ""
+            )
             rejected.append({"name": name[:200], "reason": reason + hint})
 
     for entry in read_entries(path, limits):

@@ -34,6 +34,7 @@ KINDS = ("auto", "folders", "deepest-folder", "none")
 FEW_IMAGES = 10  # of a class
 MAX_CLASS_NAME = 200  # characters
 MAX_CLASSES = 100_000
+MAX_SPLIT_DEPTH = 16  # folders around and with that of the split: deeper ones are not looked at
 MAX_REFERENCE = 4096  # characters of the name of an image in a label file
 
 _LABEL_FILES = ("dataset.json", "metadata.jsonl", "metadata.csv", "labels.csv")
@@ -276,7 +277,8 @@ def _values(rows: Sequence[Row], column: str) -> set[str]:
 
 def _split_depth(images: Sequence[Entry]) -> int | None:
     """Return the outermost level whose folders are splits, at least two of them."""
-    for depth in range(max((len(image.label) for image in images), default=0)):
+    deepest = max((len(image.label) for image in images), default=0)
+    for depth in range(min(deepest, MAX_SPLIT_DEPTH)):
         names = {image.label[depth].lower() for image in images if len(image.label) > depth}
         if names <= SPLITS.keys() and len({SPLITS[name] for name in names}) > 1:
             return depth

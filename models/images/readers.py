@@ -168,6 +168,8 @@ def text_of(value: object) -> str:
     """Return a label as text; empty if it is none: a list, an object or nothing."""
     if isinstance(value, bool):
         return str(value).lower()
+    if value != value:  # NaN, as pandas writes a gap
+        return ""
     if isinstance(value, float) and value.is_integer():  # what pandas makes of 3 beside a gap
         value = int(value)
     return clean(str(value)) if isinstance(value, str | int | float) else ""

@@ -282,6 +282,18 @@ def test_a_broken_label_file_is_warned_of_or_refused(name, data, reason):
         decide_labels(images, {name: data}, name)
 
 
+def test_numbers_are_as_pandas_writes_them_beside_gaps():
+    rows = zip(FLAT, ("3.0", "NaN", "null", "true"), strict=True)
+    text = "".join(f'{{"file_name": "{name}", "label": {value}}}\n' for name, value in rows)
+    assert decide(FLAT, {"metadata.jsonl": text}).classes == ["3", UNSORTED, UNSORTED, "true"]
+
+
+def test_splits_are_looked_for_in_sixteen_levels():
+    for depth, splits in ((15, {"train": 10, "test": 10}), (16, {})):
+        names = many(*("x/" * depth + split for split in ("train", "test")))
+        assert decide(names).split_counts == splits
+
+
 def test_names_are_text_that_a_database_takes():
     line = '{"file_name": "%s", "label": "%s"}\n'
     text = line % ("1.png", r"a\u0000\ud800") + line % ("2.png", "b")
