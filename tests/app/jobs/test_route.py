@@ -6,7 +6,9 @@ import httpx
 import pytest
 
 from app.settings import Settings
+from models.diffusion.schedule import ScheduleConfig
 from models.evaluation.config import EvaluationConfig
+from models.pipeline.card import ModelCard
 from models.sampling.request import SampleRequest
 from models.training.config import resolve_config
 from models.training.defaults import DatasetFacts
@@ -141,7 +143,9 @@ def test_what_a_webhook_links_to_answers(kind, client, records) -> None:
     fence = claims.claim(records, job.id, "one", 60)
     assert fence is not None
     if JOB_KINDS[kind].makes_model:
-        claims.succeed_with_model(records, job.id, fence, a_model("faces"), Progress())
+        model = a_model("faces")
+        model.details = ModelCard((8, 8), 1, (), ScheduleConfig("linear"), "v").to_dict()
+        claims.succeed_with_model(records, job.id, fence, model, Progress())
     else:
         claims.succeed(records, job.id, fence, Progress())
 
