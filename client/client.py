@@ -325,14 +325,18 @@ class Client:
         source: str | os.PathLike[str],
         *,
         license: str | None = None,  # noqa: A002  its name in the API
+        null_class: int | None = None,
         sent: Sent | None = None,
     ) -> ModelAnswer:
         """Upload a model: a folder in diffusers' format, or a zip of one.
 
-        Its README.md may give the license of the weights instead.
+        Its README.md may give the license of the weights instead. `null_class` is the class
+        embedding that stands for no class; without it, all of a model from elsewhere are classes.
         """
         with _archive(Path(source)) as file:
-            answer = self._upload(_path("models", name), file, sent, license=license)
+            answer = self._upload(
+                _path("models", name), file, sent, license=license, null_class=null_class
+            )
         return ModelAnswer.model_validate_json(answer.content)
 
     def set_license(self, name: str, license: str | None) -> ModelAnswer:  # noqa: A002
@@ -410,7 +414,7 @@ class Client:
                 raise JobEnded(f"job {job.id} {job.status}{why}")
 
     def _upload(
-        self, path: str, file: IO[bytes], sent: Sent | None, **query: str | None
+        self, path: str, file: IO[bytes], sent: Sent | None, **query: str | int | None
     ) -> httpx.Response:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)

@@ -90,12 +90,18 @@ def push(
             help="Of the weights: an SPDX id or other text; by default that of its README.md.",
         ),
     ] = None,
+    null_class: Annotated[
+        int | None,
+        typer.Option(help="Class embedding that stands for no class; by default all are classes."),
+    ] = None,
 ) -> None:
     """Upload a model."""
     session = session_of(context)
     model = session.uploading(
         f"uploading {source.name}",
-        lambda sent: session.client.push_model(name, source, license=license_, sent=sent),
+        lambda sent: session.client.push_model(
+            name, source, license=license_, null_class=null_class, sent=sent
+        ),
     )
     session.output(model, lambda console: console.print(f"{model.name}: {_size(model)}"))
 

@@ -23,7 +23,12 @@ from client.answers import ModelAnswer, ModelFormat
 from models.nets.precision import Precision
 from models.pipeline.archive import extract_model_archive
 from models.pipeline.card import ModelCard
-from models.pipeline.folder import read_config, read_weights, weights_digest
+from models.pipeline.folder import (
+    choose_null_class,
+    read_config,
+    read_weights,
+    weights_digest,
+)
 from models.pipeline.portable import CONSISTENCY_STEPS, STEPS
 from models.pipeline.readme import read_license
 from models.sampling.samplers import SamplerName
@@ -169,6 +174,13 @@ async def put_model(
         License | None,
         Query(alias="license", description="of the weights; by default that of its README.md"),
     ] = None,
+    null_class: Annotated[
+        int | None,
+        Query(
+            description="which class embedding of a model from elsewhere stands for no class, as "
+            "guidance needs it; without it all of them are classes"
+        ),
+    ] = None,
 ) -> ModelAnswer:
     """Upload the archive as the body.
 
@@ -180,7 +192,9 @@ async def put_model(
     with tempfile.TemporaryDirectory(dir=data_dir) as scratch:
         folder = Path(scratch) / "model"
         async with uploaded_file(request, data_dir) as archive:
-            card, digest, theirs = await run_in_threadpool(_read_model, services, archive, folder)
+            card, digest, theirs = await run_in_threadpool(
+                _read_model, services, archive, folder, null_class
+            )
         prefix = _prefix(name, digest, card)
         await services.engine.check(folder, prefix, digest)
         record, is_new = await run_in_threadpool(
@@ -207,12 +221,15 @@ def delete_model(name: str, services: ServicesDep) -> None:
 
 
 def _read_model(
-    services: Services, archive: Path, folder: Path
+    services: Services, archive: Path, folder: Path, null_class: int | None
 ) -> tuple[ModelCard, str, str | None]:
     """Extract an uploaded model, and check its config and its weights; return its card, the digest
     of the weights and their license."""
     with reported_at(""):
         extract_model_archive(archive, folder, max_bytes=services.settings.max_model_bytes)
+        if null_class is not None:
+            with reported_at("null_class", "query"):
+                choose_null_class(folder, null_class)
         config = read_config(folder)
         read_weights(folder, config)
         return ModelCard.of(config), weights_digest(folder), read_license(folder)

@@ -13,6 +13,9 @@ export const load = (network) => ort.InferenceSession.create(network);
 export async function* sample(
   network, card, table, seed, numImages = 1, label = null, guidance = 1,
 ) {
+  if (card.has_null_class === false && (label === null || guidance !== 1)) {
+    throw new Error("This model needs a class, and takes no guidance.");
+  }
   const shape = [numImages, card.channels, ...card.image_size], anyClass = card.class_names.length;
   const noise = (step) => normal(seed, numImages, step, shape[1] * shape[2] * shape[3]);
   let x = noise(0).map((value) => table.start * value);

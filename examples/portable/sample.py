@@ -20,7 +20,9 @@ from PIL import Image
 
 def sample(network, card, table, seed, num_images=1, label=None, guidance=1.0):
     """Return uint8 images (num_images, height, width, channels). `label` is the index of a class, a
-    list with one for each image, or None for any class."""
+    list with one for each image, or None for any class, where the model has that."""
+    if not card.get("has_null_class", True) and (label is None or guidance != 1):
+        raise ValueError("this model needs a class, and takes no guidance")
     shape, any_class = (card["channels"], *card["image_size"]), len(card["class_names"])
 
     def estimate(label):

@@ -12,10 +12,10 @@ MAX_SIDE = 512  # of an image that a model makes, in pixels
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """`image_size` is (height, width). `class_names` is empty for an
-    unconditional model; otherwise the net has one embedding more, the null class, which stands for
-    "any". `consistency` is True if the model was tuned to jump to the clean image from any noise
-    level (models.training.consistency)."""
+    """`image_size` is (height, width). `class_names` is empty for an unconditional model. The net
+    has an embedding for each class, and unless it was trained elsewhere without, one more: the null
+    class, which stands for "any". `consistency` is True if the model was tuned to jump to the clean
+    image from any noise level (models.training.consistency)."""
 
     net: UNetConfig
     schedule: ScheduleConfig
@@ -30,12 +30,13 @@ class ModelConfig:
         schedule = NoiseSchedule.from_config(self.schedule)
         self.prediction.check(schedule)
         self.net.check_image_size(*self.image_size)
-        expected = len(self.class_names) + 1 if self.class_names else None
-        if self.net.num_class_embeds != expected:
+        count = len(self.class_names)
+        fitting = (count + 1, count) if count else (None,)
+        if self.net.num_class_embeds not in fitting:
             raise Invalid(
                 "num_class_embeds",
                 self.net.num_class_embeds,
-                f"{len(self.class_names)} classes need {expected}",
+                f"{count} classes need {' or '.join(map(str, fitting))}",
             )
 
     def _check_images(self) -> None:
@@ -56,6 +57,11 @@ class ModelConfig:
     @property
     def channels(self) -> int:
         return self.net.out_channels
+
+    @property
+    def has_null_class(self) -> bool:
+        """False where each of the net's embeddings is a class."""
+        return self.net.num_class_embeds != len(self.class_names)
 
     @property
     def prediction(self) -> Prediction:

@@ -17,6 +17,7 @@ from models.nets.graph import unet_graph
 @dataclass(frozen=True)
 class ModelCard:
     """`image_size` is (height, width); `class_names` is empty for an unconditional model.
+    `has_null_class` is False for a model whose embeddings are classes all: it always needs one.
     `consistency` is True if the model was tuned to jump to the clean image from any noise level.
 
     None means unknown. `flops` are the floating-point operations of one network call for one image
@@ -33,6 +34,7 @@ class ModelCard:
     num_parameters: int | None = None
     flops: int | None = None
     consistency: bool = False
+    has_null_class: bool = True
     sigma_data: float | None = None
     preset: str | None = None
     steps: int | None = None
@@ -54,6 +56,7 @@ class ModelCard:
             num_parameters=graph.num_parameters,
             flops=graph.flops,
             consistency=config.consistency,
+            has_null_class=config.has_null_class,
             sigma_data=config.sigma_data,
         )
 

@@ -121,16 +121,18 @@ def net_config(peer: JsonObject) -> UNetConfig:
 
 
 def model_config(net: UNetConfig, unet: JsonObject, scheduler: JsonObject) -> ModelConfig:
-    """Return the config of a model that diffusers saved, from its two config files."""
+    """Return the config of a model that diffusers saved, from its two config files.
+
+    They do not tell an embedding of no class from those of classes: each is taken for a class.
+    """
     size = unet.get("sample_size") or 32
-    classes = (net.num_class_embeds or 1) - 1
     return ModelConfig(
         net=net,
         schedule=_schedule(scheduler),
         prediction_type=_prediction(scheduler),
         sigma_data=float(scheduler.get("sigma_data", 0.5)),
         image_size=(size, size) if isinstance(size, int) else tuple(size),
-        class_names=tuple(str(i) for i in range(classes)),
+        class_names=tuple(str(i) for i in range(net.num_class_embeds or 0)),
     )
 
 

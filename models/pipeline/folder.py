@@ -12,7 +12,8 @@ opened.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from safetensors import SafetensorError, deserialize
 from models.arrays import Float32
 from models.diffusion.config import ModelConfig
 from models.diffusion.schedule import ScheduleConfig
-from models.fields import Invalid
+from models.fields import Invalid, check_whole
 from models.nets.config import UNetConfig
 from models.nets.graph import unet_graph
 from models.pipeline.diffusers import (
@@ -33,6 +34,7 @@ from models.pipeline.diffusers import (
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 OURS = "diffusion.json"
+CLASSES = "class_embedding.weight"
 _NUMBERS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 
 
@@ -48,6 +50,52 @@ def read_config(folder: Path) -> ModelConfig:
         raise
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise Invalid.because(f"the model's config is malformed: {error}") from None
+
+
+def write_our_config(
+    folder: Path,
+    config: ModelConfig,
+    metadata: Mapping[str, object],
+    null_class: int | None = None,
+) -> None:
+    """Write diffusion.json. `null_class` is the embedding of the null class among those of the
+    file; None for the last, or for none where the model has none."""
+    if null_class is None and config.class_names and config.has_null_class:
+        null_class = len(config.class_names)
+    ours = {
+        "image_size": config.image_size,
+        "class_names": config.class_names,
+        "null_class": null_class,
+        "schedule": asdict(config.schedule),
+        "prediction_type": config.prediction_type,
+        "sigma_data": config.sigma_data,
+        "consistency": config.consistency,
+        "metadata": dict(metadata),
+    }
+    write_json(folder / OURS, ours)
+
+
+def choose_null_class(folder: Path, null_class: int) -> None:
+    """Write into a folder that does not say it which of its class embeddings stands for no class.
+
+    Raises Invalid where that is out of bounds, or the folder says another.
+    """
+    config = read_config(folder)
+    count = config.net.num_class_embeds
+    if count is None:
+        raise Invalid.because(
+            "null_class is given, but the model has no classes", field="null_class"
+        )
+    if count == 1:
+        raise Invalid("null_class", null_class, "the model's one embedding is a class")
+    if not 0 <= null_class < count:
+        raise Invalid("null_class", null_class, f"it must lie in 0..{count - 1}")
+    if (folder / OURS).exists():
+        if (known := _null_class(folder, config)) != null_class:
+            raise Invalid("null_class", null_class, f"{OURS} of the model says {known}")
+        return
+    names = tuple(name for i, name in enumerate(config.class_names) if i != null_class)
+    write_our_config(folder, replace(config, class_names=names), {}, null_class)
 
 
 def read_metadata(folder: Path) -> JsonObject:
@@ -94,11 +142,22 @@ def _our_config(ours: JsonObject, net: UNetConfig) -> ModelConfig:
         raise Invalid.because(f"{OURS} is incomplete or malformed: {error}") from None
 
 
+def _null_class(folder: Path, config: ModelConfig) -> int | None:
+    """Return the embedding of the null class; the last in folders of earlier versions."""
+    if not config.class_names or not config.has_null_class:
+        return None
+    last = len(config.class_names)
+    null_class = _read_json(folder / OURS).get("null_class", last)
+    check_whole("null_class", null_class, 0, last)
+    assert isinstance(null_class, int)
+    return null_class
+
+
 # Weights ------------------------------------------------------------------------------------------
 
 
 def read_weights(folder: Path, config: ModelConfig) -> dict[str, Float32]:
-    """Return the parameters of the net by their names.
+    """Return the parameters of the net by their names; the null class has the last embedding.
 
     Raises Invalid naming what is missing, or does not fit the config.
     """
@@ -125,6 +184,9 @@ def read_weights(folder: Path, config: ModelConfig) -> dict[str, Float32]:
     for name, array in found.items():
         if not np.isfinite(array).all():
             raise Invalid.because(f"the tensor {name!r} holds NaN or infinite values")
+    if (null_class := _null_class(folder, config)) is not None:
+        rows = found[CLASSES]
+        found[CLASSES] = np.concatenate([np.delete(rows, null_class, 0), rows[null_class, None]])
     return found
 
 
@@ -149,6 +211,10 @@ def _tensors(path: Path) -> Iterator[tuple[str, Float32]]:
 
 
 # JSON ---------------------------------------------------------------------------------------------
+
+
+def write_json(path: Path, value: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def _read_json(path: Path) -> JsonObject:

@@ -104,6 +104,9 @@ class ModelFacts(Protocol):
     def class_names(self) -> tuple[str, ...]: ...
 
     @property
+    def has_null_class(self) -> bool: ...
+
+    @property
     def schedule(self) -> ScheduleConfig: ...
 
     @property
@@ -112,9 +115,12 @@ class ModelFacts(Protocol):
 
 def plan_for(model: ModelFacts, request: SampleRequest) -> Plan:
     """Compile a request for a model. Raises Invalid, naming the field, where it does not fit."""
-    check_labels(request, len(model.class_names))
+    count = len(model.class_names)
+    check_labels(request, count)
+    if not model.has_null_class:
+        _check_null_class(request, count)
     plan = make_plan(_schedule(model.schedule), model.prediction, request)
-    plan.check_fits(model.image_size, model.channels, len(model.class_names))
+    plan.check_fits(model.image_size, model.channels, count, model.has_null_class)
     return plan
 
 
@@ -172,6 +178,22 @@ def check_labels(request: SampleRequest, num_classes: int) -> None:
     for label in labels:
         if not 0 <= label < num_classes:
             raise Invalid("class_label", label, f"it must lie in 0..{num_classes - 1}")
+
+
+def _check_null_class(request: SampleRequest, num_classes: int) -> None:
+    """Raise Invalid for what a model cannot do that has embeddings for its classes only."""
+    reason = "each embedding of this model is a class, and none stands for no class"
+    if request.labels is None:
+        raise Invalid.because(
+            f"class_label is missing; {reason}, so that one of 0..{num_classes - 1} must be given",
+            field="class_label",
+        )
+    if request.guidance_scale != 1.0:
+        raise Invalid("guidance_scale", request.guidance_scale, f"it must be 1: {reason}")
+    if request.invert:
+        raise Invalid.because(
+            f"invert is true, which finds the noise without a class; {reason}", field="invert"
+        )
 
 
 @lru_cache(maxsize=64)

@@ -28,7 +28,7 @@ from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from models.fields import Invalid
 from models.nets.config import MAX_CLASSES, UNetConfig
 from models.nets.unet import UNet
-from models.pipeline.folder import WEIGHTS, read_metadata, weights_digest
+from models.pipeline.folder import WEIGHTS, choose_null_class, read_metadata, weights_digest
 from models.pipeline.torch_folder import load_model, save_model
 
 NET = UNetConfig(
@@ -104,7 +104,8 @@ def largest_difference(model: DiffusionModel, peer: UNet2DModel) -> float:
     config = model.config
     x = torch.randn(2, config.net.in_channels, *config.image_size)
     t = torch.tensor([3.0, 87.0])
-    label = torch.tensor([0, model.null_label]) if config.class_names else None
+    last = (config.net.num_class_embeds or 0) - 1
+    label = torch.tensor([0, last]) if config.class_names else None
     expected = peer.eval()(x, t, class_labels=label).sample
     assert expected.std() > 1e-3
     return float((model.net(x, t, label) - expected).abs().max())
@@ -283,8 +284,58 @@ def test_classes_without_names_are_numbered(tmp_path: Path) -> None:
     peer = UNet2DModel(**PEER, num_class_embeds=4)
     peer.save_pretrained(tmp_path / "peer")
     model = load_model(tmp_path / "peer")
-    assert model.config.class_names == ("0", "1", "2")
+    assert model.config.class_names == ("0", "1", "2", "3")
+    assert not model.config.has_null_class
     assert largest_difference(model, peer) < 1e-5
+
+
+def test_one_embedding_is_one_class(tmp_path: Path) -> None:
+    UNet2DModel(**PEER, num_class_embeds=1).save_pretrained(tmp_path / "peer")
+    model = load_model(tmp_path / "peer")
+    assert (model.config.class_names, model.config.has_null_class) == (("0",), False)
+    with pytest.raises(Invalid, match="null_class is 0; the model's one embedding is a class"):
+        choose_null_class(tmp_path / "peer", 0)
+
+
+@pytest.mark.parametrize("null_class", [0, 2, 3])
+def test_whoever_knows_the_null_class_says_which_it_is(tmp_path: Path, null_class: int) -> None:
+    torch.manual_seed(0)
+    peer = UNet2DModel(**PEER, num_class_embeds=4).eval()
+    peer.save_pretrained(tmp_path / "peer")
+    choose_null_class(tmp_path / "peer", null_class)
+    model = load_model(tmp_path / "peer")
+    kept = [i for i in range(4) if i != null_class]
+    assert model.config.class_names == tuple(map(str, kept))
+    assert model.config.has_null_class
+    x, t = torch.randn(4, 1, 8, 8), torch.full((4,), 5.0)
+    with torch.inference_mode():
+        expected = peer(x, t, class_labels=torch.tensor([*kept, null_class])).sample
+        assert (model.net(x, t, torch.arange(4)) - expected).abs().max() < 1e-5
+        assert (model.net(x, t, torch.arange(4).flip(0)) - expected).abs().max() > 1e-4
+    save_model(model, tmp_path / "again", {})  # the null class is the last there
+    again = load_model(tmp_path / "again")
+    assert again.config == model.config
+    assert torch.equal(again.net.class_embedding.weight, model.net.class_embedding.weight)
+    choose_null_class(tmp_path / "again", 3)
+    with pytest.raises(Invalid, match=r"null_class is 0; diffusion\.json of the model says 3"):
+        choose_null_class(tmp_path / "again", 0)
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "null_class", "message"),
+    [
+        (None, 0, "null_class is given, but the model has no classes"),
+        (4, 4, r"null_class is 4; it must lie in 0\.\.3"),
+        (4, -1, r"null_class is -1; it must lie in 0\.\.3"),
+    ],
+)
+def test_a_null_class_that_is_none_is_refused(
+    tmp_path: Path, embeddings: int | None, null_class: int, message: str
+) -> None:
+    UNet2DModel(**PEER, num_class_embeds=embeddings).save_pretrained(tmp_path / "peer")
+    with pytest.raises(Invalid, match=message):
+        choose_null_class(tmp_path / "peer", null_class)
+    assert not (tmp_path / "peer" / "diffusion.json").exists()
 
 
 def test_what_a_config_leaves_out_is_diffusers_default(foreign: Path) -> None:
