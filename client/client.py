@@ -47,6 +47,7 @@ from client.answers import (
     ModelAnswer,
     ModelFormat,
     TrainPlan,
+    UploadedModel,
 )
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -327,7 +328,7 @@ class Client:
         license: str | None = None,  # noqa: A002  its name in the API
         null_class: int | None = None,
         sent: Sent | None = None,
-    ) -> ModelAnswer:
+    ) -> UploadedModel:
         """Upload a model: a folder in diffusers' format, or a zip of one.
 
         Its README.md may give the license of the weights instead. `null_class` is the class
@@ -337,7 +338,7 @@ class Client:
             answer = self._upload(
                 _path("models", name), file, sent, license=license, null_class=null_class
             )
-        return ModelAnswer.model_validate_json(answer.content)
+        return UploadedModel.model_validate_json(answer.content)
 
     def set_license(self, name: str, license: str | None) -> ModelAnswer:  # noqa: A002
         """Say under which license the weights of a model are; None for unknown."""

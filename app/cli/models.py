@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from app.cli.session import Yes, session_of, size, table
 from app.registry import facts
@@ -103,7 +104,13 @@ def push(
             name, source, license=license_, null_class=null_class, sent=sent
         ),
     )
-    session.output(model, lambda console: console.print(f"{model.name}: {_size(model)}"))
+
+    def show(console: Console) -> None:
+        console.print(f"{model.name}: {_size(model)}", markup=False)
+        for each in model.skipped:
+            console.print(f"skipped {each.name}: {each.reason}", markup=False)
+
+    session.output(model, show)
 
 
 @cli.command("license")

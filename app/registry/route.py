@@ -19,9 +19,9 @@ from app.http.uploads import uploaded_file
 from app.registry.download import diffusers_download, portable_download
 from app.registry.schema import License, ModelChange, model_answer
 from app.services import Services, ServicesDep
-from client.answers import ModelAnswer, ModelFormat
+from client.answers import ModelAnswer, ModelFormat, Rejected, UploadedModel
 from models.nets.precision import Precision
-from models.pipeline.archive import extract_model_archive
+from models.pipeline.archive import Skipped, extract_model_archive
 from models.pipeline.card import ModelCard
 from models.pipeline.folder import (
     choose_null_class,
@@ -39,6 +39,8 @@ from store.models import ModelRecord
 from store.names import check_name
 
 router = APIRouter(prefix="/models", tags=["models"])
+
+MAX_SKIPPED = 50  # files in an answer
 
 _BODY = {
     "requestBody": {
@@ -153,7 +155,7 @@ def download_model(
     summary="Upload a zip of a diffusers folder (UNet2DModel or pipeline, safetensors)",
     status_code=201,
     responses={
-        200: {"description": "The same weights are there already.", "model": ModelAnswer},
+        200: {"description": "The same weights are there already.", "model": UploadedModel},
         **problems.declare(
             problems.CONFLICT,
             problems.TOO_LARGE,
@@ -181,8 +183,9 @@ async def put_model(
             "guidance needs it; without it all of them are classes"
         ),
     ] = None,
-) -> ModelAnswer:
-    """Upload the archive as the body.
+) -> UploadedModel:
+    """Upload the archive as the body. Files that are no part of the model are skipped and listed;
+    the folder may lie inside others.
 
     The front matter of its README.md may give the `license`, as on the Hugging Face Hub. PATCH
     changes it later.
@@ -192,7 +195,7 @@ async def put_model(
     with tempfile.TemporaryDirectory(dir=data_dir) as scratch:
         folder = Path(scratch) / "model"
         async with uploaded_file(request, data_dir) as archive:
-            card, digest, theirs = await run_in_threadpool(
+            card, digest, theirs, skipped = await run_in_threadpool(
                 _read_model, services, archive, folder, null_class
             )
         prefix = _prefix(name, digest, card)
@@ -206,7 +209,11 @@ async def put_model(
         )
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/models/{name}"
-    return model_answer(record, precisions)
+    return UploadedModel(
+        **model_answer(record, precisions).model_dump(),
+        num_skipped=len(skipped),
+        skipped=[Rejected(name=s.name, reason=s.reason) for s in skipped[:MAX_SKIPPED]],
+    )
 
 
 @router.delete(
@@ -222,17 +229,19 @@ def delete_model(name: str, services: ServicesDep) -> None:
 
 def _read_model(
     services: Services, archive: Path, folder: Path, null_class: int | None
-) -> tuple[ModelCard, str, str | None]:
+) -> tuple[ModelCard, str, str | None, list[Skipped]]:
     """Extract an uploaded model, and check its config and its weights; return its card, the digest
-    of the weights and their license."""
+    of the weights, their license, and the files that are no part of it."""
     with reported_at(""):
-        extract_model_archive(archive, folder, max_bytes=services.settings.max_model_bytes)
+        skipped = extract_model_archive(
+            archive, folder, max_bytes=services.settings.max_model_bytes
+        )
         if null_class is not None:
             with reported_at("null_class", "query"):
                 choose_null_class(folder, null_class)
         config = read_config(folder)
         read_weights(folder, config)
-        return ModelCard.of(config), weights_digest(folder), read_license(folder)
+        return ModelCard.of(config), weights_digest(folder), read_license(folder), skipped
 
 
 def _prefix(name: str, digest: str, card: ModelCard) -> str:

@@ -1,7 +1,8 @@
 """Models on disk: a diffusers pipeline folder, safetensors only.
 
     model_index.json
-    unet/config.json, unet/diffusion_pytorch_model.safetensors
+    unet/config.json, unet/diffusion_pytorch_model.safetensors; from elsewhere perhaps a variant,
+                            as diffusion_pytorch_model.fp16.safetensors, or shards with an index
     scheduler/scheduler_config.json
     diffusion.json          the rest of our config, and where the model comes from
 
@@ -12,6 +13,7 @@ opened.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -34,6 +36,8 @@ from models.pipeline.diffusers import (
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 OURS = "diffusion.json"
+_STEM = "diffusion_pytorch_model"
+_SHARD = re.compile(r"-\d+-of-\d+\.")
 CLASSES = "class_embedding.weight"
 _NUMBERS = {"F16": np.float16, "F32": np.float32, "F64": np.float64}
 
@@ -107,9 +111,13 @@ def read_metadata(folder: Path) -> JsonObject:
 
 
 def weights_digest(folder: Path) -> str:
-    """Return the sha256 of the weights' file."""
-    with (_unet_folder(folder) / WEIGHTS).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the sha256 of the weights' file; of shards, one after the other."""
+    digest = hashlib.sha256()
+    for path in _weight_files(folder):
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _unet_folder(folder: Path) -> Path:
@@ -161,15 +169,9 @@ def read_weights(folder: Path, config: ModelConfig) -> dict[str, Float32]:
 
     Raises Invalid naming what is missing, or does not fit the config.
     """
-    path = _unet_folder(folder) / WEIGHTS
-    if not path.exists():
-        others = sorted(p.name for p in path.parent.glob("diffusion_pytorch_model*"))
-        instead = f" (there is {others[0]})" if others else ""
-        raise Invalid.because(
-            f"{WEIGHTS} is missing{instead}; weights are read from safetensors only"
-        )
+    files = _weight_files(folder)
     wanted = unet_graph(config.net, config.image_size).parameters
-    found = dict(_tensors(path))
+    found = {name: array for path in files for name, array in _tensors(path)}
     for name, shape in wanted.items():
         if name not in found:
             raise Invalid.because(f"the weights lack the tensor {name!r}")
@@ -190,12 +192,46 @@ def read_weights(folder: Path, config: ModelConfig) -> dict[str, Float32]:
     return found
 
 
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the one file of the weights, or the shards that an index lists; those of a variant
+    where there are no others."""
+    unet = _unet_folder(folder)
+    whole, index = unet / WEIGHTS, unet / f"{WEIGHTS}.index.json"
+    if whole.exists():
+        return [whole]
+    if index.exists():
+        return _shards(index)
+    variants = [*unet.glob(f"{_STEM}.*.safetensors"), *unet.glob(f"{_STEM}*.index*.json")]
+    variants = sorted(path for path in variants if not _SHARD.search(path.name))
+    if len(variants) > 1:
+        names = ", ".join(path.name for path in variants)
+        raise Invalid.because(f"the weights are there in several variants: {names}; keep one")
+    if not variants:
+        others = sorted(p.name for p in unet.glob(f"{_STEM}*"))
+        instead = f" (there is {others[0]})" if others else ""
+        raise Invalid.because(
+            f"{WEIGHTS} is missing{instead}; weights are read from safetensors only"
+        )
+    (variant,) = variants
+    return _shards(variant) if variant.suffix == ".json" else [variant]
+
+
+def _shards(index: Path) -> list[Path]:
+    places = _read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(n, str) for n in places.values()):
+        raise Invalid.because(f"{index.name} has no weight_map of tensors to files")
+    for name in sorted(set(places.values())):
+        if Path(name).name != name or not (index.parent / name).is_file():
+            raise Invalid.because(f"{index.name} lists {name[:200]!r}, which is missing")
+    return [index.parent / name for name in sorted(set(places.values()))]
+
+
 def _tensors(path: Path) -> Iterator[tuple[str, Float32]]:
     """Yield the tensors of a file, in float32, under the names that they have today."""
     try:
         tensors = deserialize(path.read_bytes())  # type: ignore[no-untyped-call]
     except SafetensorError:
-        raise Invalid.because(f"{WEIGHTS} is not a safetensors file, or it is damaged") from None
+        raise Invalid.because(f"{path.name} is not a safetensors file, or it is damaged") from None
     for name, tensor in tensors:
         kind, data = tensor["dtype"], tensor["data"]
         if kind == "BF16":  # the upper half of a float32

@@ -101,3 +101,27 @@ def test_a_null_class_out_of_bounds_is_refused_by_name(client, name, by_class):
     assert answer.status_code == 422, answer.text
     assert [error["parameter"] for error in answer.json()["errors"]] == ["null_class"]
     assert "null_class is 3; it must lie in 0..2" in answer.json()["detail"]
+
+
+def test_the_answer_lists_what_was_skipped(client, name, tmp_path):
+    torch.manual_seed(0)
+    UNet2DModel(**PEER).save_pretrained(tmp_path / "peer")
+    pictures = {f"peer/samples/{i}.png": b"" for i in range(100)}
+    clutter = {"__MACOSX/peer/._config.json": b"", "peer/diffusion_pytorch_model.bin": b"\x80"}
+    own = {f"peer/{path}": data for path, data in files_of(tmp_path / "peer").items()}
+    archive = zipped({**clutter, **own, **pictures})
+    for status in (201, 200):
+        answer = client.put(f"/models/{name}", content=archive)
+        assert answer.status_code == status, answer.text
+        assert answer.json()["num_skipped"] == 102
+        assert len(answer.json()["skipped"]) == 50
+        assert answer.json()["skipped"][1] == {
+            "name": "peer/diffusion_pytorch_model.bin",
+            "reason": "it may be a pickle, which is never opened",
+        }
+    with zipfile.ZipFile(io.BytesIO(client.get(f"/models/{name}/download").content)) as file:
+        assert set(file.namelist()) == {
+            "README.md",
+            "config.json",
+            "diffusion_pytorch_model.safetensors",
+        }

@@ -372,6 +372,58 @@ def test_half_precision_weights_become_single(foreign: Path) -> None:
     assert {p.dtype for p in load_model(foreign).net.parameters()} == {torch.float32}
 
 
+# As people save them: UNet2DModel.save_pretrained with a variant, in shards, or both.
+SAVED = {
+    "variant": ({"variant": "fp16"}, 1),
+    "shards": ({"max_shard_size": "20KB"}, 3),
+    "shards of a variant": ({"variant": "fp16", "max_shard_size": "20KB"}, 3),
+}
+
+
+@pytest.mark.parametrize(("how", "least"), SAVED.values(), ids=list(SAVED))
+def test_variants_and_shards_are_read(tmp_path: Path, how: dict[str, Any], least: int) -> None:
+    torch.manual_seed(0)
+    peer = UNet2DModel(**PEER)
+    peer.save_pretrained(tmp_path / "peer", **how)
+    shards = sorted((tmp_path / "peer").glob("*.safetensors"))
+    assert len(shards) >= least
+    assert not (tmp_path / "peer" / WEIGHTS).exists()
+    assert largest_difference(load_model(tmp_path / "peer"), peer) < 1e-5
+    data = b"".join(path.read_bytes() for path in shards)
+    assert weights_digest(tmp_path / "peer") == hashlib.sha256(data).hexdigest()
+    peer.half().save_pretrained(tmp_path / "peer")  # whole, and of other bytes
+    data = (tmp_path / "peer" / WEIGHTS).read_bytes()
+    assert weights_digest(tmp_path / "peer") == hashlib.sha256(data).hexdigest()
+
+
+def test_of_several_variants_none_is_guessed(foreign: Path) -> None:
+    data = (foreign / WEIGHTS).read_bytes()
+    (foreign / WEIGHTS).unlink()
+    for variant in ("fp16", "non_ema"):
+        (foreign / f"diffusion_pytorch_model.{variant}.safetensors").write_bytes(data)
+    with pytest.raises(Invalid, match=r"several variants: .*fp16.*non_ema.*; keep one"):
+        load_model(foreign)
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        ({"conv_in.bias": "a.safetensors"}, "lists 'a.safetensors', which is missing"),
+        ({"conv_in.bias": "../secret.safetensors"}, "lists '../secret.safetensors', which is miss"),
+        ({"conv_in.bias": 3}, "has no weight_map"),
+        ({"conv_in.bias": "b.safetensors"}, "lack the tensor 'time_embedding"),
+    ],
+)
+def test_an_index_that_leads_nowhere_is_refused(
+    foreign: Path, places: dict[str, object], message: str
+) -> None:
+    (foreign / WEIGHTS).rename(foreign.parent / "secret.safetensors")
+    save_file({"conv_in.bias": torch.zeros(8)}, foreign / "b.safetensors")
+    (foreign / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": places}))
+    with pytest.raises(Invalid, match=message):
+        load_model(foreign)
+
+
 # Refusals -----------------------------------------------------------------------------------------
 
 
