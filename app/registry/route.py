@@ -24,9 +24,11 @@ from models.nets.precision import Precision
 from models.pipeline.archive import Skipped, extract_model_archive
 from models.pipeline.card import ModelCard
 from models.pipeline.folder import (
+    SCHEDULER,
     choose_null_class,
     read_config,
     read_weights,
+    unused_scheduler_fields,
     weights_digest,
 )
 from models.pipeline.portable import CONSISTENCY_STEPS, STEPS
@@ -241,6 +243,10 @@ def _read_model(
                 choose_null_class(folder, null_class)
         config = read_config(folder)
         read_weights(folder, config)
+        skipped += [
+            Skipped(f"{SCHEDULER}: {field}", "a request chooses its sampler")
+            for field in unused_scheduler_fields(folder)
+        ]
         return ModelCard.of(config), weights_digest(folder), read_license(folder), skipped
 
 

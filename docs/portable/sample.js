@@ -18,6 +18,7 @@ export async function* sample(
   }
   const shape = [numImages, card.channels, ...card.image_size], anyClass = card.class_names.length;
   const noise = (step) => normal(seed, numImages, step, shape[1] * shape[2] * shape[3]);
+  const { clip } = card.sampling ?? { clip: 1 };
   let x = noise(0).map((value) => table.start * value);
   let x0_prev = new Float32Array(x.length), x0_prev2 = x0_prev;
 
@@ -40,7 +41,7 @@ export async function* sample(
       const unguided = await estimate(row, anyClass);
       x0 = x0.map((value, i) => unguided[i] + guidance * (value - unguided[i]));
     }
-    x0 = x0.map((value) => Math.min(Math.max(value, -1), 1));
+    if (clip !== null) x0 = x0.map((value) => Math.min(Math.max(value, -clip), clip));
     x = x.map((value, i) => k_x * value + k_0 * x0[i] + k_1 * x0_prev[i] + k_2 * x0_prev2[i]);
     if (k_s) {
       const fresh = noise(r + 1);

@@ -31,6 +31,7 @@ def sample(network, card, table, seed, num_images=1, label=None, guidance=1.0):
             feed["label"] = np.full(num_images, label, np.int64)
         return p_x * x + p_y * network.run(["y"], feed)[0]
 
+    clip = card.get("sampling", {"clip": 1})["clip"]
     x = table["start"] * normal(seed, num_images, 0, shape)
     x0_prev = x0_prev2 = 0
     for step, row in enumerate(table["rows"], start=1):
@@ -39,7 +40,7 @@ def sample(network, card, table, seed, num_images=1, label=None, guidance=1.0):
         if guidance != 1:
             unguided = estimate(any_class)
             x0 = unguided + guidance * (x0 - unguided)
-        x0 = x0.clip(-1, 1)
+        x0 = x0 if clip is None else x0.clip(-clip, clip)
         x = k_x * x + k_0 * x0 + k_1 * x0_prev + k_2 * x0_prev2
         if k_s:
             x += k_s * normal(seed, num_images, step, shape)

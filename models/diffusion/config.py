@@ -1,13 +1,41 @@
 """A diffusion model without its weights: the net's shape, its process, its images, its classes."""
 
 from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Interval
 
 from models.diffusion.prediction import Prediction, PredictionType
-from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
-from models.fields import Invalid, check_whole
+from models.diffusion.schedule import MAX_TRAIN_TIMESTEPS, NoiseSchedule, ScheduleConfig
+from models.fields import Invalid, check_fields, check_whole
 from models.nets.config import UNetConfig
 
 MAX_SIDE = 512  # of an image that a model makes, in pixels
+
+
+Variance = Literal["fixed_small", "fixed_large"]
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a model is to be sampled unless a request says otherwise. A model from elsewhere has this
+    from the config of its scheduler.
+
+    The estimate of the clean image is kept within [-clip, clip], or left as it is where that is
+    None. `spacing` of None is that of the sampler. Spacing `leading` begins and ends
+    `steps_offset` timesteps further from the clean image. `variance` is that of sampler `ddpm`.
+    """
+
+    clip: Annotated[float | None, Interval(ge=1e-3, le=1e6)] = 1.0
+    spacing: Literal["trailing", "leading", "linspace"] | None = None
+    steps_offset: Annotated[int, Interval(ge=0, le=MAX_TRAIN_TIMESTEPS)] = 0
+    variance: Variance = "fixed_small"
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+DEFAULT_SAMPLING = SamplingConfig()
 
 
 @dataclass(frozen=True)
@@ -24,6 +52,7 @@ class ModelConfig:
     image_size: tuple[int, int]
     class_names: tuple[str, ...] = ()
     consistency: bool = False
+    sampling: SamplingConfig = DEFAULT_SAMPLING
 
     def __post_init__(self) -> None:
         self._check_images()

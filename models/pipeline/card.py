@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from models.diffusion.config import ModelConfig
+from models.diffusion.config import DEFAULT_SAMPLING, ModelConfig, SamplingConfig
 from models.diffusion.prediction import Prediction, PredictionType
 from models.diffusion.schedule import ScheduleConfig
 from models.nets.graph import unet_graph
@@ -35,6 +35,7 @@ class ModelCard:
     flops: int | None = None
     consistency: bool = False
     has_null_class: bool = True
+    sampling: SamplingConfig = DEFAULT_SAMPLING
     sigma_data: float | None = None
     preset: str | None = None
     steps: int | None = None
@@ -57,6 +58,7 @@ class ModelCard:
             flops=graph.flops,
             consistency=config.consistency,
             has_null_class=config.has_null_class,
+            sampling=config.sampling,
             sigma_data=config.sigma_data,
         )
 
@@ -81,6 +83,7 @@ class ModelCard:
         known["image_size"] = (height, width)
         known["class_names"] = tuple(known["class_names"])
         known["schedule"] = ScheduleConfig(**known["schedule"])
+        known["sampling"] = SamplingConfig(**known.get("sampling", {}))
         return cls(**known)
 
     def first_difference(self, other: "ModelCard") -> str | None:

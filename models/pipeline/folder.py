@@ -22,7 +22,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize
 
 from models.arrays import Float32
-from models.diffusion.config import ModelConfig
+from models.diffusion.config import ModelConfig, SamplingConfig
 from models.diffusion.schedule import ScheduleConfig
 from models.fields import Invalid, check_whole
 from models.nets.config import UNetConfig
@@ -32,10 +32,12 @@ from models.pipeline.diffusers import (
     model_config,
     modern_name,
     net_config,
+    sampler_fields,
 )
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 OURS = "diffusion.json"
+SCHEDULER = "scheduler/scheduler_config.json"
 _STEM = "diffusion_pytorch_model"
 _SHARD = re.compile(r"-\d+-of-\d+\.")
 CLASSES = "class_embedding.weight"
@@ -74,6 +76,7 @@ def write_our_config(
         "prediction_type": config.prediction_type,
         "sigma_data": config.sigma_data,
         "consistency": config.consistency,
+        "sampling": asdict(config.sampling),
         "metadata": dict(metadata),
     }
     write_json(folder / OURS, ours)
@@ -110,6 +113,13 @@ def read_metadata(folder: Path) -> JsonObject:
     return metadata if isinstance(metadata, dict) else {}
 
 
+def unused_scheduler_fields(folder: Path) -> list[str]:
+    """Return what a scheduler's config says of its sampler alone, which a request chooses."""
+    if (folder / OURS).exists() or not (folder / SCHEDULER).exists():
+        return []
+    return sampler_fields(_read_json(folder / SCHEDULER))
+
+
 def weights_digest(folder: Path) -> str:
     """Return the sha256 of the weights' file; of shards, one after the other."""
     digest = hashlib.sha256()
@@ -130,7 +140,7 @@ def _unet_folder(folder: Path) -> Path:
 def _model_config(folder: Path, net: UNetConfig, unet: JsonObject) -> ModelConfig:
     if (folder / OURS).exists():
         return _our_config(_read_json(folder / OURS), net)
-    path = folder / "scheduler" / "scheduler_config.json"
+    path = folder / SCHEDULER
     scheduler = _read_json(path) if path.exists() else {"beta_schedule": "linear"}
     return model_config(net, unet, scheduler)
 
@@ -145,6 +155,7 @@ def _our_config(ours: JsonObject, net: UNetConfig) -> ModelConfig:
             image_size=tuple(ours["image_size"]),
             class_names=tuple(ours["class_names"]),
             consistency=ours.get("consistency") is True,
+            sampling=SamplingConfig(**ours.get("sampling", {})),
         )
     except (KeyError, TypeError) as error:
         raise Invalid.because(f"{OURS} is incomplete or malformed: {error}") from None

@@ -139,7 +139,7 @@ def _table(card: ModelCard, sampler: SamplerName, steps: int) -> dict[str, objec
     return {
         "sampler": sampler,
         "num_inference_steps": steps,
-        "spacing": default_spacing(sampler, card.schedule.name),
+        "spacing": default_spacing(sampler, card.schedule.name, card.sampling.spacing),
         "start": _shortest(np.float32(plan.from_noise)),
         "rows": [[_shortest(row[column]) for column in COLUMNS.values()] for row in plan.rows],
     }

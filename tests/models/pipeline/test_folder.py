@@ -14,6 +14,7 @@ from diffusers import (
     DDIMScheduler,
     DDPMPipeline,
     DDPMScheduler,
+    DPMSolverMultistepScheduler,
     EDMEulerScheduler,
     FlowMatchEulerDiscreteScheduler,
     ScoreSdeVeScheduler,
@@ -21,14 +22,20 @@ from diffusers import (
 )
 from safetensors.torch import load_file, save_file
 
-from models.diffusion.config import ModelConfig
+from models.diffusion.config import ModelConfig, SamplingConfig
 from models.diffusion.model import DiffusionModel
 from models.diffusion.prediction import PredictionType
 from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from models.fields import Invalid
 from models.nets.config import MAX_CLASSES, UNetConfig
 from models.nets.unet import UNet
-from models.pipeline.folder import WEIGHTS, choose_null_class, read_metadata, weights_digest
+from models.pipeline.folder import (
+    WEIGHTS,
+    choose_null_class,
+    read_metadata,
+    unused_scheduler_fields,
+    weights_digest,
+)
 from models.pipeline.torch_folder import load_model, save_model
 
 NET = UNetConfig(
@@ -272,6 +279,77 @@ def test_a_pipeline_loads_with_its_schedule(
     assert largest_difference(model, unet) < 1e-5
 
 
+@pytest.mark.parametrize("name", ["linear", "scaled_linear", "cosine", "sigmoid"])
+@pytest.mark.parametrize("zero_snr", [False, True])
+def test_betas_as_numbers_are_known_by_their_schedule(
+    tmp_path: Path, name: Any, zero_snr: bool
+) -> None:
+    schedule = ScheduleConfig(name, 100, 2e-4, 0.03, zero_snr)
+    betas = NoiseSchedule.from_config(schedule).betas.tolist()
+    scheduler = DDPMScheduler(
+        num_train_timesteps=100,
+        beta_start=2e-4,
+        beta_end=0.03,
+        trained_betas=betas,
+        prediction_type="v_prediction",
+    )
+    DDPMPipeline(UNet2DModel(**PEER), scheduler).save_pretrained(tmp_path / "pipeline")
+    found = load_model(tmp_path / "pipeline").schedule
+    np.testing.assert_allclose(
+        found.alphas_cumprod[1:], scheduler.alphas_cumprod.numpy(), rtol=0, atol=2e-6
+    )
+    assert found.config.name == name
+    assert found.config.rescale_zero_terminal_snr is zero_snr
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "expected"),
+    [
+        (DDPMScheduler(), SamplingConfig(spacing="leading")),
+        (DDIMScheduler(clip_sample=False), SamplingConfig(clip=None, spacing="leading")),
+        (
+            DDPMScheduler(clip_sample_range=2.0, variance_type="fixed_large", steps_offset=1),
+            SamplingConfig(2.0, "leading", 1, "fixed_large"),
+        ),
+        (DDPMScheduler(timestep_spacing="linspace"), SamplingConfig(spacing="linspace")),
+        (DPMSolverMultistepScheduler(timestep_spacing="trailing"), SamplingConfig(1.0, "trailing")),
+        (DPMSolverMultistepScheduler(), SamplingConfig()),  # its linspace is not ours
+        (EDMEulerScheduler(), SamplingConfig()),
+        (None, SamplingConfig()),
+    ],
+)
+def test_a_scheduler_says_how_a_model_is_sampled(
+    foreign: Path, scheduler: Any, expected: SamplingConfig
+) -> None:
+    if scheduler is not None:
+        scheduler.save_pretrained(foreign / "scheduler")
+    model = load_model(foreign)
+    assert model.config.sampling == expected
+    save_model(model, foreign.parent / "again", {})
+    assert load_model(foreign.parent / "again").config == model.config
+    if not isinstance(scheduler, EDMEulerScheduler):
+        peer = DDPMScheduler.from_pretrained(foreign.parent / "again", subfolder="scheduler")
+        assert peer.config.timestep_spacing == (expected.spacing or "trailing")
+        assert peer.config.clip_sample is (expected.clip is not None)
+
+
+def test_an_old_config_that_says_less_has_the_defaults_of_its_class(foreign: Path) -> None:
+    (foreign / "scheduler").mkdir()
+    said = {"_class_name": "DDPMScheduler", "beta_schedule": "linear", "variance_type": None}
+    (foreign / "scheduler" / "scheduler_config.json").write_text(json.dumps(said))
+    assert load_model(foreign).config.sampling == SamplingConfig(spacing="leading")
+
+
+def test_fields_of_a_sampler_that_are_not_taken_are_named(foreign: Path) -> None:
+    assert unused_scheduler_fields(foreign) == []
+    DPMSolverMultistepScheduler().save_pretrained(foreign / "scheduler")
+    unused = unused_scheduler_fields(foreign)
+    assert {"solver_order", "timestep_spacing", "final_sigmas_type"} <= set(unused)
+    assert not {"beta_start", "prediction_type", "thresholding"} & set(unused)
+    DDPMScheduler().save_pretrained(foreign / "scheduler")
+    assert unused_scheduler_fields(foreign) == []
+
+
 def test_an_edm_scheduler_says_what_the_net_predicts(foreign: Path) -> None:
     scheduler = EDMEulerScheduler(sigma_min=0.01, sigma_max=10.0, sigma_data=0.4, rho=6.0)
     scheduler.save_pretrained(foreign / "scheduler")
@@ -462,6 +540,13 @@ def test_an_unsupported_net_is_refused_by_name(
     [
         (DDPMScheduler(trained_betas=[0.1, 0.2]), "trained_betas is"),
         (DDPMScheduler(beta_schedule="sigmoid"), "beta_schedule is 'sigmoid'"),
+        (DDPMScheduler(thresholding=True), "thresholding is True"),
+        (DDPMScheduler(variance_type="learned_range"), "variance_type is 'learned_range'"),
+        (DDPMScheduler(variance_type="fixed_large_log"), "variance_type is 'fixed_large_log'"),
+        (DDIMScheduler(set_alpha_to_one=False), "set_alpha_to_one is False"),
+        (DDPMScheduler(steps_offset=-1), "steps_offset is -1; it must lie in"),
+        (DDPMScheduler(clip_sample_range=-1.0), r"clip is -1\.0; it must lie in"),
+        (EDMEulerScheduler(final_sigmas_type="sigma_min"), "final_sigmas_type is 'sigma_min'"),
         (ScoreSdeVeScheduler(), "_class_name is 'ScoreSdeVeScheduler'"),
         (FlowMatchEulerDiscreteScheduler(), "_class_name is 'FlowMatchEulerDiscreteScheduler'"),
         (EDMEulerScheduler(prediction_type="v_prediction"), "prediction_type is 'v_prediction'"),
