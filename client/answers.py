@@ -99,6 +99,14 @@ class ModelAnswer(BaseModel):
     links: dict[str, str]
 
 
+class UploadedModel(ModelAnswer):
+    num_skipped: int
+    skipped: list[Rejected] = Field(
+        description="the first files of the archive that are no part of the model, with reasons; "
+        "they were not opened"
+    )
+
+
 # Jobs ---------------------------------------------------------------------------------------------
 
 

@@ -47,6 +47,7 @@ from client.answers import (
     ModelAnswer,
     ModelFormat,
     TrainPlan,
+    UploadedModel,
 )
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -333,15 +334,19 @@ class Client:
         source: str | os.PathLike[str],
         *,
         license: str | None = None,  # noqa: A002  its name in the API
+        null_class: int | None = None,
         sent: Sent | None = None,
-    ) -> ModelAnswer:
+    ) -> UploadedModel:
         """Upload a model: a folder in diffusers' format, or a zip of one.
 
-        Its README.md may give the license of the weights instead.
+        Its README.md may give the license of the weights instead. `null_class` is the class
+        embedding that stands for no class; without it, all of a model from elsewhere are classes.
         """
         with _archive(Path(source)) as file:
-            answer = self._upload(_path("models", name), file, sent, license=license)
-        return ModelAnswer.model_validate_json(answer.content)
+            answer = self._upload(
+                _path("models", name), file, sent, license=license, null_class=null_class
+            )
+        return UploadedModel.model_validate_json(answer.content)
 
     def set_license(self, name: str, license: str | None) -> ModelAnswer:  # noqa: A002
         """Say under which license the weights of a model are; None for unknown."""
@@ -418,7 +423,7 @@ class Client:
                 raise JobEnded(f"job {job.id} {job.status}{why}")
 
     def _upload(
-        self, path: str, file: IO[bytes], sent: Sent | None, **query: str | None
+        self, path: str, file: IO[bytes], sent: Sent | None, **query: str | int | None
     ) -> httpx.Response:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)

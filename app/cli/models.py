@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from app.cli.session import Yes, session_of, size, table
 from app.registry import facts
@@ -90,14 +91,26 @@ def push(
             help="Of the weights: an SPDX id or other text; by default that of its README.md.",
         ),
     ] = None,
+    null_class: Annotated[
+        int | None,
+        typer.Option(help="Class embedding that stands for no class; by default all are classes."),
+    ] = None,
 ) -> None:
     """Upload a model."""
     session = session_of(context)
     model = session.uploading(
         f"uploading {source.name}",
-        lambda sent: session.client.push_model(name, source, license=license_, sent=sent),
+        lambda sent: session.client.push_model(
+            name, source, license=license_, null_class=null_class, sent=sent
+        ),
     )
-    session.output(model, lambda console: console.print(f"{model.name}: {_size(model)}"))
+
+    def show(console: Console) -> None:
+        console.print(f"{model.name}: {_size(model)}", markup=False)
+        for each in model.skipped:
+            console.print(f"skipped {each.name}: {each.reason}", markup=False)
+
+    session.output(model, show)
 
 
 @cli.command("license")

@@ -22,11 +22,18 @@ from app.http.uploads import uploaded_file
 from app.registry.download import diffusers_download, portable_download
 from app.registry.schema import License, ModelChange, model_answer
 from app.services import Services, ServicesDep
-from client.answers import ModelAnswer, ModelFormat
+from client.answers import ModelAnswer, ModelFormat, Rejected, UploadedModel
 from models.nets.precision import Precision
-from models.pipeline.archive import extract_model_archive
+from models.pipeline.archive import Skipped, extract_model_archive
 from models.pipeline.card import ModelCard
-from models.pipeline.folder import read_config, read_weights, weights_digest
+from models.pipeline.folder import (
+    SCHEDULER,
+    choose_null_class,
+    read_config,
+    read_weights,
+    unused_scheduler_fields,
+    weights_digest,
+)
 from models.pipeline.portable import CONSISTENCY_STEPS, STEPS
 from models.pipeline.readme import read_license
 from models.sampling.samplers import SamplerName
@@ -37,6 +44,8 @@ from store.models import ModelRecord
 from store.names import check_name
 
 router = APIRouter(prefix="/models", tags=["models"])
+
+MAX_SKIPPED = 50  # files in an answer
 
 _BODY = {
     "requestBody": {
@@ -153,7 +162,7 @@ def download_model(
     summary="Upload a zip of a diffusers folder (UNet2DModel or pipeline, safetensors)",
     status_code=201,
     responses={
-        200: {"description": "The same weights are there already.", "model": ModelAnswer},
+        200: {"description": "The same weights are there already.", "model": UploadedModel},
         **problems.declare(
             problems.CONFLICT,
             problems.TOO_LARGE,
@@ -174,8 +183,16 @@ async def put_model(
         License | None,
         Query(alias="license", description="of the weights; by default that of its README.md"),
     ] = None,
-) -> ModelAnswer:
-    """Upload the archive as the body.
+    null_class: Annotated[
+        int | None,
+        Query(
+            description="which class embedding of a model from elsewhere stands for no class, as "
+            "guidance needs it; without it all of them are classes"
+        ),
+    ] = None,
+) -> UploadedModel:
+    """Upload the archive as the body. Files that are no part of the model are skipped and listed;
+    the folder may lie inside others.
 
     The front matter of its README.md may give the `license`, as on the Hugging Face Hub. PATCH
     changes it later.
@@ -185,7 +202,9 @@ async def put_model(
     with tempfile.TemporaryDirectory(dir=data_dir) as scratch:
         folder = Path(scratch) / "model"
         async with uploaded_file(request, data_dir) as archive:
-            card, digest, theirs = await run_in_threadpool(_read_model, services, archive, folder)
+            card, digest, theirs, skipped = await run_in_threadpool(
+                _read_model, services, archive, folder, null_class
+            )
         prefix = _prefix(name, digest, card)
         await services.engine.check(folder, prefix, digest)
         record, is_new = await run_in_threadpool(
@@ -197,7 +216,11 @@ async def put_model(
         )
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/models/{name}"
-    return model_answer(record, precisions)
+    return UploadedModel(
+        **model_answer(record, precisions).model_dump(),
+        num_skipped=len(skipped),
+        skipped=[Rejected(name=s.name, reason=s.reason) for s in skipped[:MAX_SKIPPED]],
+    )
 
 
 @router.delete(
@@ -219,15 +242,24 @@ def _bytes_of(path: Path, start: int, end: int) -> Iterator[bytes]:
 
 
 def _read_model(
-    services: Services, archive: Path, folder: Path
-) -> tuple[ModelCard, str, str | None]:
+    services: Services, archive: Path, folder: Path, null_class: int | None
+) -> tuple[ModelCard, str, str | None, list[Skipped]]:
     """Extract an uploaded model, and check its config and its weights; return its card, the digest
-    of the weights and their license."""
+    of the weights, their license, and the files that are no part of it."""
     with reported_at(""):
-        extract_model_archive(archive, folder, max_bytes=services.settings.max_model_bytes)
+        skipped = extract_model_archive(
+            archive, folder, max_bytes=services.settings.max_model_bytes
+        )
+        if null_class is not None:
+            with reported_at("null_class", "query"):
+                choose_null_class(folder, null_class)
         config = read_config(folder)
         read_weights(folder, config)
-        return ModelCard.of(config), weights_digest(folder), read_license(folder)
+        skipped += [
+            Skipped(f"{SCHEDULER}: {field}", "a request chooses its sampler")
+            for field in unused_scheduler_fields(folder)
+        ]
+        return ModelCard.of(config), weights_digest(folder), read_license(folder), skipped
 
 
 def _prefix(name: str, digest: str, card: ModelCard) -> str:

@@ -125,7 +125,7 @@ def _request(body: SampleBody, card: ModelCard, settings: Settings) -> SampleReq
         num_images=body.num_images,
         sampler=sampler,
         num_inference_steps=steps,
-        spacing=body.spacing or default_spacing(sampler, card.schedule.name),
+        spacing=body.spacing or default_spacing(sampler, card.schedule.name, card.sampling.spacing),
         eta=body.eta,
         labels=_labels(body, card.class_names),
         guidance_scale=body.guidance_scale,

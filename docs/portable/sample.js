@@ -13,8 +13,12 @@ export const load = (network) => ort.InferenceSession.create(network);
 export async function* sample(
   network, card, table, seed, numImages = 1, label = null, guidance = 1,
 ) {
+  if (card.has_null_class === false && (label === null || guidance !== 1)) {
+    throw new Error("This model needs a class, and takes no guidance.");
+  }
   const shape = [numImages, card.channels, ...card.image_size], anyClass = card.class_names.length;
   const noise = (step) => normal(seed, numImages, step, shape[1] * shape[2] * shape[3]);
+  const { clip } = card.sampling ?? { clip: 1 };
   let x = noise(0).map((value) => table.start * value);
   let x0_prev = new Float32Array(x.length), x0_prev2 = x0_prev;
 
@@ -37,7 +41,7 @@ export async function* sample(
       const unguided = await estimate(row, anyClass);
       x0 = x0.map((value, i) => unguided[i] + guidance * (value - unguided[i]));
     }
-    x0 = x0.map((value) => Math.min(Math.max(value, -1), 1));
+    if (clip !== null) x0 = x0.map((value) => Math.min(Math.max(value, -clip), clip));
     x = x.map((value, i) => k_x * value + k_0 * x0[i] + k_1 * x0_prev[i] + k_2 * x0_prev2[i]);
     if (k_s) {
       const fresh = noise(r + 1);

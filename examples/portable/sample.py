@@ -20,7 +20,9 @@ from PIL import Image
 
 def sample(network, card, table, seed, num_images=1, label=None, guidance=1.0):
     """Return uint8 images (num_images, height, width, channels). `label` is the index of a class, a
-    list with one for each image, or None for any class."""
+    list with one for each image, or None for any class, where the model has that."""
+    if not card.get("has_null_class", True) and (label is None or guidance != 1):
+        raise ValueError("this model needs a class, and takes no guidance")
     shape, any_class = (card["channels"], *card["image_size"]), len(card["class_names"])
 
     def estimate(label):
@@ -29,6 +31,7 @@ def sample(network, card, table, seed, num_images=1, label=None, guidance=1.0):
             feed["label"] = np.full(num_images, label, np.int64)
         return p_x * x + p_y * network.run(["y"], feed)[0]
 
+    clip = card.get("sampling", {"clip": 1})["clip"]
     x = table["start"] * normal(seed, num_images, 0, shape)
     x0_prev = x0_prev2 = 0
     for step, row in enumerate(table["rows"], start=1):
@@ -37,7 +40,7 @@ def sample(network, card, table, seed, num_images=1, label=None, guidance=1.0):
         if guidance != 1:
             unguided = estimate(any_class)
             x0 = unguided + guidance * (x0 - unguided)
-        x0 = x0.clip(-1, 1)
+        x0 = x0 if clip is None else x0.clip(-clip, clip)
         x = k_x * x + k_0 * x0 + k_1 * x0_prev + k_2 * x0_prev2
         if k_s:
             x += k_s * normal(seed, num_images, step, shape)

@@ -28,7 +28,7 @@ class DiffusionModel:
 
     @property
     def null_label(self) -> int:
-        """The class index that stands for "any"."""
+        """The class index that stands for "any", in a model that has_null_class."""
         return len(self.config.class_names)
 
     @property

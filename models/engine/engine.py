@@ -147,7 +147,9 @@ class Engine:
         now, order, plan = self._clock(), submitted.order, submitted.order.plan
         config = submitted.model.config
         try:
-            plan.check_fits(config.image_size, config.channels, len(config.class_names))
+            plan.check_fits(
+                config.image_size, config.channels, len(config.class_names), config.has_null_class
+            )
             key = self._group_for(order, submitted.model)
             pictures = Pictures.of(plan, self._states[key].like)
             ticket = Ticket(

@@ -103,7 +103,10 @@ class UNetConfig:
     num_class_embeds: Annotated[
         int | None,
         Interval(ge=1, le=MAX_CLASSES + 1),
-        Doc('K + 1, the last embedding being "no class"; None for an unconditional net'),
+        Doc(
+            'K + 1 for K classes, the last embedding being "no class"; K where each is a class; '
+            "None for an unconditional net"
+        ),
         NotOffered("class_conditional decides, with the dataset's classes"),
     ] = None
     add_attention: Annotated[

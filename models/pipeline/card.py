@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from models.diffusion.config import ModelConfig
+from models.diffusion.config import DEFAULT_SAMPLING, ModelConfig, SamplingConfig
 from models.diffusion.prediction import Prediction, PredictionType
 from models.diffusion.schedule import ScheduleConfig
 from models.nets.graph import unet_graph
@@ -17,6 +17,7 @@ from models.nets.graph import unet_graph
 @dataclass(frozen=True)
 class ModelCard:
     """`image_size` is (height, width); `class_names` is empty for an unconditional model.
+    `has_null_class` is False for a model whose embeddings are classes all: it always needs one.
     `consistency` is True if the model was tuned to jump to the clean image from any noise level.
 
     None means unknown. `flops` are the floating-point operations of one network call for one image
@@ -33,6 +34,8 @@ class ModelCard:
     num_parameters: int | None = None
     flops: int | None = None
     consistency: bool = False
+    has_null_class: bool = True
+    sampling: SamplingConfig = DEFAULT_SAMPLING
     sigma_data: float | None = None
     preset: str | None = None
     steps: int | None = None
@@ -54,6 +57,8 @@ class ModelCard:
             num_parameters=graph.num_parameters,
             flops=graph.flops,
             consistency=config.consistency,
+            has_null_class=config.has_null_class,
+            sampling=config.sampling,
             sigma_data=config.sigma_data,
         )
 
@@ -78,6 +83,7 @@ class ModelCard:
         known["image_size"] = (height, width)
         known["class_names"] = tuple(known["class_names"])
         known["schedule"] = ScheduleConfig(**known["schedule"])
+        known["sampling"] = SamplingConfig(**known.get("sampling", {}))
         return cls(**known)
 
     def first_difference(self, other: "ModelCard") -> str | None:

@@ -4,12 +4,20 @@
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
+from itertools import product
 from typing import Any
 
-from models.diffusion.config import ModelConfig
+import numpy as np
+
+from models.diffusion.config import ModelConfig, SamplingConfig, Variance
 from models.diffusion.prediction import PREDICTIONS, PredictionType
-from models.diffusion.schedule import SCHEDULES, NoiseSchedule, ScheduleConfig, ScheduleName
+from models.diffusion.schedule import (
+    SCHEDULES,
+    NoiseSchedule,
+    ScheduleConfig,
+    ScheduleName,
+)
 from models.fields import Invalid
 from models.nets.config import UNetConfig
 
@@ -21,6 +29,8 @@ _BETA_SCHEDULES: dict[str, ScheduleName] = {
     **{kind.diffusers: name for name, kind in SCHEDULES.items() if kind.diffusers},
     "squaredcos_cap_v2": "cosine",
 }
+
+_OF_BETAS = tuple(name for name, kind in SCHEDULES.items() if kind.family.is_variance_preserving)
 
 # Fields of a UNet2DModel, with the only values that our net implements.
 _FIXED = {
@@ -35,6 +45,25 @@ _FIXED = {
     "time_embedding_dim": (None,),
     "time_embedding_type": ("positional",),
     "upsample_type": ("conv",),
+}
+# What a scheduler with a beta_schedule says, beside its schedule, of how a model is sampled.
+_SPACINGS = ("leading", "trailing", "linspace")
+# Their spacings are ours; what others call `leading` and `linspace` are other levels.
+_OF_OUR_SPACINGS = {"DDIMScheduler", "DDPMScheduler"}
+_VARIANCES: dict[str, Variance] = {
+    "fixed_small": "fixed_small",
+    "fixed_small_log": "fixed_small",  # the same, computed by way of its logarithm
+    "fixed_large": "fixed_large",
+}
+_READ = {
+    *("num_train_timesteps", "prediction_type", "beta_schedule", "beta_start", "beta_end"),
+    *("trained_betas", "rescale_betas_zero_snr", "clip_sample", "clip_sample_range"),
+    *("thresholding", "dynamic_thresholding_ratio", "sample_max_value", "set_alpha_to_one"),
+    *("timestep_spacing", "steps_offset", "variance_type"),
+}
+_READ_OF_EDM = {
+    *("num_train_timesteps", "prediction_type", "sigma_schedule", "final_sigmas_type"),
+    *("sigma_min", "sigma_max", "sigma_data", "rho"),
 }
 _LEGACY_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
@@ -56,7 +85,7 @@ def unet_config(config: ModelConfig) -> JsonObject:
 
 def scheduler_config(config: ModelConfig) -> JsonObject:
     """Return the scheduler_config.json of the scheduler that samples such a model."""
-    schedule = config.schedule
+    schedule, sampling = config.schedule, config.sampling
     steps = {"num_train_timesteps": schedule.num_train_timesteps}
     if schedule.name == "edm":
         return {
@@ -85,8 +114,11 @@ def scheduler_config(config: ModelConfig) -> JsonObject:
         **betas,
         # diffusers refuses a name that it does not know; it would misread a substitute.
         "prediction_type": PREDICTIONS[config.prediction_type].diffusers or config.prediction_type,
-        "variance_type": "fixed_small",
-        "clip_sample": True,
+        "variance_type": sampling.variance,
+        "clip_sample": sampling.clip is not None,
+        "clip_sample_range": sampling.clip or 1.0,
+        "timestep_spacing": sampling.spacing or "trailing",
+        "steps_offset": sampling.steps_offset,
     }
 
 
@@ -121,17 +153,34 @@ def net_config(peer: JsonObject) -> UNetConfig:
 
 
 def model_config(net: UNetConfig, unet: JsonObject, scheduler: JsonObject) -> ModelConfig:
-    """Return the config of a model that diffusers saved, from its two config files."""
+    """Return the config of a model that diffusers saved, from its two config files.
+
+    They do not tell an embedding of no class from those of classes: each is taken for a class.
+    """
     size = unet.get("sample_size") or 32
-    classes = (net.num_class_embeds or 1) - 1
     return ModelConfig(
         net=net,
         schedule=_schedule(scheduler),
         prediction_type=_prediction(scheduler),
         sigma_data=float(scheduler.get("sigma_data", 0.5)),
         image_size=(size, size) if isinstance(size, int) else tuple(size),
-        class_names=tuple(str(i) for i in range(classes)),
+        class_names=tuple(str(i) for i in range(net.num_class_embeds or 0)),
+        sampling=_sampling(scheduler),
     )
+
+
+def sampler_fields(scheduler: JsonObject) -> list[str]:
+    """Return the fields that the config does not take, as `solver_order`: they say how the
+    scheduler samples, and here each request chooses its sampler."""
+    read = _READ_OF_EDM if _is_edm(scheduler) else _READ
+    if not _is_edm(scheduler) and not _says_our_spacing(scheduler):
+        read = read - {"timestep_spacing", "steps_offset"}
+    return [name for name in scheduler if name not in read and not name.startswith("_")]
+
+
+def _says_our_spacing(scheduler: JsonObject) -> bool:
+    is_trailing = scheduler.get("timestep_spacing") == "trailing"
+    return is_trailing or scheduler.get("_class_name") in _OF_OUR_SPACINGS
 
 
 def _schedule(peer: JsonObject) -> ScheduleConfig:
@@ -143,11 +192,13 @@ def _schedule(peer: JsonObject) -> ScheduleConfig:
     }
     if _is_edm(peer):
         _check_supported(peer, "sigma_schedule", ("karras",))
+        _check_supported(peer, "final_sigmas_type", ("zero",))
         name = "edm"
         renamed = {n: n for n in ("num_train_timesteps", "sigma_min", "sigma_max", "rho")}
+    elif peer.get("trained_betas") is not None:
+        return _schedule_of_betas(peer)
     elif "beta_schedule" in peer:
         _check_supported(peer, "beta_schedule", tuple(_BETA_SCHEDULES))
-        _check_supported(peer, "trained_betas", (None,))
         name = _BETA_SCHEDULES[peer["beta_schedule"]]
     else:
         raise Invalid.because(
@@ -156,6 +207,49 @@ def _schedule(peer: JsonObject) -> ScheduleConfig:
         )
     values: JsonObject = {ours: peer[theirs] for theirs, ours in renamed.items() if theirs in peer}
     return ScheduleConfig(**{"name": name, **values})
+
+
+def _schedule_of_betas(peer: JsonObject) -> ScheduleConfig:
+    """Return the schedule that has these betas; `cosine` and `sigmoid` are exported so."""
+    betas = np.asarray(peer["trained_betas"], np.float64)
+    steps, rescale = peer.get("num_train_timesteps", 1000), peer.get("rescale_betas_zero_snr")
+    rescaled = (True,) if rescale else (False, True)
+    if betas.shape == (steps,) and steps > 1 and np.isfinite(betas).all():
+        said = float(peer.get("beta_start", 1e-4)), float(peer.get("beta_end", 0.02))
+        low, high = np.clip([betas.min(), betas.max()], 1e-8, 0.9999).tolist()  # BETA
+        for name, ends, is_rescaled in product(_OF_BETAS, {said, (low, high)}, rescaled):
+            config = ScheduleConfig(
+                name,
+                steps,
+                beta_start=ends[0],
+                beta_end=ends[1],
+                rescale_zero_terminal_snr=is_rescaled,
+            )
+            plain = replace(config, rescale_zero_terminal_snr=is_rescaled and not rescale)
+            if np.allclose(NoiseSchedule.from_config(plain).betas, betas, rtol=1e-4, atol=1e-9):
+                return config
+    shown = repr(peer["trained_betas"])[:100]
+    raise Invalid.because(
+        f"scheduler config: trained_betas is {shown}; supported are the betas of one of "
+        f"{_OF_BETAS}, one for each of num_train_timesteps"
+    )
+
+
+def _sampling(peer: JsonObject) -> SamplingConfig:
+    if _is_edm(peer):
+        return SamplingConfig()
+    _check_supported(peer, "thresholding", (False, None))
+    _check_supported(peer, "set_alpha_to_one", (True,))
+    _check_supported(peer, "variance_type", (*_VARIANCES, None))
+    _check_supported(peer, "timestep_spacing", _SPACINGS)
+    is_ours = _says_our_spacing(peer)
+    clip = peer.get("clip_sample_range") or 1.0
+    return SamplingConfig(
+        clip=float(clip) if peer.get("clip_sample", True) else None,
+        spacing=peer.get("timestep_spacing", "leading") if is_ours else None,
+        steps_offset=peer.get("steps_offset", 0) if is_ours else 0,
+        variance=_VARIANCES[peer.get("variance_type") or "fixed_small"],
+    )
 
 
 def _prediction(peer: JsonObject) -> PredictionType:

@@ -127,11 +127,13 @@ def _suitable_samplers(card: ModelCard) -> tuple[SamplerName, ...]:
 
 
 def _table(card: ModelCard, sampler: SamplerName, steps: int) -> dict[str, object]:
-    plan = plan_for(card, SampleRequest(0, sampler=sampler, num_inference_steps=steps))
+    labels = (0,) if card.class_names else None  # the rows are the same for all
+    request = SampleRequest(0, sampler=sampler, num_inference_steps=steps, labels=labels)
+    plan = plan_for(card, request)
     return {
         "sampler": sampler,
         "num_inference_steps": steps,
-        "spacing": default_spacing(sampler, card.schedule.name),
+        "spacing": default_spacing(sampler, card.schedule.name, card.sampling.spacing),
         "start": _shortest(np.float32(plan.from_noise)),
         "rows": [[_shortest(row[column]) for column in COLUMNS.values()] for row in plan.rows],
     }

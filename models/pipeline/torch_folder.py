@@ -1,8 +1,6 @@
 """A model of torch to and from its folder (models.pipeline.folder)."""
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -13,7 +11,13 @@ from models.diffusion.model import DiffusionModel
 from models.nets.unallocated import unallocated
 from models.nets.unet import UNet
 from models.pipeline.diffusers import scheduler_config, unet_config
-from models.pipeline.folder import OURS, WEIGHTS, read_config, read_weights
+from models.pipeline.folder import (
+    WEIGHTS,
+    read_config,
+    read_weights,
+    write_json,
+    write_our_config,
+)
 
 
 def save_model(model: DiffusionModel, folder: Path, metadata: Mapping[str, object]) -> None:
@@ -28,19 +32,10 @@ def save_model(model: DiffusionModel, folder: Path, metadata: Mapping[str, objec
             "scheduler": ["diffusers", scheduler["_class_name"]],
             "unet": ["diffusers", "UNet2DModel"],
         }
-        _write_json(part / "model_index.json", index)
-        _write_json(part / "unet" / "config.json", unet_config(config))
-        _write_json(part / "scheduler" / "scheduler_config.json", scheduler)
-        ours = {
-            "image_size": config.image_size,
-            "class_names": config.class_names,
-            "schedule": asdict(config.schedule),
-            "prediction_type": config.prediction_type,
-            "sigma_data": config.sigma_data,
-            "consistency": config.consistency,
-            "metadata": dict(metadata),
-        }
-        _write_json(part / OURS, ours)
+        write_json(part / "model_index.json", index)
+        write_json(part / "unet" / "config.json", unet_config(config))
+        write_json(part / "scheduler" / "scheduler_config.json", scheduler)
+        write_our_config(part, config, metadata)
         weights = {k: v.detach().cpu().contiguous() for k, v in model.net.state_dict().items()}
         save_file(weights, part / "unet" / WEIGHTS, metadata={"format": "pt"})
 
@@ -57,7 +52,3 @@ def load_model(folder: Path, device: str = "cpu") -> DiffusionModel:
         net = UNet(config.net)
     net.load_state_dict(weights, assign=True)
     return DiffusionModel(config, net.to(device).eval().requires_grad_(False))
-
-
-def _write_json(path: Path, value: Mapping[str, object]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n")

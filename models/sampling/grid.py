@@ -37,9 +37,13 @@ class Grid:
 
 
 def timestep_grid(
-    schedule: NoiseSchedule, num_inference_steps: int, spacing: str | None = None
+    schedule: NoiseSchedule,
+    num_inference_steps: int,
+    spacing: str | None = None,
+    steps_offset: int = 0,
 ) -> Grid:
-    """Return the levels that a sampler visits. None is the first of `spacings_of`.
+    """Return the levels that a sampler visits. None is the first of `spacings_of`. `steps_offset`
+    moves the levels of `leading`.
 
     Raises Invalid for a spacing that does not fit, or steps outside 1..T.
     """
@@ -60,6 +64,8 @@ def timestep_grid(
             f"it takes one of {fitting}",
             field="spacing",
         )
+    if steps_offset and spacing == leading.__name__:
+        return _leading(schedule, num_inference_steps, steps_offset)
     return SPACINGS[spacing].grid(schedule, num_inference_steps)
 
 
@@ -131,14 +137,23 @@ def trailing(schedule: NoiseSchedule, n: int) -> Grid:
     is_stride=True,
 )
 def leading(schedule: NoiseSchedule, n: int) -> Grid:
+    return _leading(schedule, n, 0)
+
+
+def _leading(schedule: NoiseSchedule, n: int, offset: int) -> Grid:
     T = schedule.num_train_timesteps
-    return _at_rows(schedule, np.arange(n)[::-1] * (T // n) + 1)
+    steps = np.arange(n)[::-1] * (T // n) + 1 + offset
+    if steps[0] > T:
+        rule = f"with the model's steps_offset of {offset} it would begin at t = {steps[0]}, beyond"
+        raise Invalid("num_inference_steps", n, f"{rule} {T}")
+    return _at_rows(schedule, steps)
 
 
 @spacing(about="evenly from T to 1, both included", is_stride=True)
 def linspace(schedule: NoiseSchedule, n: int) -> Grid:
     T = schedule.num_train_timesteps
-    return _at_rows(schedule, np.round(np.linspace(T, 1, n)).astype(np.int64))
+    steps = np.linspace(0, T - 1, n)[::-1] if n > 1 else np.array([T - 1])
+    return _at_rows(schedule, np.round(steps).astype(np.int64) + 1)  # ties as in diffusers
 
 
 # Levels of their own, from T exactly to t = 1; a single level is T however it is spaced -----------

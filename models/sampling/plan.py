@@ -70,7 +70,16 @@ class Plan:
     @cached_property
     def evaluations(self) -> tuple[int, ...]:
         """How many evaluations of the network each row takes: 2 where it is guided."""
-        return tuple(2 if g != 1.0 else 1 for g in self.rows[:, K.GUIDANCE].tolist())
+        return tuple(2 if guided else 1 for guided in self._guided.tolist())
+
+    @property
+    def _guided(self) -> "np.typing.NDArray[np.bool_]":
+        return np.asarray(self.rows[:, K.GUIDANCE] != 1.0)
+
+    @property
+    def _needs_null_class(self) -> bool:
+        without_class = self.rows[:, K.UNCONDITIONAL] != 0.0
+        return self.labels is None or bool((without_class | self._guided).any())
 
     def angle(self, image: int) -> float:
         """Return how far image i's first noise is turned towards that of `seed_to`, 0..pi/2."""
@@ -83,7 +92,13 @@ class Plan:
         differ in nothing but the angle."""
         return image if self.seed_to is None else 0
 
-    def check_fits(self, image_size: tuple[int, int], channels: int, num_classes: int) -> None:
+    def check_fits(
+        self,
+        image_size: tuple[int, int],
+        channels: int,
+        num_classes: int,
+        has_null_class: bool = True,
+    ) -> None:
         """Raise Invalid where pictures or classes are not those of such a model."""
         if self.init_image is not None:
             _check_shape("init_image", self.init_image, (*image_size, channels))
@@ -92,6 +107,10 @@ class Plan:
         for label in self.labels or ():
             if not 0 <= label < num_classes:
                 raise Invalid("class_label", label, f"it must lie in 0..{num_classes - 1}")
+        if not has_null_class and self._needs_null_class:
+            raise Invalid.because(
+                "the model has no null class, which this plan needs", field="class_label"
+            )
 
     def to_dict(self) -> dict[str, object]:
         """Return it for MessagePack: arrays as their shape and bytes."""

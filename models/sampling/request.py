@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from models.arrays import Float32, UInt8
+from models.diffusion.config import DEFAULT_SAMPLING, SamplingConfig
 from models.diffusion.noise import MAX_SEED
 from models.diffusion.prediction import Prediction
 from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
@@ -68,7 +69,7 @@ class SampleRequest:
     invert: bool = False
     seed_to: int | None = None
     disturb: Disturbance | None = None
-    clip: bool = True  # keep x0_hat in [-1, 1], where images live
+    clip: bool = True  # keep x0_hat within the model's bounds, where images live
     init_image: UInt8 | None = field(default=None, compare=False)
     mask: UInt8 | None = field(default=None, compare=False)
 
@@ -104,28 +105,47 @@ class ModelFacts(Protocol):
     def class_names(self) -> tuple[str, ...]: ...
 
     @property
+    def has_null_class(self) -> bool: ...
+
+    @property
     def schedule(self) -> ScheduleConfig: ...
 
     @property
     def prediction(self) -> Prediction: ...
 
+    @property
+    def sampling(self) -> SamplingConfig: ...
+
 
 def plan_for(model: ModelFacts, request: SampleRequest) -> Plan:
     """Compile a request for a model. Raises Invalid, naming the field, where it does not fit."""
-    check_labels(request, len(model.class_names))
-    plan = make_plan(_schedule(model.schedule), model.prediction, request)
-    plan.check_fits(model.image_size, model.channels, len(model.class_names))
+    count = len(model.class_names)
+    check_labels(request, count)
+    if not model.has_null_class:
+        _check_null_class(request, count)
+    plan = make_plan(_schedule(model.schedule), model.prediction, request, model.sampling)
+    plan.check_fits(model.image_size, model.channels, count, model.has_null_class)
     return plan
 
 
-def make_plan(schedule: NoiseSchedule, prediction: Prediction, request: SampleRequest) -> Plan:
+def make_plan(
+    schedule: NoiseSchedule,
+    prediction: Prediction,
+    request: SampleRequest,
+    sampling: SamplingConfig = DEFAULT_SAMPLING,
+) -> Plan:
     """Compile a request for the process and the prediction of a model, whatever its images and
     classes. Raises Invalid that begins with the name of the field at fault."""
     _check(request)
-    spacing = request.spacing or default_spacing(request.sampler, schedule.config.name)
-    grid = timestep_grid(schedule, request.num_inference_steps, spacing)
+    spacing = request.spacing or default_spacing(
+        request.sampler, schedule.config.name, sampling.spacing
+    )
+    steps = request.num_inference_steps
+    grid = timestep_grid(schedule, steps, spacing, sampling.steps_offset)
     first = first_level(grid, request.strength)
-    table = sampler_table(request.sampler, grid_from(grid, first), eta=request.eta)
+    table = sampler_table(
+        request.sampler, grid_from(grid, first), eta=request.eta, variance=sampling.variance
+    )
     num_inversion = 0
     if request.invert:
         inversion = inversion_table(grid_from(grid, first))
@@ -136,7 +156,7 @@ def make_plan(schedule: NoiseSchedule, prediction: Prediction, request: SampleRe
     elif request.init_image is None or first == 0:
         from_image, from_noise = 0.0, math.hypot(from_image, from_noise)  # x_T of unit variance
     return Plan(
-        rows=_rows(prediction, request, table, num_inversion),
+        rows=_rows(prediction, request, table, num_inversion, sampling.clip),
         t=tuple(table.t.tolist()),
         from_image=from_image,
         from_noise=from_noise,
@@ -172,6 +192,22 @@ def check_labels(request: SampleRequest, num_classes: int) -> None:
     for label in labels:
         if not 0 <= label < num_classes:
             raise Invalid("class_label", label, f"it must lie in 0..{num_classes - 1}")
+
+
+def _check_null_class(request: SampleRequest, num_classes: int) -> None:
+    """Raise Invalid for what a model cannot do that has embeddings for its classes only."""
+    reason = "each embedding of this model is a class, and none stands for no class"
+    if request.labels is None:
+        raise Invalid.because(
+            f"class_label is missing; {reason}, so that one of 0..{num_classes - 1} must be given",
+            field="class_label",
+        )
+    if request.guidance_scale != 1.0:
+        raise Invalid("guidance_scale", request.guidance_scale, f"it must be 1: {reason}")
+    if request.invert:
+        raise Invalid.because(
+            f"invert is true, which finds the noise without a class; {reason}", field="invert"
+        )
 
 
 @lru_cache(maxsize=64)
@@ -236,7 +272,11 @@ def _check_inversion(request: SampleRequest) -> None:
 
 
 def _rows(
-    prediction: Prediction, request: SampleRequest, table: SamplerTable, num_inversion: int
+    prediction: Prediction,
+    request: SampleRequest,
+    table: SamplerTable,
+    num_inversion: int,
+    clip: float | None,
 ) -> Float32:
     """Return the rows of the plan. The first `num_inversion` of the table find the noise of an
     image: unguided and unconditional, so that a class changes the image afterwards."""
@@ -251,7 +291,7 @@ def _rows(
         low, high = request.guidance_interval
         k[(table.t < low) | (table.t > high), K.GUIDANCE] = 1.0
     k[:num_inversion, K.GUIDANCE], k[:num_inversion, K.UNCONDITIONAL] = 1.0, 1.0
-    k[:, K.CLIP] = 1.0 if request.clip and not request.invert else np.inf
+    k[:, K.CLIP] = clip if clip and request.clip and not request.invert else np.inf
     if request.disturb:
         row = num_inversion + _row_of_step(request, len(table) - num_inversion)
         k[row, K.PERTURBATION] = request.disturb.strength

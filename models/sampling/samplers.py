@@ -25,12 +25,11 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
+from models.diffusion.config import Variance
 from models.diffusion.schedule import ScheduleName
 from models.fields import Invalid
 from models.sampling.grid import SPACINGS, Grid, spacings_of
 from models.sampling.rows import X0, X0_PREV, X0_PREV2, Combination, Row, SamplerTable, X
-
-Variance = Literal["fixed_small", "fixed_large"]
 
 # The registry -------------------------------------------------------------------------------------
 
@@ -39,9 +38,10 @@ Variance = Literal["fixed_small", "fixed_large"]
 class Sampler:
     """One entry of the registry.
 
-    `table(grid)` makes its rows; `table(grid, eta)` where it `takes_eta`. `evaluations` of the
-    network make a step. `invertible`: with eta 0, sampling takes the path of `inversion_table` back
-    to the image. `needs_signal`: it divides by alpha and cannot start where alpha is 0.
+    `table(grid)` makes its rows; `table(grid, eta)` where it `takes_eta`, `table(grid, variance)`
+    where it `takes_variance`. `evaluations` of the network make a step. `invertible`: with eta 0,
+    sampling takes the path of `inversion_table` back to the image. `needs_signal`: it divides by
+    alpha and cannot start where alpha is 0.
     `for_distilled`: it is the one sampler of distilled models, and of no others. `spacing` is its
     default spacing, or None for the schedule's.
     """
@@ -51,6 +51,7 @@ class Sampler:
     good_for: str
     evaluations: int
     takes_eta: bool
+    takes_variance: bool
     invertible: bool
     needs_signal: bool
     for_distilled: bool
@@ -74,6 +75,7 @@ def sampler(
     good_for: str,
     evaluations: int = 1,
     takes_eta: bool = False,
+    takes_variance: bool = False,
     invertible: bool = False,
     needs_signal: bool = False,
     for_distilled: bool = False,
@@ -88,6 +90,7 @@ def sampler(
             good_for,
             evaluations,
             takes_eta,
+            takes_variance,
             invertible,
             needs_signal,
             for_distilled,
@@ -98,8 +101,11 @@ def sampler(
     return register
 
 
-def sampler_table(name: str, grid: Grid, *, eta: float = 0.0) -> SamplerTable:
-    """Return the rows of one sampler on one grid. `eta` in 0..1 is the share of fresh noise.
+def sampler_table(
+    name: str, grid: Grid, *, eta: float = 0.0, variance: Variance = "fixed_small"
+) -> SamplerTable:
+    """Return the rows of one sampler on one grid. `eta` in 0..1 is the share of fresh noise,
+    `variance` that of a sampler that takes one.
 
     Raises Invalid for an unknown name, an eta out of range or not taken, and a grid that starts
     without the signal that the sampler needs.
@@ -119,11 +125,17 @@ def sampler_table(name: str, grid: Grid, *, eta: float = 0.0) -> SamplerTable:
             f"every sampler but {others} can",
             field="sampler",
         )
+    if entry.takes_variance:
+        return entry.table(grid, variance)
     return entry.table(grid, eta) if entry.takes_eta else entry.table(grid)
 
 
-def default_spacing(name: str, schedule: ScheduleName) -> str:
-    return SAMPLERS[name].spacing or spacings_of(schedule)[0]
+def default_spacing(name: str, schedule: ScheduleName, of_model: str | None = None) -> str:
+    """Return the spacing where a request gives none: that of the model, if it has one."""
+    entry = SAMPLERS[name]
+    if of_model and not entry.for_distilled:
+        return of_model
+    return entry.spacing or spacings_of(schedule)[0]
 
 
 def about_spacing(spacing: str) -> str:
@@ -150,6 +162,7 @@ def quoted(names: Iterable[str], conjunction: str, quote: str = "'") -> str:
         " fresh noise at every step mends earlier errors, and needs hundreds of "
         "steps to be worth it."
     ),
+    takes_variance=True,
 )
 def ddpm(grid: Grid, variance: Variance = "fixed_small") -> SamplerTable:
     rows = []

@@ -2,8 +2,8 @@
 images and perhaps other classes.
 
 The step count, the average and the optimiser begin anew. A class keeps its embedding by its name. A
-new class begins with the embedding of "any class", or with zeros, which change nothing, where the
-model has no classes.
+new class begins with the embedding of "any class", or with the mean of all where the model has no
+such, or with zeros, which change nothing, where it has no classes.
 """
 
 from dataclasses import replace
@@ -33,6 +33,8 @@ def begin_with(model: DiffusionModel, config: TrainConfig, device: str) -> Train
     net = UNet(config.net)
     if config.class_names:
         width = net.class_embedding.weight.shape[1]
+        if known is not None and not model.config.has_null_class:
+            known = torch.cat([known, known.mean(dim=0, keepdim=True)])
         names = model.config.class_names
         weights[CLASSES] = _rows(known, names, config.class_names, width)
     net.load_state_dict(weights)

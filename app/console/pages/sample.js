@@ -52,7 +52,10 @@ function RequestForm({ models, first, gallery }) {
   const [fields, setFields] = useState({ num_images: "8", guidance_scale: 1 });
   const { details } = models.find((each) => each.name === model);
   const set = (name) => (value) => setFields((old) => ({ ...old, [name]: value }));
-  const isKnown = details.class_names.includes(fields.class_label);
+  const names = details.class_names;
+  const mayBeAny = details.has_null_class !== false;
+  const label = names.includes(fields.class_label) || mayBeAny ? fields.class_label : names[0];
+  const isKnown = names.includes(label);
   const known = samplers.data?.samplers.filter(
     (s) => s.for_distilled === Boolean(details.consistency),
   );
@@ -66,14 +69,14 @@ function RequestForm({ models, first, gallery }) {
     const request = {
       model,
       num_images: given(fields.num_images),
-      class_label: isKnown ? fields.class_label : undefined,
-      guidance_scale: isKnown && fields.guidance_scale !== 1 ? fields.guidance_scale : undefined,
+      class_label: isKnown ? label : undefined,
+      guidance_scale: isKnown && mayBeAny && fields.guidance_scale !== 1 ? fields.guidance_scale : undefined,
       sampler: chosen?.name,
       num_inference_steps: given(fields.num_inference_steps),
       seed: given(fields.seed),
     };
     gallery.run(request, {
-      title: isKnown ? `${model}: ${fields.class_label}` : model,
+      title: isKnown ? `${model}: ${label}` : model,
       isForm: true,
     });
   };
@@ -88,11 +91,11 @@ function RequestForm({ models, first, gallery }) {
           onChange=${setModel}
         />
         ${
-          details.class_names.length > 0 &&
+          names.length > 0 &&
           html`<${Select}
             label="Class"
-            value=${isKnown ? fields.class_label : ""}
-            options=${[["", "any"], ...details.class_names]}
+            value=${isKnown ? label : ""}
+            options=${mayBeAny ? [["", "any"], ...names] : names}
             error=${error("class_label")}
             onChange=${set("class_label")}
           />`
@@ -132,6 +135,7 @@ function RequestForm({ models, first, gallery }) {
           />
           ${
             isKnown &&
+            mayBeAny &&
             html`<${Range}
               label="Guidance"
               min="0"

@@ -14,6 +14,7 @@ from diffusers import (
     DDIMScheduler,
     DDPMPipeline,
     DDPMScheduler,
+    DPMSolverMultistepScheduler,
     EDMEulerScheduler,
     FlowMatchEulerDiscreteScheduler,
     ScoreSdeVeScheduler,
@@ -21,14 +22,20 @@ from diffusers import (
 )
 from safetensors.torch import load_file, save_file
 
-from models.diffusion.config import ModelConfig
+from models.diffusion.config import ModelConfig, SamplingConfig
 from models.diffusion.model import DiffusionModel
 from models.diffusion.prediction import PredictionType
 from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from models.fields import Invalid
 from models.nets.config import MAX_CLASSES, UNetConfig
 from models.nets.unet import UNet
-from models.pipeline.folder import WEIGHTS, read_metadata, weights_digest
+from models.pipeline.folder import (
+    WEIGHTS,
+    choose_null_class,
+    read_metadata,
+    unused_scheduler_fields,
+    weights_digest,
+)
 from models.pipeline.torch_folder import load_model, save_model
 
 NET = UNetConfig(
@@ -104,7 +111,8 @@ def largest_difference(model: DiffusionModel, peer: UNet2DModel) -> float:
     config = model.config
     x = torch.randn(2, config.net.in_channels, *config.image_size)
     t = torch.tensor([3.0, 87.0])
-    label = torch.tensor([0, model.null_label]) if config.class_names else None
+    last = (config.net.num_class_embeds or 0) - 1
+    label = torch.tensor([0, last]) if config.class_names else None
     expected = peer.eval()(x, t, class_labels=label).sample
     assert expected.std() > 1e-3
     return float((model.net(x, t, label) - expected).abs().max())
@@ -271,6 +279,77 @@ def test_a_pipeline_loads_with_its_schedule(
     assert largest_difference(model, unet) < 1e-5
 
 
+@pytest.mark.parametrize("name", ["linear", "scaled_linear", "cosine", "sigmoid"])
+@pytest.mark.parametrize("zero_snr", [False, True])
+def test_betas_as_numbers_are_known_by_their_schedule(
+    tmp_path: Path, name: Any, zero_snr: bool
+) -> None:
+    schedule = ScheduleConfig(name, 100, 2e-4, 0.03, zero_snr)
+    betas = NoiseSchedule.from_config(schedule).betas.tolist()
+    scheduler = DDPMScheduler(
+        num_train_timesteps=100,
+        beta_start=2e-4,
+        beta_end=0.03,
+        trained_betas=betas,
+        prediction_type="v_prediction",
+    )
+    DDPMPipeline(UNet2DModel(**PEER), scheduler).save_pretrained(tmp_path / "pipeline")
+    found = load_model(tmp_path / "pipeline").schedule
+    np.testing.assert_allclose(
+        found.alphas_cumprod[1:], scheduler.alphas_cumprod.numpy(), rtol=0, atol=2e-6
+    )
+    assert found.config.name == name
+    assert found.config.rescale_zero_terminal_snr is zero_snr
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "expected"),
+    [
+        (DDPMScheduler(), SamplingConfig(spacing="leading")),
+        (DDIMScheduler(clip_sample=False), SamplingConfig(clip=None, spacing="leading")),
+        (
+            DDPMScheduler(clip_sample_range=2.0, variance_type="fixed_large", steps_offset=1),
+            SamplingConfig(2.0, "leading", 1, "fixed_large"),
+        ),
+        (DDPMScheduler(timestep_spacing="linspace"), SamplingConfig(spacing="linspace")),
+        (DPMSolverMultistepScheduler(timestep_spacing="trailing"), SamplingConfig(1.0, "trailing")),
+        (DPMSolverMultistepScheduler(), SamplingConfig()),  # its linspace is not ours
+        (EDMEulerScheduler(), SamplingConfig()),
+        (None, SamplingConfig()),
+    ],
+)
+def test_a_scheduler_says_how_a_model_is_sampled(
+    foreign: Path, scheduler: Any, expected: SamplingConfig
+) -> None:
+    if scheduler is not None:
+        scheduler.save_pretrained(foreign / "scheduler")
+    model = load_model(foreign)
+    assert model.config.sampling == expected
+    save_model(model, foreign.parent / "again", {})
+    assert load_model(foreign.parent / "again").config == model.config
+    if not isinstance(scheduler, EDMEulerScheduler):
+        peer = DDPMScheduler.from_pretrained(foreign.parent / "again", subfolder="scheduler")
+        assert peer.config.timestep_spacing == (expected.spacing or "trailing")
+        assert peer.config.clip_sample is (expected.clip is not None)
+
+
+def test_an_old_config_that_says_less_has_the_defaults_of_its_class(foreign: Path) -> None:
+    (foreign / "scheduler").mkdir()
+    said = {"_class_name": "DDPMScheduler", "beta_schedule": "linear", "variance_type": None}
+    (foreign / "scheduler" / "scheduler_config.json").write_text(json.dumps(said))
+    assert load_model(foreign).config.sampling == SamplingConfig(spacing="leading")
+
+
+def test_fields_of_a_sampler_that_are_not_taken_are_named(foreign: Path) -> None:
+    assert unused_scheduler_fields(foreign) == []
+    DPMSolverMultistepScheduler().save_pretrained(foreign / "scheduler")
+    unused = unused_scheduler_fields(foreign)
+    assert {"solver_order", "timestep_spacing", "final_sigmas_type"} <= set(unused)
+    assert not {"beta_start", "prediction_type", "thresholding"} & set(unused)
+    DDPMScheduler().save_pretrained(foreign / "scheduler")
+    assert unused_scheduler_fields(foreign) == []
+
+
 def test_an_edm_scheduler_says_what_the_net_predicts(foreign: Path) -> None:
     scheduler = EDMEulerScheduler(sigma_min=0.01, sigma_max=10.0, sigma_data=0.4, rho=6.0)
     scheduler.save_pretrained(foreign / "scheduler")
@@ -283,8 +362,58 @@ def test_classes_without_names_are_numbered(tmp_path: Path) -> None:
     peer = UNet2DModel(**PEER, num_class_embeds=4)
     peer.save_pretrained(tmp_path / "peer")
     model = load_model(tmp_path / "peer")
-    assert model.config.class_names == ("0", "1", "2")
+    assert model.config.class_names == ("0", "1", "2", "3")
+    assert not model.config.has_null_class
     assert largest_difference(model, peer) < 1e-5
+
+
+def test_one_embedding_is_one_class(tmp_path: Path) -> None:
+    UNet2DModel(**PEER, num_class_embeds=1).save_pretrained(tmp_path / "peer")
+    model = load_model(tmp_path / "peer")
+    assert (model.config.class_names, model.config.has_null_class) == (("0",), False)
+    with pytest.raises(Invalid, match="null_class is 0; the model's one embedding is a class"):
+        choose_null_class(tmp_path / "peer", 0)
+
+
+@pytest.mark.parametrize("null_class", [0, 2, 3])
+def test_whoever_knows_the_null_class_says_which_it_is(tmp_path: Path, null_class: int) -> None:
+    torch.manual_seed(0)
+    peer = UNet2DModel(**PEER, num_class_embeds=4).eval()
+    peer.save_pretrained(tmp_path / "peer")
+    choose_null_class(tmp_path / "peer", null_class)
+    model = load_model(tmp_path / "peer")
+    kept = [i for i in range(4) if i != null_class]
+    assert model.config.class_names == tuple(map(str, kept))
+    assert model.config.has_null_class
+    x, t = torch.randn(4, 1, 8, 8), torch.full((4,), 5.0)
+    with torch.inference_mode():
+        expected = peer(x, t, class_labels=torch.tensor([*kept, null_class])).sample
+        assert (model.net(x, t, torch.arange(4)) - expected).abs().max() < 1e-5
+        assert (model.net(x, t, torch.arange(4).flip(0)) - expected).abs().max() > 1e-4
+    save_model(model, tmp_path / "again", {})  # the null class is the last there
+    again = load_model(tmp_path / "again")
+    assert again.config == model.config
+    assert torch.equal(again.net.class_embedding.weight, model.net.class_embedding.weight)
+    choose_null_class(tmp_path / "again", 3)
+    with pytest.raises(Invalid, match=r"null_class is 0; diffusion\.json of the model says 3"):
+        choose_null_class(tmp_path / "again", 0)
+
+
+@pytest.mark.parametrize(
+    ("embeddings", "null_class", "message"),
+    [
+        (None, 0, "null_class is given, but the model has no classes"),
+        (4, 4, r"null_class is 4; it must lie in 0\.\.3"),
+        (4, -1, r"null_class is -1; it must lie in 0\.\.3"),
+    ],
+)
+def test_a_null_class_that_is_none_is_refused(
+    tmp_path: Path, embeddings: int | None, null_class: int, message: str
+) -> None:
+    UNet2DModel(**PEER, num_class_embeds=embeddings).save_pretrained(tmp_path / "peer")
+    with pytest.raises(Invalid, match=message):
+        choose_null_class(tmp_path / "peer", null_class)
+    assert not (tmp_path / "peer" / "diffusion.json").exists()
 
 
 def test_what_a_config_leaves_out_is_diffusers_default(foreign: Path) -> None:
@@ -319,6 +448,58 @@ def test_attention_names_of_old_are_understood(foreign: Path, convolutions: bool
 def test_half_precision_weights_become_single(foreign: Path) -> None:
     edit_weights(foreign / WEIGHTS, lambda w: w.update({k: v.half() for k, v in w.items()}))
     assert {p.dtype for p in load_model(foreign).net.parameters()} == {torch.float32}
+
+
+# As people save them: UNet2DModel.save_pretrained with a variant, in shards, or both.
+SAVED = {
+    "variant": ({"variant": "fp16"}, 1),
+    "shards": ({"max_shard_size": "20KB"}, 3),
+    "shards of a variant": ({"variant": "fp16", "max_shard_size": "20KB"}, 3),
+}
+
+
+@pytest.mark.parametrize(("how", "least"), SAVED.values(), ids=list(SAVED))
+def test_variants_and_shards_are_read(tmp_path: Path, how: dict[str, Any], least: int) -> None:
+    torch.manual_seed(0)
+    peer = UNet2DModel(**PEER)
+    peer.save_pretrained(tmp_path / "peer", **how)
+    shards = sorted((tmp_path / "peer").glob("*.safetensors"))
+    assert len(shards) >= least
+    assert not (tmp_path / "peer" / WEIGHTS).exists()
+    assert largest_difference(load_model(tmp_path / "peer"), peer) < 1e-5
+    data = b"".join(path.read_bytes() for path in shards)
+    assert weights_digest(tmp_path / "peer") == hashlib.sha256(data).hexdigest()
+    peer.half().save_pretrained(tmp_path / "peer")  # whole, and of other bytes
+    data = (tmp_path / "peer" / WEIGHTS).read_bytes()
+    assert weights_digest(tmp_path / "peer") == hashlib.sha256(data).hexdigest()
+
+
+def test_of_several_variants_none_is_guessed(foreign: Path) -> None:
+    data = (foreign / WEIGHTS).read_bytes()
+    (foreign / WEIGHTS).unlink()
+    for variant in ("fp16", "non_ema"):
+        (foreign / f"diffusion_pytorch_model.{variant}.safetensors").write_bytes(data)
+    with pytest.raises(Invalid, match=r"several variants: .*fp16.*non_ema.*; keep one"):
+        load_model(foreign)
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        ({"conv_in.bias": "a.safetensors"}, "lists 'a.safetensors', which is missing"),
+        ({"conv_in.bias": "../secret.safetensors"}, "lists '../secret.safetensors', which is miss"),
+        ({"conv_in.bias": 3}, "has no weight_map"),
+        ({"conv_in.bias": "b.safetensors"}, "lack the tensor 'time_embedding"),
+    ],
+)
+def test_an_index_that_leads_nowhere_is_refused(
+    foreign: Path, places: dict[str, object], message: str
+) -> None:
+    (foreign / WEIGHTS).rename(foreign.parent / "secret.safetensors")
+    save_file({"conv_in.bias": torch.zeros(8)}, foreign / "b.safetensors")
+    (foreign / f"{WEIGHTS}.index.json").write_text(json.dumps({"weight_map": places}))
+    with pytest.raises(Invalid, match=message):
+        load_model(foreign)
 
 
 # Refusals -----------------------------------------------------------------------------------------
@@ -359,6 +540,13 @@ def test_an_unsupported_net_is_refused_by_name(
     [
         (DDPMScheduler(trained_betas=[0.1, 0.2]), "trained_betas is"),
         (DDPMScheduler(beta_schedule="sigmoid"), "beta_schedule is 'sigmoid'"),
+        (DDPMScheduler(thresholding=True), "thresholding is True"),
+        (DDPMScheduler(variance_type="learned_range"), "variance_type is 'learned_range'"),
+        (DDPMScheduler(variance_type="fixed_large_log"), "variance_type is 'fixed_large_log'"),
+        (DDIMScheduler(set_alpha_to_one=False), "set_alpha_to_one is False"),
+        (DDPMScheduler(steps_offset=-1), "steps_offset is -1; it must lie in"),
+        (DDPMScheduler(clip_sample_range=-1.0), r"clip is -1\.0; it must lie in"),
+        (EDMEulerScheduler(final_sigmas_type="sigma_min"), "final_sigmas_type is 'sigma_min'"),
         (ScoreSdeVeScheduler(), "_class_name is 'ScoreSdeVeScheduler'"),
         (FlowMatchEulerDiscreteScheduler(), "_class_name is 'FlowMatchEulerDiscreteScheduler'"),
         (EDMEulerScheduler(prediction_type="v_prediction"), "prediction_type is 'v_prediction'"),

@@ -7,11 +7,13 @@ import msgpack
 import numpy as np
 import pytest
 
+from models.diffusion.config import ModelConfig
 from models.diffusion.prediction import Prediction
 from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
 from models.fields import Invalid
+from models.nets.config import UNetConfig
 from models.sampling.plan import K, Plan
-from models.sampling.request import Disturbance, SampleRequest, check_labels, make_plan
+from models.sampling.request import Disturbance, SampleRequest, check_labels, make_plan, plan_for
 
 SCHEDULE = NoiseSchedule.from_config(ScheduleConfig())
 EPSILON = Prediction("epsilon")
@@ -156,3 +158,31 @@ def test_a_plan_survives_messagepack():
 def test_a_plan_for_another_model_does_not_fit(settings, message):
     with pytest.raises(Invalid, match=message):
         plan_of(**settings).check_fits((8, 8), channels=1, num_classes=3)
+
+
+NO_NULL = ModelConfig(
+    UNetConfig(1, 1, (8, 8), norm_num_groups=4, attention_head_dim=4, num_class_embeds=3),
+    SCHEDULE.config,
+    "epsilon",
+    0.5,
+    (8, 8),
+    ("0", "1", "2"),
+)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, r"class_label is missing; each embedding .* one of 0\.\.2 must be given"),
+        ({"labels": (2,), "guidance_scale": 2.0}, "guidance_scale is 2.0; it must be 1: each"),
+        ({"labels": (2,), "invert": True, "init_image": PICTURE, "sampler": "ddim"}, "invert is"),
+    ],
+)
+def test_a_model_whose_embeddings_are_all_classes_needs_one_and_takes_no_guidance(
+    settings, message
+):
+    with pytest.raises(Invalid, match=message):
+        plan_for(NO_NULL, SampleRequest(seed=0, **settings))
+    with pytest.raises(Invalid, match="no null class, which this plan needs"):
+        plan_of(**settings).check_fits((8, 8), 1, 3, has_null_class=False)
+    assert plan_for(NO_NULL, SampleRequest(seed=0, labels=(2,))).labels == (2,)

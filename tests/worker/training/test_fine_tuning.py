@@ -19,8 +19,8 @@ from worker.training.fine_tuning import begin_with
 NET = {"block_out_channels": (8, 8), "norm_num_groups": 4, "attention_head_dim": 4}
 
 
-def a_model(*class_names: str) -> DiffusionModel:
-    classes = len(class_names) + 1 if class_names else None
+def a_model(*class_names: str, null_class: bool = True) -> DiffusionModel:
+    classes = len(class_names) + null_class if class_names else None
     net = UNetConfig(1, 1, num_class_embeds=classes, **NET)
     config = ModelConfig(net, ScheduleConfig("linear"), "epsilon", 0.5, (8, 8), class_names)
     torch.manual_seed(0)
@@ -63,6 +63,14 @@ def test_a_class_keeps_by_its_name_what_was_learned_of_it_and_a_new_one_begins_a
     assert alike(says(tuned, 1), says(model, 2))
     assert alike(says(tuned, 2), says(model, 2))
     assert not alike(says(tuned, 0), says(tuned, 1))
+
+
+def test_a_model_without_a_null_class_gets_the_mean_of_its_classes_for_any():
+    model = a_model("cat", "dog", null_class=False)
+    state = begin_with(model, a_config("dog", "emu"), "cpu")
+    table = model.net.class_embedding.weight
+    expected = torch.stack([table[1], table.mean(dim=0), table.mean(dim=0)])
+    assert torch.equal(state.model.net.class_embedding.weight, expected)
 
 
 def test_a_model_without_classes_is_the_same_for_each_that_is_new():
