@@ -26,9 +26,26 @@ class Rejected(BaseModel):
     reason: str
 
 
+class Reading(BaseModel):
+    """How the image files of a dataset are read."""
+
+    frames: Literal["refuse", "first", "all"] = Field(
+        description="of animations and of TIFFs of several pages"
+    )
+    range: Literal["full", "bits", "data"] = Field(
+        description="of files of more than 8 bits a value: what becomes black and white"
+    )
+    levels: tuple[int, int] | None = Field(
+        description="the values that become black and white in all of these files; null if each "
+        "format decides"
+    )
+
+
 class DatasetAnswer(BaseModel):
     name: str
-    digest: str = Field(description="sha256 of the archive")
+    digest: str = Field(
+        description="sha256 of the archive; other than that, if it is not read as by default"
+    )
     num_bytes: int
     num_images: int
     channels: int = Field(description="1 for greyscale, 3 for RGB")
@@ -36,6 +53,8 @@ class DatasetAnswer(BaseModel):
     sizes: list[Size] = Field(description="the most common sizes, most frequent first")
     num_rejected: int
     rejected: list[Rejected] = Field(description="the first rejected files, with reasons")
+    reading: Reading
+    warnings: list[str] = Field(description="what looks odd")
     created_at: datetime
     links: dict[str, str]
 

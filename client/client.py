@@ -180,11 +180,16 @@ class Client:
     # Datasets ---------------------------------------------------------------------------------
 
     def add_dataset(
-        self, name: str, source: str | os.PathLike[str], *, sent: Sent | None = None
+        self,
+        name: str,
+        source: str | os.PathLike[str],
+        *,
+        sent: Sent | None = None,
+        **options: str | None,
     ) -> DatasetAnswer:
         """Upload a zip, a tar or a folder of images; its top-level folders are the classes."""
         with _archive(Path(source)) as file:
-            answer = self._upload(_path("datasets", name), file, sent)
+            answer = self._upload(_path("datasets", name), file, sent, **options)
         return DatasetAnswer.model_validate_json(answer.content)
 
     def datasets(self) -> Iterator[DatasetAnswer]:
@@ -194,9 +199,9 @@ class Client:
     def dataset(self, name: str) -> DatasetAnswer:
         return self._get(_path("datasets", name), DatasetAnswer)
 
-    def preview(self, name: str) -> bytes:
-        """Return a contact sheet as PNG."""
-        return self._request("GET", _path("datasets", name, "preview")).content
+    def preview(self, name: str, **options: str) -> bytes:
+        """Return a contact sheet as PNG: some images as a net sees them."""
+        return self._request("GET", _path("datasets", name, "preview"), params=options).content
 
     def delete_dataset(self, name: str) -> None:
         self._request("DELETE", _path("datasets", name))

@@ -5,7 +5,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from store.database import Database, Record
+from store.database import Database, JsonObject, Record
 from store.errors import DatasetConflict, DatasetNotFound
 from store.names import Named, check_name, newest_first
 
@@ -13,7 +13,7 @@ from store.names import Named, check_name, newest_first
 class DatasetRecord(Named, Record):
     __tablename__ = "datasets"
 
-    digest: Mapped[str]  # sha256 of the archive
+    digest: Mapped[str]  # sha256 of the archive, and of how it is read
     num_bytes: Mapped[int] = mapped_column(sa.BigInteger)
     num_images: Mapped[int]
     channels: Mapped[int]
@@ -22,6 +22,8 @@ class DatasetRecord(Named, Record):
     rejected: Mapped[list[Any]]
     num_rejected: Mapped[int]
     artifact_key: Mapped[str]
+    reading: Mapped[JsonObject]  # a Reading of models.images
+    warnings: Mapped[list[Any]]
 
 
 def known_dataset(database: Database, name: str, digest: str) -> DatasetRecord | None:

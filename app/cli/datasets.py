@@ -26,11 +26,25 @@ def add(
             exists=True, help="A zip or tar of images, or a folder; its subfolders are the classes."
         ),
     ],
+    frames: Annotated[
+        str | None, typer.Option(help="Of animations: refuse, first or all; refuse by default.")
+    ] = None,
+    value_range: Annotated[
+        str | None,
+        typer.Option(
+            "--range",
+            help="Black and white in images of more than 8 bits a value: full, bits or data; "
+            "full by default.",
+        ),
+    ] = None,
 ) -> None:
     """Upload images."""
     session = session_of(context)
     dataset = session.uploading(
-        f"uploading {source.name}", lambda sent: session.client.add_dataset(name, source, sent=sent)
+        f"uploading {source.name}",
+        lambda sent: session.client.add_dataset(
+            name, source, sent=sent, frames=frames, range=value_range
+        ),
     )
     session.output(dataset, lambda console: _describe(console, dataset))
 
@@ -81,6 +95,8 @@ def _describe(console: Console, dataset: DatasetAnswer) -> None:
         f"{dataset.name}: {dataset.num_images} images, {_size(dataset)}, {channels}, "
         f"{size(dataset.num_bytes)}"
     )
+    for warning in dataset.warnings:
+        console.print(f"Warning: {warning}", markup=False)
     if dataset.classes:
         counts = ((label, f"{count}") for label, count in dataset.classes.items())
         console.print(table(("class", "#images"), counts))

@@ -4,8 +4,9 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,9 +19,13 @@ from app.http.paging import After, Limit, Page
 from app.http.uploads import uploaded_file
 from app.services import Services, ServicesDep
 from client.answers import DatasetAnswer
+from models.fields import check_field
 from models.images.dataset import contact_sheet, inspect_archive
 from models.images.files import encode_image
+from models.images.formats import FITS, RANGES, Fit, Frames, Reading, ValueRange
 from models.images.readers import READERS, ArchiveLimits
+from models.training.config import TrainConfig
+from models.training.defaults import default_image_size
 from store import datasets
 from store.names import check_name
 
@@ -32,6 +37,34 @@ _BODY = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
+
+
+FramesQuery = Annotated[
+    Frames,
+    Query(
+        description="What becomes of animations and of TIFFs of several pages: they are refused, "
+        "their first frame is an image, or all frames are. Of a picture with others that belong to "
+        "it (previews, depth maps, smaller copies, masks) the first one is read in any case."
+    ),
+]
+RangeQuery = Annotated[
+    ValueRange,
+    Query(
+        alias="range",
+        description="Which values become black and white, in files of more than 8 bits a value; "
+        f"the same in all files of the dataset. {RANGES}.",
+    ),
+]
+SizeQuery = Annotated[
+    str | None,
+    Query(
+        pattern=r"^\d{1,4}(x\d{1,4})?$",
+        description="A side, or height x width, of the net's images; where left out what a "
+        "training would choose.",
+        examples=["64", "48x64"],
+    ),
+]
+FitQuery = Annotated[Fit, Query(description=f"How images of another shape come to it: {FITS}.")]
 
 
 @router.put(
@@ -51,15 +84,24 @@ _BODY = {
     openapi_extra=_BODY,
 )
 async def put_dataset(
-    name: str, request: Request, response: Response, services: ServicesDep
+    name: str,
+    request: Request,
+    response: Response,
+    services: ServicesDep,
+    frames: FramesQuery = "refuse",
+    value_range: RangeQuery = "full",
 ) -> DatasetAnswer:
     """Upload the archive as the body; its top-level folders are the classes.
 
     `curl -T digits.zip .../datasets/digits`
+
+    The answer has `warnings` of what looks odd, such as images that come out dark.
     """
     check_name("name", name)
     async with uploaded_file(request, services.settings.locations.data_dir) as path:
-        record, is_new = await run_in_threadpool(_store, services, name, path)
+        record, is_new = await run_in_threadpool(
+            _store, services, name, path, Reading(frames, value_range)
+        )
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/datasets/{name}"
     return dataset_answer(record)
@@ -86,17 +128,25 @@ def get_dataset(name: str, services: ServicesDep) -> DatasetAnswer:
 
 @router.get(
     "/{name}/preview",
-    summary="Show a contact sheet: the first images of each class",
+    summary="Show a contact sheet: the first images of each class, as a net sees them",
     response_class=Response,
     responses={
         200: {"content": {"image/png": {}}, "description": "PNG"},
         **problems.declare(problems.NOT_FOUND),
     },
 )
-async def preview(name: str, request: Request, services: ServicesDep) -> Response:
+async def preview(
+    name: str,
+    request: Request,
+    services: ServicesDep,
+    image_size: SizeQuery = None,
+    fit: FitQuery = "crop",
+) -> Response:
     record = await run_in_threadpool(datasets.get_dataset, services.database, name)
-    content = await services.threads.run(partial(_contact_sheet, services, record))
-    return conditional(request, content, "image/png", {}, etag=f'"{record.digest[:24]}"')
+    size = _preview_size(record, image_size)
+    content = await services.threads.run(partial(_contact_sheet, services, record, size, fit))
+    etag = f'"{record.digest[:24]}-{size[0]}x{size[1]}-{fit}"'
+    return conditional(request, content, "image/png", {}, etag=etag)
 
 
 @router.delete(
@@ -110,11 +160,13 @@ def delete_dataset(name: str, services: ServicesDep) -> None:
     services.artifacts.delete(record.artifact_key)
 
 
-def _store(services: Services, name: str, path: Path) -> tuple[datasets.DatasetRecord, bool]:
+def _store(
+    services: Services, name: str, path: Path, reading: Reading
+) -> tuple[datasets.DatasetRecord, bool]:
     """Store the archive, then its record, so that every record has its archive."""
     limits = ArchiveLimits(max_pixels=services.settings.max_pixels)
     with reported_at(""):
-        summary = inspect_archive(path, limits)
+        summary = inspect_archive(path, limits, reading)
     if known := datasets.known_dataset(services.database, name, summary.digest):
         return known, False
     key = f"datasets/{name}/{summary.digest}"
@@ -125,9 +177,25 @@ def _store(services: Services, name: str, path: Path) -> tuple[datasets.DatasetR
     return datasets.create_dataset(services.database, record)
 
 
-def _contact_sheet(services: Services, record: datasets.DatasetRecord) -> bytes:
+def _preview_size(record: datasets.DatasetRecord, asked: str | None) -> tuple[int, int]:
+    if asked is None:
+        return default_image_size((record.sizes[0]["height"], record.sizes[0]["width"]))
+    sides = [int(side) for side in asked.split("x")]
+    with reported_at("image_size", "query"):
+        check_field(TrainConfig, "image_size", (sides[0], sides[-1]))
+    return sides[0], sides[-1]
+
+
+def _contact_sheet(
+    services: Services, record: datasets.DatasetRecord, size: tuple[int, int], fit: Fit
+) -> bytes:
     with NamedTemporaryFile(dir=services.settings.locations.data_dir) as file:
         for chunk in services.artifacts.stream(record.artifact_key):
             file.write(chunk)
         file.flush()
-        return encode_image(contact_sheet(Path(file.name), tuple(record.classes)), "png")
+        reading = Reading.from_dict(record.reading)
+        classes = tuple(record.classes)
+        sheet = contact_sheet(
+            Path(file.name), classes, size, record.channels, fit=fit, reading=reading
+        )
+        return encode_image(sheet, "png")

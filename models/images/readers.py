@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from models.fields import Invalid
-from models.images.files import MAX_PIXELS
+from models.images.reading import MAX_PIXELS
 
 _ARCHIVE_SUFFIXES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
 _DAMAGE = (
