@@ -136,13 +136,15 @@ class WideValues:
     high: int = 0
     count: int = 0
     dim: int = 0
+    dim_high: int = 0
 
     def add(self, picture: Picture) -> None:
         if picture.is_wide:
             low, high = picture.used()
             self.low, self.high = min(self.low, low), max(self.high, high)
             self.count += 1
-            self.dim += high <= picture.top // 2
+            if high <= picture.top // 2:
+                self.dim, self.dim_high = self.dim + 1, max(self.dim_high, high)
 
     def levels(self, value_range: ValueRange) -> tuple[int, int] | None:
         return levels(value_range, self.low, self.high) if self.count else None
@@ -151,10 +153,13 @@ class WideValues:
         """Return a sentence if at least half of the wide pictures come out dark, else ""."""
         if value_range != "full" or not self.dim or 2 * self.dim < self.count:
             return ""
+        cure = "range=bits or range=data spreads the values"
+        if self.dim < self.count:
+            cure = "the others do not, so that no range suits all: bring them to one scale"
         return (
             f"{self.dim} of {self.count} images with more than 8 bits a value use less than half "
-            f"of their range, and come out dark; the largest value is {self.high}, of "
-            f"{self.high.bit_length()} bits. range=bits or range=data spreads the values."
+            f"of their range, and come out dark (their largest value is {self.dim_high}, of "
+            f"{self.dim_high.bit_length()} bits); {cure}"
         )
 
 

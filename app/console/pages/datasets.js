@@ -89,10 +89,13 @@ function Dataset({ name }) {
                   .map((s) => `${s.width} × ${s.height} (${s.count.toLocaleString("en")})`)
                   .join(", "),
               ],
+              dataset.reading.frames !== "refuse" && ["of animations", `${dataset.reading.frames} frames`],
+              dataset.reading.levels && ["black and white", dataset.reading.levels.join(" and ")],
               ["archive", bytes(dataset.num_bytes)],
               ["uploaded", when(dataset.created_at)],
-            ]}
+            ].filter(Boolean)}
           />
+          ${dataset.warnings.map((warning) => html`<p class="note" role="note">${warning}</p>`)}
           ${
             classes.length > 0 &&
             html`

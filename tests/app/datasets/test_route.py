@@ -73,7 +73,7 @@ def test_the_preview_shows_what_a_net_would_see(put, client):
         assert answer.status_code == 200, answer.text
         return np.asarray(Image.open(io.BytesIO(answer.content)))
 
-    assert sheet().shape == (24 * 2, 8 * 40 * 2 + 7 * 2, 3)  # pixels of 24 x 40, enlarged
+    assert sheet().shape == (16 * 2, 8 * 40 * 2 + 7 * 2, 3)  # pixels of 16 x 40, enlarged
     padded = sheet(image_size="32", fit="pad")
     assert padded.shape[0] == 64
     assert padded[2, 2].tolist() == [255, 255, 255]

@@ -283,13 +283,19 @@ def test_dark_images_are_warned_of(tmp_path):
     summary = inspect_archive(camera_zip(tmp_path))
     assert len(summary.warnings) == 1
     assert summary.warnings[0].startswith("2 of 2 images with more than 8 bits a value")
-    assert "largest value is 4000, of 12 bits. range=bits" in summary.warnings[0]
+    assert "largest value is 4000, of 12 bits); range=bits" in summary.warnings[0]
     assert summary.reading.levels is None
 
 
 def test_a_dark_image_among_bright_ones_is_not(tmp_path):
     bright = {name: png16(WIDE[:, :, :1]) for name in "abc"}
     assert inspect_archive(camera_zip(tmp_path, **bright)).warnings == []
+
+
+def test_of_files_of_different_scales_it_is_said_that_no_range_suits_all(tmp_path):
+    (warning,) = inspect_archive(camera_zip(tmp_path, bright=png16(WIDE[:, :, :1]))).warnings
+    assert warning.startswith("2 of 3 images")
+    assert "4000, of 12 bits); the others do not" in warning
 
 
 @pytest.mark.parametrize(("value_range", "found"), [("bits", (0, 4095)), ("data", (50, 4000))])
