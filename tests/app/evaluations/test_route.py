@@ -65,7 +65,7 @@ def test_a_model_is_compared_with_what_it_learned_from(service, model):
 def test_real_images_come_to_their_size_as_in_the_training(service, model, tmp_path):
     """The picture has the nearest real ones beside each image: with white edges, as of pad."""
     assert service.get(f"/models/{model}").json()["details"]["fit"] == "pad"
-    wide = {f"{i}.png": file_of(Image.new("L", (16, 8), 4 * i)) for i in range(40)}
+    wide = {f"{i % 10}/{i}.png": file_of(Image.new("L", (16, 8), 4 * i)) for i in range(40)}
     archive = zip_of(tmp_path / "wide.zip", wide)
     service.put("/datasets/wide", content=archive.read_bytes()).raise_for_status()
     request = {"model": model, "dataset": "wide", "num_images": 8, "num_inference_steps": 2}
