@@ -26,10 +26,26 @@ class Rejected(BaseModel):
     reason: str
 
 
+class Reading(BaseModel):
+    """How the image files of a dataset are read."""
+
+    frames: Literal["refuse", "first", "all"] = Field(
+        description="of animations and of TIFFs of several pages"
+    )
+    range: Literal["full", "bits", "data"] = Field(
+        description="of files of more than 8 bits a value: what becomes black and white"
+    )
+    levels: tuple[int, int] | None = Field(
+        description="the values that become black and white in all of these files; null if each "
+        "format decides"
+    )
+
+
 class DatasetAnswer(BaseModel):
     name: str
     digest: str = Field(
-        description="sha256 of the archive; if `labels` was given, of its bytes and ` labels=...`"
+        description="sha256 of the archive, and of `labels`, `frames` and `range` where they are "
+        "not the default"
     )
     num_bytes: int
     num_images: int
@@ -42,10 +58,11 @@ class DatasetAnswer(BaseModel):
         description="images per split (train, val, test); empty if all are for training. Those of "
         "val and test are not trained on, and models are measured on them"
     )
-    warnings: list[str] = Field(description="what looks odd about the classes")
     sizes: list[Size] = Field(description="the most common sizes, most frequent first")
     num_rejected: int
     rejected: list[Rejected] = Field(description="the first rejected files, with reasons")
+    reading: Reading
+    warnings: list[str] = Field(description="what looks odd about the classes and the images")
     created_at: datetime
     links: dict[str, str]
 

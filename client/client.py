@@ -186,14 +186,19 @@ class Client:
         source: str | os.PathLike[str],
         *,
         labels: str | None = None,
+        frames: str | None = None,
+        range: str | None = None,  # noqa: A002
         sent: Sent | None = None,
     ) -> DatasetAnswer:
         """Upload a zip, a tar, a parquet table or a folder of images.
 
         Its top folders are the classes, or a label file tells them; `labels` says what is meant, as
-        "folders", "none" or "labels.csv:breed"."""
+        "folders", "none" or "labels.csv:breed". `frames` of animations are "refuse", "first" or
+        "all"; `range` says which values of more than 8 bits become black and white, "full", "bits"
+        or "data"."""
         with _archive(Path(source)) as file:
-            answer = self._upload(_path("datasets", name), file, sent, labels=labels)
+            options = {"labels": labels, "frames": frames, "range": range}
+            answer = self._upload(_path("datasets", name), file, sent, **options)
         return DatasetAnswer.model_validate_json(answer.content)
 
     def datasets(self) -> Iterator[DatasetAnswer]:
@@ -203,9 +208,9 @@ class Client:
     def dataset(self, name: str) -> DatasetAnswer:
         return self._get(_path("datasets", name), DatasetAnswer)
 
-    def preview(self, name: str) -> bytes:
-        """Return a contact sheet as PNG."""
-        return self._request("GET", _path("datasets", name, "preview")).content
+    def preview(self, name: str, **options: str) -> bytes:
+        """Return a contact sheet as PNG: some images as a net sees them."""
+        return self._request("GET", _path("datasets", name, "preview"), params=options).content
 
     def delete_dataset(self, name: str) -> None:
         self._request("DELETE", _path("datasets", name))

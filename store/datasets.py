@@ -13,7 +13,7 @@ from store.names import Named, check_name, newest_first
 class DatasetRecord(Named, Record):
     __tablename__ = "datasets"
 
-    digest: Mapped[str]  # sha256 of the archive, and of the choice of labels unless it is "auto"
+    digest: Mapped[str]  # sha256 of the archive, and of `labels` and `reading` where not by default
     num_bytes: Mapped[int] = mapped_column(sa.BigInteger)
     num_images: Mapped[int]
     channels: Mapped[int]
@@ -25,6 +25,7 @@ class DatasetRecord(Named, Record):
     rejected: Mapped[list[Any]]
     num_rejected: Mapped[int]
     artifact_key: Mapped[str]
+    reading: Mapped[JsonObject]  # a Reading of models.images
 
 
 def known_dataset(database: Database, name: str, digest: str) -> DatasetRecord | None:
@@ -84,7 +85,7 @@ def _known(session: Session, name: str, digest: str) -> DatasetRecord | None:
     known: DatasetRecord | None = session.get(DatasetRecord, name)
     if known and known.digest != digest:
         raise DatasetConflict(
-            f"there is a dataset {name!r} with other content or other labels; "
+            f"there is a dataset {name!r} with other content, other labels or another reading; "
             "delete it first or choose another name"
         )
     return known

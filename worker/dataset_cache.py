@@ -8,6 +8,7 @@ from pathlib import Path
 
 from models.fields import Invalid
 from models.images.dataset import Dataset, open_dataset, prepare
+from models.images.formats import Fit, Reading
 from models.images.labels import LabelRule
 from store.artifacts import ArtifactStore
 from store.datasets import DatasetRecord
@@ -17,12 +18,13 @@ def cached_dataset(
     record: DatasetRecord,
     image_size: tuple[int, int],
     channels: int,
+    fit: Fit,
     artifacts: ArtifactStore,
     data_dir: Path,
     scratch: Path,
 ) -> Dataset:
-    """Open a dataset at this size, and prepare it where no job of this host has done so yet; other
-    jobs that need it wait meanwhile.
+    """Open a dataset at this size and fit, and prepare it where no job of this host has done so
+    yet; other jobs that need it wait meanwhile.
 
     Raises Invalid if its classes are no longer those of its record.
     """
@@ -30,13 +32,14 @@ def cached_dataset(
     cache.mkdir(parents=True, exist_ok=True)
     height, width = image_size
     rule = LabelRule(**(record.labels or {}))
-    folder = cache / f"{height}x{width}x{channels}-{_name_of(rule)}"
+    folder = cache / f"{height}x{width}x{channels}-{fit}-{_name_of(rule)}"
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             archive = scratch / "archive"
             artifacts.download(record.artifact_key, archive)
-            prepare(archive, folder, image_size, channels, rule=rule)
+            reading = Reading.from_dict(record.reading)
+            prepare(archive, folder, image_size, channels, rule=rule, fit=fit, reading=reading)
             archive.unlink()
     dataset = open_dataset(folder)
     if dataset.class_names != tuple(sorted(record.classes)):  # labels are positions among them

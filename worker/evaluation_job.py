@@ -7,6 +7,7 @@ the model, the data and the request.
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import cast
 
 from host.loading import loading
 
@@ -18,6 +19,7 @@ with loading():
     from models.evaluation.evaluate import EvaluationStep, evaluate
     from models.images.dataset import Dataset
     from models.images.files import encode_image
+    from models.images.formats import Fit
     from models.pipeline.engine_model import load_engine_model
     from models.pipeline.torch_folder import load_model
     from models.runtime.net import EngineModel
@@ -42,7 +44,7 @@ class EvaluationJob(JobProcess):
         config = EvaluateConfig.from_dict(job.config)
         model, served = self.fetch_model(config.prefix, self._load)
         assert job.dataset is not None
-        dataset = self._dataset(job.dataset, model)
+        dataset = self._dataset(job.dataset, model, cast(Fit, config.fit))
         try:
             last = self._evaluate(model, served, dataset, config)
         except Stopped:
@@ -64,11 +66,12 @@ class EvaluationJob(JobProcess):
         cache = self.settings.locations.data_dir / "cache"
         return load_model(folder, device), load_engine_model(folder, device, cache)
 
-    def _dataset(self, name: str, model: DiffusionModel) -> Dataset:
+    def _dataset(self, name: str, model: DiffusionModel, fit: Fit) -> Dataset:
         return cached_dataset(
             get_dataset(self.database, name),
             model.config.image_size,
             model.config.net.in_channels,
+            fit,
             self.artifacts,
             self.settings.locations.data_dir,
             self.scratch,

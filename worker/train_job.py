@@ -111,6 +111,7 @@ class TrainJob(JobProcess):
             get_dataset(self.database, self.job.dataset),
             self.config.image_size,
             self.config.channels,
+            self.config.fit,
             self.artifacts,
             self.settings.locations.data_dir,
             self.scratch,
@@ -240,6 +241,7 @@ def progress_of(step: TrainStep, eta_seconds: float | None) -> TrainProgress:
 def _card(state: TrainState, first: FirstWeights | None) -> ModelCard:
     return replace(
         ModelCard.of(state.model.config),
+        fit=state.config.fit,
         preset=state.config.preset,
         steps=state.step,
         images_seen=state.images_seen,

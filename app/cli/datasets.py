@@ -35,12 +35,25 @@ def add(
             "FILE:COLUMN in the archive, as metadata.csv:breed."
         ),
     ] = None,
+    frames: Annotated[
+        str | None, typer.Option(help="Of animations: refuse, first or all; refuse by default.")
+    ] = None,
+    value_range: Annotated[
+        str | None,
+        typer.Option(
+            "--range",
+            help="Black and white in images of more than 8 bits a value: full, bits or data; "
+            "full by default.",
+        ),
+    ] = None,
 ) -> None:
     """Upload images."""
     session = session_of(context)
     dataset = session.uploading(
         f"uploading {source.name}",
-        lambda sent: session.client.add_dataset(name, source, labels=labels, sent=sent),
+        lambda sent: session.client.add_dataset(
+            name, source, labels=labels, frames=frames, range=value_range, sent=sent
+        ),
     )
     session.output(dataset, lambda console: _describe(console, dataset))
 

@@ -19,11 +19,14 @@ from app.http.paging import After, Limit, Page
 from app.http.uploads import uploaded_file
 from app.services import Services, ServicesDep
 from client.answers import DatasetAnswer
-from models.fields import Invalid
+from models.fields import Invalid, check_field
 from models.images.dataset import contact_sheet, inspect_archive
 from models.images.files import encode_image
+from models.images.formats import FITS, RANGES, Fit, Frames, Reading, ValueRange
 from models.images.labels import KINDS, LabelRule, check_choice
 from models.images.readers import READERS, ArchiveLimits
+from models.training.config import TrainConfig
+from models.training.defaults import default_image_size
 from store import datasets
 from store.names import check_name
 
@@ -47,6 +50,34 @@ _BODY = {
 }
 
 
+FramesQuery = Annotated[
+    Frames,
+    Query(
+        description="What becomes of animations and of TIFFs of several pages: they are refused, "
+        "their first frame is an image, or all frames are. Of a picture with others that belong to "
+        "it (previews, depth maps, smaller copies, masks) the first one is read in any case."
+    ),
+]
+RangeQuery = Annotated[
+    ValueRange,
+    Query(
+        alias="range",
+        description="Which values become black and white, in files of more than 8 bits a value; "
+        f"the same in all files of the dataset. {RANGES}.",
+    ),
+]
+SizeQuery = Annotated[
+    str | None,
+    Query(
+        pattern=r"^\d{1,4}(x\d{1,4})?$",
+        description="A side, or height x width, of the net's images; where left out what a "
+        "training would choose.",
+        examples=["64", "48x64"],
+    ),
+]
+FitQuery = Annotated[Fit, Query(description=f"How images of another shape come to it: {FITS}.")]
+
+
 @router.put(
     "/{name}",
     summary=f"Upload a {', '.join(r.name for r in READERS[:-1])} or {READERS[-1].name} of images",
@@ -64,20 +95,28 @@ _BODY = {
     openapi_extra=_BODY,
 )
 async def put_dataset(
-    name: str, request: Request, response: Response, services: ServicesDep, labels: Choice = "auto"
+    name: str,
+    request: Request,
+    response: Response,
+    services: ServicesDep,
+    labels: Choice = "auto",
+    frames: FramesQuery = "refuse",
+    value_range: RangeQuery = "full",
 ) -> DatasetAnswer:
     """Upload the archive as the body; its classes are its top folders, or those of a label file.
 
     `curl -T digits.zip .../datasets/digits`
 
     Folders named train, val or test are splits. The answer's `labels` says where the classes come
-    from, and `warnings` what looks odd.
+    from, and `warnings` what looks odd, such as images that come out dark.
     """
     check_name("name", name)
     with reported_at("labels", "query"):
         check_choice(labels)
     async with uploaded_file(request, services.settings.locations.data_dir) as path:
-        record, is_new = await run_in_threadpool(_store, services, name, path, labels)
+        record, is_new = await run_in_threadpool(
+            _store, services, name, path, labels, Reading(frames, value_range)
+        )
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/datasets/{name}"
     return dataset_answer(record)
@@ -104,17 +143,25 @@ def get_dataset(name: str, services: ServicesDep) -> DatasetAnswer:
 
 @router.get(
     "/{name}/preview",
-    summary="Show a contact sheet: the first images of each class",
+    summary="Show a contact sheet: the first images of each class, as a net sees them",
     response_class=Response,
     responses={
         200: {"content": {"image/png": {}}, "description": "PNG"},
         **problems.declare(problems.NOT_FOUND),
     },
 )
-async def preview(name: str, request: Request, services: ServicesDep) -> Response:
+async def preview(
+    name: str,
+    request: Request,
+    services: ServicesDep,
+    image_size: SizeQuery = None,
+    fit: FitQuery = "crop",
+) -> Response:
     record = await run_in_threadpool(datasets.get_dataset, services.database, name)
-    content = await services.threads.run(partial(_contact_sheet, services, record))
-    return conditional(request, content, "image/png", {}, etag=f'"{record.digest[:24]}"')
+    size = _preview_size(record, image_size)
+    content = await services.threads.run(partial(_contact_sheet, services, record, size, fit))
+    etag = f'"{record.digest[:24]}-{size[0]}x{size[1]}-{fit}"'
+    return conditional(request, content, "image/png", {}, etag=etag)
 
 
 @router.delete(
@@ -129,12 +176,12 @@ def delete_dataset(name: str, services: ServicesDep) -> None:
 
 
 def _store(
-    services: Services, name: str, path: Path, labels: str
+    services: Services, name: str, path: Path, labels: str, reading: Reading
 ) -> tuple[datasets.DatasetRecord, bool]:
     """Store the archive, then its record, so that every record has its archive."""
     limits = ArchiveLimits(max_pixels=services.settings.max_pixels)
     try:
-        summary = inspect_archive(path, limits, labels)
+        summary = inspect_archive(path, limits, choice=labels, reading=reading)
     except Invalid as error:
         if error.field == "labels":
             raise InvalidInput.parameter("labels", str(error), "query") from error
@@ -149,11 +196,29 @@ def _store(
     return datasets.create_dataset(services.database, record)
 
 
-def _contact_sheet(services: Services, record: datasets.DatasetRecord) -> bytes:
+def _preview_size(record: datasets.DatasetRecord, asked: str | None) -> tuple[int, int]:
+    if asked is None:
+        return default_image_size((record.sizes[0]["height"], record.sizes[0]["width"]))
+    sides = [int(side) for side in asked.split("x")]
+    with reported_at("image_size", "query"):
+        check_field(TrainConfig, "image_size", (sides[0], sides[-1]))
+    return sides[0], sides[-1]
+
+
+def _contact_sheet(
+    services: Services, record: datasets.DatasetRecord, size: tuple[int, int], fit: Fit
+) -> bytes:
     with NamedTemporaryFile(dir=services.settings.locations.data_dir) as file:
         for chunk in services.artifacts.stream(record.artifact_key):
             file.write(chunk)
         file.flush()
-        rule = LabelRule(**(record.labels or {}))
-        sheet = contact_sheet(Path(file.name), tuple(record.classes), rule=rule)
+        sheet = contact_sheet(
+            Path(file.name),
+            tuple(record.classes),
+            size,
+            record.channels,
+            rule=LabelRule(**(record.labels or {})),
+            fit=fit,
+            reading=Reading.from_dict(record.reading),
+        )
         return encode_image(sheet, "png")

@@ -52,6 +52,7 @@ def create_evaluation(
             prefix=model.artifact_prefix,
             digest=model.digest,
             held_out=_held_out(services, body, model),
+            fit=ModelCard.from_dict(model.details).fit or "crop",
         ).to_dict(),
     )
     submit(services.queue, job.id, KIND.name)  # if it fails, the reaper announces the job

@@ -16,14 +16,9 @@ from app.noise.png import encode_noisy_png
 from app.noise.schema import NoiseAnswer, NoisedImage, NoiseForm
 from app.settings import Settings
 from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
-from models.images.files import (
-    decode_image,
-    encode_animation,
-    encode_image,
-    image_grid,
-    resize_image,
-)
-from models.images.formats import BY_MEDIA_TYPE, FormatName
+from models.images.files import encode_animation, encode_image, image_grid, resize_image
+from models.images.formats import BY_MEDIA_TYPE, FormatName, Reading
+from models.images.reading import read_pictures, warning_of
 
 ANIMATION = "image/apng"
 OFFERED = (*BY_MEDIA_TYPE, ANIMATION, "application/zip", "application/json")
@@ -36,14 +31,17 @@ def answer(form: NoiseForm, media_type: str, settings: Settings) -> Response:
     """
     schedule = _schedule(form)
     with reported_at("image", "form"):
-        image = decode_image(form.image, max_pixels=settings.max_pixels)
+        picture = next(read_pictures(form.image, settings.max_pixels, form.frames))
+    image = picture.to_uint8(Reading(range=form.range))
     height, width = form.image_size or image.shape[:2]
     _check_work(form, height, width, media_type, settings)
     if form.image_size:
-        image = resize_image(image, form.image_size)
+        image = resize_image(image, form.image_size, form.fit)
     seed = secrets.randbits(32) if form.seed is None else form.seed
     pictures = noise_picture(image, schedule, form.t, form.method, seed)
     headers = _headers(form, seed, pictures)
+    if warning := warning_of(picture, form.range):
+        headers["Diffusion-Warning"] = f"image: {warning}"
     if media_type == "application/json":
         return Response(_json(form, seed, pictures), headers=headers, media_type=media_type)
     if media_type == "application/zip":

@@ -42,6 +42,7 @@ _HEADERS = {
     "Diffusion-Alpha": "alpha of each image: x_t = alpha x_0 + sigma noise",
     "Diffusion-Sigma": "sigma of each image",
     "Diffusion-Display-Scale": "the divisor of x_t of each image, applied before clipping",
+    "Diffusion-Warning": "what looks odd in the image",
 }
 _OPENAPI: dict[str, object] = {
     "requestBody": {

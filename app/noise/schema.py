@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from app.http.refusal import refused_with
 from models.diffusion.noise import MAX_SEED
 from models.diffusion.schedule import MAX_TRAIN_TIMESTEPS, ScheduleName
+from models.images.formats import FITS, RANGES, Fit, ValueRange
 
 Method = Literal["closed_form", "step_by_step"]
 
@@ -54,7 +55,8 @@ class NoiseForm(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     image: bytes = Field(
-        description="PNG, JPEG, WebP, GIF, BMP or TIFF. Transparent pixels are laid on white.",
+        description="PNG, JPEG, WebP, AVIF, GIF, BMP or TIFF; HEIC with the extra `heic`. "
+        "Transparent pixels are laid on white.",
         json_schema_extra={"contentMediaType": "application/octet-stream"},
     )
     t: list[Timestep] = Field(
@@ -88,6 +90,17 @@ class NoiseForm(BaseModel):
         default=None,
         description="Resize the image first: `64`, or `48x64` for height x width.",
         examples=["64"],
+    )
+    fit: Fit = Field(
+        default="crop", description=f"How an image of another shape comes to image_size: {FITS}."
+    )
+    range: ValueRange = Field(
+        default="full",
+        description="Which values become black and white, in an image of more than 8 bits a value. "
+        f"{RANGES}.",
+    )
+    frames: Literal["refuse", "first"] = Field(
+        default="refuse", description="What becomes of an animation or a TIFF of several pages."
     )
 
 

@@ -4,13 +4,16 @@ plan computed."""
 import base64
 import secrets
 from dataclasses import asdict
+from typing import Literal
 
 from app.http.errors import InvalidInput, reported_at, reported_in
 from app.sample.schema import SampleBody, SampleUsed
 from app.settings import Settings
 from models.arrays import UInt8
 from models.engine.orders import Order
-from models.images.files import decode_image, resize_image, with_channels
+from models.images.files import resize_image, with_channels
+from models.images.formats import Reading
+from models.images.reading import decode_image
 from models.nets.precision import PrecisionChoice
 from models.pipeline.card import ModelCard
 from models.sampling.request import (
@@ -110,12 +113,11 @@ def _request(body: SampleBody, card: ModelCard, settings: Settings) -> SampleReq
     if body.invert and card.consistency:
         raise InvalidInput.pointer("/invert", "a distilled model cannot be inverted")
     _at_most("num_inference_steps", steps, settings.max_inference_steps)
-    size, channels = card.image_size, card.channels
     init_image = mask = None
     if body.init_image is not None:
-        init_image = _picture("init_image", body.init_image, size, channels, settings)
+        init_image = _picture("init_image", body, card, card.channels, settings)
     if body.mask is not None:
-        mask = _picture("mask", body.mask, size, 1, settings)[:, :, 0]
+        mask = _picture("mask", body, card, 1, settings)[:, :, 0]
     strength = body.strength
     if strength is None:
         whole = init_image is None or mask is not None or body.invert
@@ -144,9 +146,14 @@ def _precision(body: SampleBody, settings: Settings) -> PrecisionChoice:
 
 
 def _picture(
-    field: str, text: str, size: tuple[int, int], channels: int, settings: Settings
+    field: Literal["init_image", "mask"],
+    body: SampleBody,
+    card: ModelCard,
+    channels: int,
+    settings: Settings,
 ) -> UInt8:
     """Decode an image file in base64 and fit it to the model's images: (H, W, channels)."""
+    text: str = getattr(body, field)
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
@@ -154,8 +161,11 @@ def _picture(
     except ValueError:  # also where it is not ASCII
         raise InvalidInput.pointer(f"/{field}", f"{field} is not base64") from None
     with reported_at(f"/{field}"):
-        image = decode_image(data, max_pixels=settings.max_pixels)
-    return resize_image(with_channels(image, channels), size)
+        reading = Reading(body.frames, body.range)
+        image = decode_image(data, max_pixels=settings.max_pixels, reading=reading)
+    fill = 255 if field == "init_image" else 0  # what pad adds is kept
+    fit = body.fit or card.fit or "crop"
+    return resize_image(with_channels(image, channels), card.image_size, fit, fill)
 
 
 def _labels(body: SampleBody, class_names: tuple[str, ...]) -> tuple[int, ...] | None:

@@ -1,7 +1,7 @@
 """The body and the answers of POST /sample."""
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,6 +9,7 @@ from app.http.body import JsonBody
 from app.http.names import Name
 from app.http.refusal import refused_with
 from models.diffusion.noise import MAX_SEED
+from models.images.formats import FITS, RANGES, Fit, ValueRange
 from models.nets.precision import PrecisionChoice
 from models.sampling.grid import SPACINGS, SpacingName, spacings_of
 from models.sampling.request import DEFAULT_CONSISTENCY_STEPS, DEFAULT_STEPS, MAX_CONSISTENCY_STEPS
@@ -106,7 +107,20 @@ class SampleBody(JsonBody):
         "noise, 0 is none, 1 as in ddpm",
     )
     init_image: Base64 | None = Field(
-        default=None, description="an image file to start from; it is cut and scaled to the model's"
+        default=None, description="an image file to start from; it is brought to the model's size"
+    )
+    fit: Fit | None = Field(
+        default=None,
+        description="how an init_image or a mask of another shape comes to the model's size: "
+        f"{FITS}; as the images that the model learned from where left out",
+    )
+    range: ValueRange = Field(
+        default="full",
+        description="which values become black and white, in an init_image or a mask of more than "
+        f"8 bits a value. {RANGES}",
+    )
+    frames: Literal["refuse", "first"] = Field(
+        default="refuse", description="what becomes of an init_image or a mask of several frames"
     )
     strength: float | None = Field(
         default=None,

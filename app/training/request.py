@@ -19,6 +19,8 @@ from app.http.errors import InvalidInput, reported_at, reported_in
 from app.services import Services
 from app.training.request_schema import Hyperparameters, TrainRequest
 from models.diffusion.config import ModelConfig
+from models.images.formats import Fit
+from models.pipeline.card import ModelCard
 from models.pipeline.folder import read_config
 from models.training.config import CHANGEABLE, TrainConfig, resolve_config
 from models.training.defaults import DEVICES, DatasetFacts, Device
@@ -42,6 +44,7 @@ class FirstModel:
 
     weights: FirstWeights
     config: ModelConfig
+    fit: Fit | None = None  # of the images that it learned from, where that is known
 
 
 @dataclass(frozen=True)
@@ -137,7 +140,8 @@ def _first_model(services: Services, record: ModelRecord) -> FirstModel:
                 name_in_folder = PurePosixPath(key).relative_to(record.artifact_prefix)
                 services.artifacts.download(key, folder / name_in_folder)
         config = read_config(folder)
-    return FirstModel(FirstWeights(record.name, record.digest, record.artifact_prefix), config)
+    weights = FirstWeights(record.name, record.digest, record.artifact_prefix)
+    return FirstModel(weights, config, ModelCard.from_dict(record.details).fit)
 
 
 # Plan ---------------------------------------------------------------------------------------------
@@ -155,6 +159,7 @@ def plan_training(found: Found, body: TrainRequest) -> Training:
         options = replace(options, fine_tune=model.weights)
         facts = replace(facts, channels=model.config.net.in_channels)
         given = _completed_by(model.config, given)
+        given.setdefault("fit", model.fit)
         given["objective"] = "consistency" if body.distill else "denoising"
     with reported_in(TrainRequest):
         config = resolve_config(facts, device=found.device, **given)
@@ -168,6 +173,7 @@ def _facts(dataset: DatasetRecord) -> DatasetFacts:
         channels=dataset.channels,
         image_size=(most_common["height"], most_common["width"]),
         class_names=tuple(dataset.classes),
+        sizes={(size["height"], size["width"]): size["count"] for size in dataset.sizes},
     )
 
 

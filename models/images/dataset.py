@@ -6,9 +6,10 @@ listed with the reason and do not fail the rest.
 
 import hashlib
 import json
+import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice, zip_longest
 from pathlib import Path
 
@@ -17,7 +18,8 @@ import numpy as np
 from host.folders import staged_folder
 from models.arrays import Int64, UInt8
 from models.fields import Invalid
-from models.images.files import decode_image, image_grid, resize_image, with_channels
+from models.images.files import image_grid, resize_image, with_channels
+from models.images.formats import Fit, Reading
 from models.images.labels import (
     UNSORTED,
     LabelRule,
@@ -27,8 +29,10 @@ from models.images.labels import (
     may_hold_labels,
 )
 from models.images.readers import ArchiveLimits, Entry, read_entries
+from models.images.reading import Picture, WideValues, read_pictures
 
 MIN_SIDE = 8
+TILE_SIDE = 64  # pixels of a contact sheet's tiles, at least
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,9 @@ class ArchiveSummary:
     """The content of an archive. `classes` counts images per class, and is empty without classes;
     `splits` counts images per split, and is empty where all are for training; `labels` is the rule
     that both follow. `sizes` has the 20 most common (height, width), `rejected` the first rejected
-    entries with their reasons. `digest` is the sha256 of the file and, unless the choice of labels
-    is "auto", of that choice."""
+    entries with their reasons. `digest` is the sha256 of the file and, where they are not the
+    default, of the choice of labels and of how its files are read; `reading` has the levels found,
+    and `warnings` are sentences."""
 
     digest: str
     num_images: int
@@ -45,10 +50,11 @@ class ArchiveSummary:
     classes: dict[str, int]
     splits: dict[str, int]
     labels: LabelRule
-    warnings: list[str]
     sizes: list[dict[str, int]]
     rejected: list[dict[str, str]]
     num_rejected: int
+    reading: Reading
+    warnings: list[str]
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,11 @@ class Dataset:
 
 
 def inspect_archive(
-    path: Path, limits: ArchiveLimits | None = None, choice: str = "auto"
+    path: Path,
+    limits: ArchiveLimits | None = None,
+    *,
+    choice: str = "auto",
+    reading: Reading | None = None,
 ) -> ArchiveSummary:
     """Decode every image once and count. `choice` says which labels are meant
     (models.images.labels).
@@ -71,8 +81,9 @@ def inspect_archive(
     Raises Invalid if the file is not an archive, is damaged, exceeds the limits, holds fewer than
     two usable images, or has no labels of that choice.
     """
-    limits = limits or ArchiveLimits()
+    limits, reading = limits or ArchiveLimits(), reading or Reading()
     check_choice(choice)
+    wide = WideValues()
     rejected: list[dict[str, str]] = []
     num_rejected, grey = 0, True
     sizes: Counter[tuple[int, int]] = Counter()
@@ -90,12 +101,13 @@ def inspect_archive(
             )
             rejected.append({"name": name[:200], "reason": reason + hint})
 
-    for entry in read_entries(path, limits):
-        image, reason = _usable(entry, limits)
-        if image is not None:
+    for entry, picture, reason in _pictures(path, limits, reading):
+        if picture is not None:
+            wide.add(picture)
             images.append(replace(entry, data=None))
-            sizes[image.shape[:2]] += 1
-            grey = grey and image.shape[2] == 1
+            height, width, channels = picture.values.shape
+            sizes[height, width] += 1
+            grey = grey and channels == 1
         elif not files.take(entry, reason):
             reject(entry.name, reason)
     if len(images) >= 2:
@@ -110,18 +122,19 @@ def inspect_archive(
             f"{num_rejected} entries were rejected{first}"
         )
     return ArchiveSummary(
-        digest=_digest(path, choice),
+        digest=_digest(path, choice, reading),
         num_images=len(images),
         channels=1 if grey else 3,
         classes=labels.counts,
         splits=labels.split_counts,
         labels=labels.rule,
-        warnings=list(labels.warnings),
         sizes=[
             {"height": h, "width": w, "count": count} for (h, w), count in sizes.most_common(20)
         ],
         rejected=rejected,
         num_rejected=num_rejected,
+        reading=replace(reading, levels=wide.levels(reading.range)),
+        warnings=[*labels.warnings, *filter(None, [wide.warning(reading.range)])],
     )
 
 
@@ -131,17 +144,21 @@ def prepare(
     image_size: tuple[int, int],
     channels: int,
     limits: ArchiveLimits | None = None,
+    *,
     rule: LabelRule | None = None,
+    fit: Fit = "crop",
+    reading: Reading | None = None,
 ) -> Dataset:
     """Write the archive's usable images at one size to `folder`, which appears whole or not at all.
     `rule` is that of its ArchiveSummary; without one the classes are decided anew.
 
+    `reading` is that of the archive's summary, `fit` how images of another shape come to the size.
     The images of a zip come in the order of their names, those of a tar in the tar's own. OSError
     (a full disk) leaves nothing behind.
     """
-    limits = limits or ArchiveLimits()
+    limits, reading = limits or ArchiveLimits(), reading or Reading()
     with staged_folder(folder) as part:
-        _write(archive, part, image_size, channels, limits, rule)
+        _write(archive, part, image_size, channels, limits, rule, fit, reading)
     return open_dataset(folder)
 
 
@@ -159,56 +176,90 @@ def open_dataset(folder: Path) -> Dataset:
 def contact_sheet(
     archive: Path,
     class_names: Sequence[str],
-    side: int = 64,
+    image_size: tuple[int, int] = (TILE_SIDE, TILE_SIDE),
+    channels: int = 3,
+    *,
     per_class: int = 8,
     rule: LabelRule | None = None,
+    fit: Fit = "crop",
+    reading: Reading | None = None,
 ) -> UInt8:
     """Return the first images of each class in rows of `per_class`, RGB; at most 20 classes.
 
-    `class_names` and `rule` are those that inspect_archive found; no names, if all images are of
-    one kind.
+    They are shown as a network of this size sees them, with whole pixels enlarged to at least
+    TILE_SIDE. `class_names`, `rule` and `reading` are those that inspect_archive found; no names,
+    if all images are of one kind.
     """
-    limits = ArchiveLimits()
+    limits, reading = ArchiveLimits(), reading or Reading()
     rows: dict[str, list[UInt8]] = {}
     entries = list(read_entries(archive, limits, read=False))
     names = [entry.name for entry in entries]
     classes = _known_classes(archive, entries, class_names, rule or LabelRule(), limits)
     class_of = dict(zip(names, classes, strict=True))
     wanted = sorted(class_names or [UNSORTED])[:20]
-    for entry in read_entries(archive, limits, only={n for n in names if class_of[n] in wanted}):
+    only = {name for name in names if class_of[name] in wanted}
+    for entry in read_entries(archive, limits, only=only):
         row = rows.setdefault(class_of[entry.name], [])
         if len(row) == per_class:
             if all(len(rows.get(name, ())) == per_class for name in wanted):
                 break
             continue
-        image, _ = _usable(entry, limits)
-        if image is not None:
-            row.append(with_channels(resize_image(image, (side, side)), 3))
-    blank = np.full((side, side, 3), 255, np.uint8)
-    tiles = [
-        tile
-        for name in wanted
-        if rows.get(name)
-        for tile in islice([*rows[name], *[blank] * per_class], per_class)
-    ]
-    return image_grid(np.stack(tiles), per_class, padding=2)
+        for picture, _ in islice(_pictures_of(entry, limits, reading), per_class - len(row)):
+            if picture is not None:
+                image = resize_image(picture.to_uint8(reading), image_size, fit)
+                row.append(with_channels(with_channels(image, channels), 3))
+    height, width = image_size
+    blank = np.full((height, width, 3), 255, np.uint8)
+    tiles = np.stack(
+        [
+            tile
+            for name in wanted
+            if rows.get(name)
+            for tile in islice([*rows[name], *[blank] * per_class], per_class)
+        ]
+    )
+    scale = math.ceil(TILE_SIDE / max(height, width))
+    return image_grid(tiles.repeat(scale, axis=1).repeat(scale, axis=2), per_class, padding=2)
 
 
 # Entries -----------------------------------------------------------------------------------------
 
 
-def _usable(entry: Entry, limits: ArchiveLimits) -> tuple[UInt8 | None, str]:
-    """Return the entry's image, or None and the reason."""
+def _pictures(
+    path: Path, limits: ArchiveLimits, reading: Reading
+) -> Iterator[tuple[Entry, Picture | None, str]]:
+    """Yield each picture with its entry, or None and the reason why the entry, or the rest of its
+    frames, cannot be used.
+
+    Raises Invalid as read_entries, and where the frames are more than the images allowed.
+    """
+    count = 0
+    for entry in read_entries(path, limits):
+        for picture, reason in _pictures_of(entry, limits, reading):
+            yield entry, picture, reason
+            count += picture is not None
+        if count > limits.max_images:
+            raise Invalid.because(
+                f"the archive has more than {limits.max_images} images, with all their frames"
+            )
+
+
+def _pictures_of(
+    entry: Entry, limits: ArchiveLimits, reading: Reading
+) -> Iterator[tuple[Picture | None, str]]:
     if entry.data is None:
-        return None, entry.reason
+        yield None, entry.reason
+        return
     try:
-        image = decode_image(entry.data, max_pixels=limits.max_pixels)
+        for picture in read_pictures(entry.data, limits.max_pixels, reading.frames):
+            height, width = picture.values.shape[:2]
+            if min(height, width) < MIN_SIDE:
+                raise Invalid.because(
+                    f"it is {height} x {width} pixels; each side must have at least {MIN_SIDE}"
+                )
+            yield picture, ""
     except Invalid as error:
-        return None, str(error)
-    height, width = image.shape[:2]
-    if min(height, width) < MIN_SIDE:
-        return None, f"it is {height} x {width} pixels; each side must have at least {MIN_SIDE}"
-    return image, ""
+        yield None, str(error)
 
 
 @dataclass
@@ -265,21 +316,23 @@ def _write(
     channels: int,
     limits: ArchiveLimits,
     rule: LabelRule | None,
+    fit: Fit,
+    reading: Reading,
 ) -> None:
     header = {
         "descr": "|u1",
         "fortran_order": False,
-        "shape": (_count(archive, limits), *size, channels),
+        "shape": (_count(archive, limits, reading), *size, channels),
     }
     entries: list[Entry] = []
     files = LabelFiles(rule.choice if rule else "auto", limits)
     # Written, not mapped: on a full disk a write fails with an error, a mapped page with a signal.
     with (folder / "images.npy").open("wb") as stored:
         np.lib.format.write_array_header_1_0(stored, header)
-        for entry in read_entries(archive, limits):
-            image, _ = _usable(entry, limits)
-            if image is not None:
-                stored.write(with_channels(resize_image(image, size), channels).tobytes())
+        for entry, picture, _ in _pictures(archive, limits, reading):
+            if picture is not None:
+                image = resize_image(picture.to_uint8(reading), size, fit)
+                stored.write(with_channels(image, channels).tobytes())
                 entries.append(replace(entry, data=None))
             else:
                 files.take(entry)
@@ -294,13 +347,15 @@ def _write(
     (folder / "dataset.json").write_text(json.dumps(facts))
 
 
-def _count(archive: Path, limits: ArchiveLimits) -> int:
-    return sum(_usable(entry, limits)[0] is not None for entry in read_entries(archive, limits))
+def _count(archive: Path, limits: ArchiveLimits, reading: Reading) -> int:
+    return sum(picture is not None for _, picture, _ in _pictures(archive, limits, reading))
 
 
-def _digest(path: Path, choice: str) -> str:
+def _digest(path: Path, choice: str, reading: Reading) -> str:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256")
-    if choice != "auto":  # other labels make another dataset
+    if reading != Reading():  # another reading, or other labels, make another dataset
+        digest.update(f" reading={json.dumps(asdict(reading))}".encode())
+    if choice != "auto":
         digest.update(f" labels={choice}".encode())
     return digest.hexdigest()

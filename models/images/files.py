@@ -1,72 +1,20 @@
-"""Image files and uint8 arrays of shape (H, W, C), C being 1 for greyscale and 3 for RGB.
+"""Image files written, and uint8 arrays of shape (H, W, C), C being 1 for greyscale and 3 for RGB.
 
-Every file is converted to one of the two: palettes are looked up, alpha is laid on white, CMYK is
-converted, 16-bit grey is scaled to 8, and the camera's orientation is applied. Animations are
-refused, because it is unclear which frame is meant.
+models.images.reading has the files that are read.
 """
 
 import io
 import math
-import struct
-import warnings
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from models.arrays import UInt8
-from models.fields import Invalid
-from models.images.formats import BY_NAME, FormatName
+from models.images.formats import BY_NAME, Fit, FormatName
 
-READABLE = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-MAX_PIXELS = 4096 * 4096
 FRAME_MILLISECONDS, LAST_FRAME_MILLISECONDS = 80, 1500
-
-_GREY_MODES = ("1", "L", "I", "I;16", "I;16B", "F")
-_ORIENTATION = 0x0112  # the Exif tag
-# Exceptions of Pillow's readers for truncated or inconsistent files.
-_DAMAGE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    MemoryError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    struct.error,
-)
-_DAMAGED = "the image is truncated or damaged"
-
-
-Image.MAX_IMAGE_PIXELS = 2**30  # above any bound of ours, whose message names the bound
-
-
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> UInt8:
-    """Return the file's image. Raises Invalid with the reason if it cannot be read.
-
-    A header that announces more than `max_pixels` is refused before anything is decoded.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            picture = Image.open(io.BytesIO(data), formats=READABLE)
-    except Image.DecompressionBombError:
-        raise Invalid.because(f"the image has more than the {max_pixels} pixels allowed") from None
-    except (UnidentifiedImageError, *_DAMAGE):
-        raise Invalid.because(f"this is not an image in any of {', '.join(READABLE)}") from None
-    with picture:
-        pixels = picture.width * picture.height
-        if pixels > max_pixels:
-            raise Invalid.because(
-                f"the image has {picture.width} x {picture.height} = {pixels} pixels; "
-                f"at most {max_pixels} are allowed"
-            )
-        frames = _num_frames(picture)
-        if frames > 1:
-            raise Invalid.because(f"the image has {frames} frames; send the one that is meant")
-        return _to_array(picture)
 
 
 def encode_image(image: UInt8, file_format: FormatName) -> bytes:
@@ -93,13 +41,23 @@ def encode_animation(images: Sequence[UInt8], file_format: Literal["png", "webp"
     return buffer.getvalue()
 
 
-def resize_image(image: UInt8, size: tuple[int, int]) -> UInt8:
-    """Crop around the centre to the aspect ratio of `size` (height, width), then scale to it."""
+def resize_image(image: UInt8, size: tuple[int, int], fit: Fit = "crop", fill: int = 255) -> UInt8:
+    """Bring an image to `size` (height, width).
+
+    If its aspect ratio differs, `crop` cuts it around the centre, `pad` adds edges of the value
+    `fill`, and `stretch` distorts it.
+    """
     height, width = size
     if image.shape[:2] == (height, width):
         return image
-    picture = _as_pillow(image)
-    fitted = ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+    picture, scale = _as_pillow(image), Image.Resampling.LANCZOS
+    if fit == "pad":
+        colour = (fill, fill, fill) if image.shape[2] == 3 else fill
+        fitted = ImageOps.pad(picture, (width, height), scale, colour)
+    elif fit == "stretch":
+        fitted = picture.resize((width, height), scale)
+    else:
+        fitted = ImageOps.fit(picture, (width, height), scale)
     return np.asarray(fitted).reshape(height, width, image.shape[2])
 
 
@@ -126,50 +84,6 @@ def image_grid(images: UInt8, columns: int | None = None, padding: int = 0) -> U
         top, left = (i // columns) * (height + padding), (i % columns) * (width + padding)
         sheet[top : top + height, left : left + width] = image
     return sheet
-
-
-def _num_frames(picture: Image.Image) -> int:
-    try:
-        return int(getattr(picture, "n_frames", 1))
-    except _DAMAGE:  # counting reads through the file
-        raise Invalid.because(_DAMAGED) from None
-
-
-def _to_array(picture: Image.Image) -> UInt8:
-    try:
-        oriented: Image.Image = picture
-        if picture.mode == "F":
-            raise Invalid.because(
-                "the image's pixels are floating point; 8 and 16 bits can be read"
-            )
-        if picture.getexif().get(_ORIENTATION, 1) != 1:
-            oriented = ImageOps.exif_transpose(picture)
-        flat = _without_alpha(oriented)
-        array = _grey(flat) if flat.mode in _GREY_MODES else np.asarray(flat.convert("RGB"))
-    except Invalid:  # the file is intact, but its kind of pixels is not supported
-        raise
-    except _DAMAGE:
-        raise Invalid.because(_DAMAGED) from None
-    return array if array.ndim == 3 else array[:, :, None]
-
-
-def _without_alpha(picture: Image.Image) -> Image.Image:
-    if not picture.has_transparency_data:
-        return picture
-    grey = picture.mode in ("LA", "La", "L", "1")
-    coloured = picture.convert("RGBA")
-    canvas = Image.new("RGBA", picture.size, "white")
-    canvas.alpha_composite(coloured)
-    return canvas.convert("L" if grey else "RGB")
-
-
-def _grey(picture: Image.Image) -> UInt8:
-    if picture.mode.startswith("I"):  # 16 bits, which Pillow may also call I
-        wide = np.asarray(picture).astype(np.int64)
-        if wide.min(initial=0) < 0 or wide.max(initial=0) > 65535:
-            raise Invalid.because("the image has more than 16 bits a pixel, or negative ones")
-        return ((wide + 128) // 257).astype(np.uint8)
-    return np.asarray(picture.convert("L"))
 
 
 def _as_pillow(image: UInt8) -> Image.Image:

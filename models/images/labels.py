@@ -92,7 +92,9 @@ class LabelRule:
         self, images: Sequence[Entry], files: Mapping[str, bytes]
     ) -> tuple[list[str], list[SplitName]]:
         """Return the class and the split of each image. `files` are the archive's label files."""
-        return _apply(self, images, _rows_from(self.source, images, files))
+        entries = _without_frames(images)
+        rows = _rows_from(self.source, entries, files)
+        return _apply(self, images, _rows_of_frames(rows, entries, images))
 
 
 @dataclass(frozen=True)
@@ -157,19 +159,20 @@ def decide_labels(
 ) -> Labels:
     """Decide the class and the split of each image.
 
-    `images` are the usable entries, whose data is not looked at; `files` are the archive's label
-    files by name. "auto" takes the first of a table's columns, the label files and the files beside
-    the images that tells at least two classes, else the folders. Raises Invalid, of `labels`, for a
-    choice that the archive does not have.
+    `images` are the usable entries, whose data is not looked at, one for each frame where a file
+    has several; `files` are the archive's label files by name. "auto" takes the first of a table's
+    columns, the label files and the files beside the images that tells at least two classes, else
+    the folders. Raises Invalid, of `labels`, for a choice that the archive does not have.
     """
     check_choice(choice)
     source, _, column = choice.partition(":")
     warnings: list[str] = []
+    entries = _without_frames(images)
     if choice == "auto":
-        rule, rows = _auto(images, files, warnings)
+        rule, rows = _auto(entries, files, warnings)
     else:
-        rule, rows = _chosen(source, column, images, files)
-    classes, splits = _apply(rule, images, rows)
+        rule, rows = _chosen(source, column, entries, files)
+    classes, splits = _apply(rule, images, _rows_of_frames(rows, entries, images))
     labels = Labels(rule, classes, splits, ())
     if choice == "auto" and not labels.counts:
         labels = replace(labels, rule=LabelRule("none", split_depth=rule.split_depth))
@@ -346,6 +349,23 @@ def _apply(
     if splits.count("train") < 2:  # nothing to learn from
         splits = ["train"] * len(images)
     return classes, splits
+
+
+# Frames -------------------------------------------------------------------------------------------
+
+
+def _without_frames(images: Sequence[Entry]) -> list[Entry]:
+    """Return each entry once: labels are those of files, which all their frames have."""
+    return list({image.name: image for image in images}.values())
+
+
+def _rows_of_frames(
+    rows: Sequence[Row], entries: Sequence[Entry], images: Sequence[Entry]
+) -> Sequence[Row]:
+    if not rows:
+        return rows
+    row_of = {entry.name: row for entry, row in zip(entries, rows, strict=True)}
+    return [row_of[image.name] for image in images]
 
 
 # Rows of label files ------------------------------------------------------------------------------

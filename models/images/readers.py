@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from models.fields import Invalid
-from models.images.files import MAX_PIXELS
+from models.images.reading import MAX_PIXELS
 
 PARQUET = "parquet"
 

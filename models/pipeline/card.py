@@ -11,6 +11,7 @@ from typing import Any
 from models.diffusion.config import DEFAULT_SAMPLING, ModelConfig, SamplingConfig
 from models.diffusion.prediction import Prediction, PredictionType
 from models.diffusion.schedule import ScheduleConfig
+from models.images.formats import Fit
 from models.nets.graph import unet_graph
 
 
@@ -21,9 +22,9 @@ class ModelCard:
     `consistency` is True if the model was tuned to jump to the clean image from any noise level.
 
     None means unknown. `flops` are the floating-point operations of one network call for one image
-    (models.nets.graph). `preset`, `steps`, `images_seen` and `seconds` describe the training that
-    made the model here; `base_model` and `base_digest` name the model and the weights that it began
-    with.
+    (models.nets.graph). `fit` is how images of another shape were brought to
+    `image_size`. `preset`, `steps`, `images_seen` and `seconds` describe the training that made the
+    model here; `base_model` and `base_digest` name the model and the weights that it began with.
     """
 
     image_size: tuple[int, int]
@@ -37,6 +38,7 @@ class ModelCard:
     has_null_class: bool = True
     sampling: SamplingConfig = DEFAULT_SAMPLING
     sigma_data: float | None = None
+    fit: Fit | None = None
     preset: str | None = None
     steps: int | None = None
     images_seen: int | None = None

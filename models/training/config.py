@@ -27,6 +27,7 @@ from models.fields import (
     check_fields,
     declared,
 )
+from models.images.formats import FITS, Fit
 from models.nets.config import UNetConfig, block_types
 from models.nets.graph import unet_graph
 from models.nets.precision import Precision
@@ -94,13 +95,18 @@ class TrainConfig:
     image_size: Annotated[
         tuple[Side, Side],
         Doc(
-            f"side, or [height, width], {MIN_SIDE}..{MAX_SIDE}: to what images are cut and scaled. "
+            f"side, or [height, width], {MIN_SIDE}..{MAX_SIDE}: to what images are brought. "
             f"Where left out the most common size, at most {DEFAULT_MAX_SIDE}. Each side must "
             "be a multiple of 2 to the number of the net's halvings."
         ),
         Label("Side of the images"),
         Example(32),
     ]
+    fit: Annotated[
+        Fit,
+        Doc(f"how images of another shape come to image_size: {FITS}. `crop` where left out."),
+        Label("Images of another shape"),
+    ] = "crop"
     channels: Annotated[
         Literal[1, 3], Doc("1 for greyscale, 3 for RGB"), NotOffered("the dataset decides")
     ]

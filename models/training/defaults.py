@@ -6,7 +6,8 @@ top.
 """
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from models.nets.config import UNetConfig
@@ -20,6 +21,7 @@ MIN_SIDE = 8
 FEW_IMAGES = 5_000
 MANY_PASSES = 100  # over the images; from here on a small net memorises them
 SHORT_MINUTES = 60.0  # on a CPU; a wider net needs longer to be worth it
+MUCH_CUT = 0.1  # of an image's area
 COMPILE_MINUTES = 5.0  # shorter runs on a GPU do not earn the minute of compiling back
 
 
@@ -32,6 +34,7 @@ class DatasetFacts:
     channels: int
     image_size: tuple[int, int]
     class_names: tuple[str, ...]
+    sizes: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ def choose(inputs: ChoiceInputs) -> dict[str, Choice]:
     net = _net(inputs)
     return {
         "net": net,
+        "fit": _fit(inputs),
         "batch_size": _batch_size(inputs),
         "learning_rate": learning_rate(net.value),
         "augmentation": _augmentation(inputs),
@@ -112,6 +116,23 @@ def loss_weighting(image_size: tuple[int, int], *, edm: bool) -> Choice:
         reason = "every noise level counts alike: better by a quarter on photographs of 32 pixels"
         return Choice("learned", reason)
     return Choice("uniform", "none of the others scored better")
+
+
+def _fit(inputs: ChoiceInputs) -> Choice:
+    """Choose `crop`, and say how many images lose much by it."""
+    shape = inputs.image_size[0] / inputs.image_size[1]
+    losing = sum(
+        count
+        for (height, width), count in inputs.facts.sizes.items()
+        if 1 - min(shape, height / width) / max(shape, height / width) > MUCH_CUT
+    )
+    if not losing:
+        return Choice("crop", f"no image loses more than {MUCH_CUT:.0%} of its area")
+    return Choice(
+        "crop",
+        f"{losing} of {inputs.facts.num_images} images lose more than {MUCH_CUT:.0%} of their area "
+        "at the edges; `pad` and `stretch` keep all of it",
+    )
 
 
 def _net(inputs: ChoiceInputs) -> Choice:

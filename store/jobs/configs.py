@@ -32,13 +32,15 @@ class EvaluateConfig:
 
     `prefix` and `digest` say where the model's artifacts are and which weights they hold.
     `evaluation` is an EvaluationConfig of models.evaluation. `held_out` says which images of the
-    dataset the model has not seen, None where that is not known.
+    dataset the model has not seen, None where that is not known. `fit` is how the dataset's images
+    come to the model's size, a Fit of models.images.
     """
 
     evaluation: JsonObject
     prefix: str
     digest: str
     held_out: HeldOut | None = None
+    fit: str = "crop"
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -51,6 +53,7 @@ class EvaluateConfig:
             prefix=values["prefix"],
             digest=values["digest"],
             held_out=HeldOut(**held_out) if held_out else None,
+            fit=values.get("fit", "crop"),
         )
 
 

@@ -35,5 +35,7 @@ def a_dataset(database: Database) -> None:
             rejected=[],
             num_rejected=0,
             artifact_key="datasets/photos.zip",
+            reading={},
+            warnings=[],
         ),
     )

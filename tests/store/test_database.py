@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
+from models.images.formats import Reading
 from store.database import Database, Record, open_database
 from store.datasets import (
     DatasetRecord,  # noqa: F401  every table is known
@@ -113,6 +114,22 @@ def test_scores_of_earlier_versions_are_those_of_float32(tmp_path):
         assert details_of(database) == before
 
 
+def test_datasets_of_earlier_versions_were_read_as_by_default(tmp_path):
+    known = {"num_images": 2, "channels": 1, "num_rejected": 0, "artifact_key": "a"}
+    lists = {"classes": "{}", "sizes": "[]", "rejected": "[]"}
+    with migrating(tmp_path) as (database, bring_to):
+        bring_to("0008")
+        row = {"name": "old", "digest": "0", "num_bytes": 1, "created_at": "2026-01-01"}
+        insert(database, "datasets", **row, **known, **lists)
+        bring_to("0011")
+        with database.engine.begin() as connection:
+            rows = connection.execute(sa.text("SELECT reading, warnings FROM datasets")).all()
+        ((reading, warnings),) = rows
+        assert Reading.from_dict(json.loads(reading)) == Reading()
+        assert json.loads(warnings) == []
+        bring_to("0008", command.downgrade)
+
+
 def test_models_of_earlier_versions_say_what_they_began_with(tmp_path):
     first = {"model": "faces", "digest": "d1", "prefix": "models/faces"}
     with migrating(tmp_path) as (database, bring_to):
@@ -146,7 +163,7 @@ def test_datasets_of_earlier_versions_have_no_rule_of_labels(tmp_path):
             **jsons,
             **numbers,
         )
-        bring_to("0010")
+        bring_to("0011")
         pets = get_dataset(database, "pets")
         assert (pets.labels, pets.splits, pets.warnings) == (None, {}, [])
         assert pets.classes == jsons["classes"]

@@ -28,6 +28,8 @@ def a_dataset(name: str = "photos", digest: str = "d1") -> DatasetRecord:
         rejected=[{"name": "notes.txt", "reason": "not an image"}],
         num_rejected=1,
         artifact_key=f"datasets/{digest}",
+        reading={"frames": "all", "range": "data", "levels": [7, 4000]},
+        warnings=["dark"],
     )
 
 
@@ -42,6 +44,8 @@ def test_a_dataset_is_kept_with_all_that_was_found_in_it(database):
     assert kept.num_bytes == 2**40
     assert kept.classes == {"cats": 2, "dogs": 1}
     assert kept.sizes == [{"height": 8, "width": 9, "count": 3}]
+    assert kept.reading == {"frames": "all", "range": "data", "levels": [7, 4000]}
+    assert kept.warnings == ["dark"]
     assert kept.rejected == [{"name": "notes.txt", "reason": "not an image"}]
 
 

@@ -10,7 +10,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -181,6 +181,8 @@ class Place:
                 rejected=[],
                 num_rejected=0,
                 artifact_key="datasets/tones",
+                reading=asdict(summary.reading),
+                warnings=summary.warnings,
             ),
         )
 

@@ -1,18 +1,23 @@
-"""Datasets at the size of a run, by the rule of their records."""
+"""Datasets prepared once for each size, fit and rule, and read as their records say."""
 
 import io
 import json
 import zipfile
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from models.fields import Invalid
 from models.images.dataset import inspect_archive
+from models.images.formats import Reading
 from models.images.labels import LabelRule
 from store.artifacts import ArtifactStore
 from store.datasets import DatasetRecord
+from tests.models.images.test_dataset import zip_of
+from tests.models.images.test_files import file_of
+from tests.models.images.test_reading import gif
 from worker.dataset_cache import cached_dataset
 
 
@@ -32,7 +37,8 @@ def opened(tmp_path):
         summary = inspect_archive(archive, choice=choice)
         artifacts.put_file("datasets/a", archive)
         known = {**asdict(summary), "name": "a", "artifact_key": "datasets/a", **changes}
-        return cached_dataset(DatasetRecord(**known), (8, 8), 1, artifacts, tmp_path, tmp_path)
+        record = DatasetRecord(**known)
+        return cached_dataset(record, (8, 8), 1, "crop", artifacts, tmp_path, tmp_path)
 
     return open_
 
@@ -62,3 +68,28 @@ def test_a_dataset_of_an_earlier_version_keeps_its_folders_as_classes(opened):
 def test_classes_that_are_not_those_of_the_record_are_refused(opened):
     with pytest.raises(Invalid, match="found other classes in it; upload it again"):
         opened(PETS, labels=asdict(LabelRule()), classes={"@eaDir": 1, "test": 3, "train": 3})
+
+
+def test_each_fit_is_a_dataset_of_its_own_and_frames_are_read_as_the_record_says(tmp_path):
+    wide = Image.new("RGB", (32, 16), "blue")
+    archive = zip_of(tmp_path / "a.zip", {"1.png": file_of(wide), "2.gif": gif(["red", "lime"])})
+    artifacts = ArtifactStore(str(tmp_path / "artifacts"))
+    artifacts.put_file("key", archive)
+    reading = inspect_archive(archive, reading=Reading("all")).reading
+    record = DatasetRecord(
+        digest="d",
+        classes={},
+        artifact_key="key",
+        reading={"frames": "all", "range": "full", "levels": None},
+    )
+    assert Reading.from_dict(record.reading) == reading
+
+    def images(fit):
+        return cached_dataset(record, (16, 16), 3, fit, artifacts, tmp_path, tmp_path).images
+
+    cropped, padded = images("crop"), images("pad")
+    assert cropped.shape == padded.shape == (3, 16, 16, 3)
+    assert cropped[0, 0, 0].tolist() == [0, 0, 255]
+    assert padded[0, 0, 0].tolist() == [255, 255, 255]
+    artifacts.delete("key")
+    np.testing.assert_array_equal(images("pad"), padded)  # from the cache

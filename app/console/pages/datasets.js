@@ -91,9 +91,11 @@ function Dataset({ name }) {
               ],
               ["classes from", dataset.labels],
               ...splitsOf(dataset),
+              dataset.reading.frames !== "refuse" && ["of animations", `${dataset.reading.frames} frames`],
+              dataset.reading.levels && ["black and white", dataset.reading.levels.join(" and ")],
               ["archive", bytes(dataset.num_bytes)],
               ["uploaded", when(dataset.created_at)],
-            ]}
+            ].filter(Boolean)}
           />
           ${
             classes.length > 0 &&

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.models.images.test_dataset import zip_of
+from tests.models.images.test_files import file_of
+
 DIGITS = Path(__file__).parents[3] / "examples" / "digits" / "digits.zip"
 JSON = {"Accept": "application/json"}
 NET = {"block_out_channels": [16, 16], "norm_num_groups": 4, "attention_head_dim": 16}
@@ -26,7 +29,7 @@ def finished(service, answer):
 def model(service):
     """A net that has hardly learned anything."""
     service.put("/datasets/digits", content=DIGITS.read_bytes()).raise_for_status()
-    request = {"dataset": "digits", "model_name": "young", "steps": 20, "net": NET}
+    request = {"dataset": "digits", "model_name": "young", "steps": 20, "net": NET, "fit": "pad"}
     job = finished(service, service.post("/train-jobs", json=request))
     assert job["status"] == "succeeded", job["error"]
     return "young"
@@ -57,6 +60,22 @@ def test_a_model_is_compared_with_what_it_learned_from(service, model):
     assert scores == {used: {**result, "evaluation": job["id"]}}
     assert job["config"] == result["config"]
     assert service.get("/evaluations").json()["items"][0]["id"] == job["id"]
+
+
+def test_real_images_come_to_their_size_as_in_the_training(service, model, tmp_path):
+    """The picture has the nearest real ones beside each image: with white edges, as of pad."""
+    assert service.get(f"/models/{model}").json()["details"]["fit"] == "pad"
+    wide = {f"{i % 10}/{i}.png": file_of(Image.new("L", (16, 8), 4 * i)) for i in range(40)}
+    archive = zip_of(tmp_path / "wide.zip", wide)
+    service.put("/datasets/wide", content=archive.read_bytes()).raise_for_status()
+    request = {"model": model, "dataset": "wide", "num_images": 8, "num_inference_steps": 2}
+    request |= {"features": "pixels", "likelihood_images": 0}
+    job = finished(service, service.post("/evaluations", json=request))
+    assert job["status"] == "succeeded", job["error"]
+    picture = decoded(service.get(job["links"]["neighbours"]).content)
+    nearest = picture[:48:6, 50:98:6]  # the first one's, of 8 x 8, six times as large
+    assert nearest[[0, 1, 6, 7]].min() == 255
+    assert nearest[2:6].max() < 160
 
 
 def test_it_measures_the_images_that_are_served_in_the_precision_that_is_served(

@@ -13,6 +13,7 @@ from PIL import Image
 
 from models.diffusion.forward import closed_form, step_by_step
 from models.diffusion.schedule import SCHEDULE_NAMES, NoiseSchedule, ScheduleConfig
+from tests.models.images.test_reading import CAMERA, RED, gif, mpo, png16
 
 
 def noise(
@@ -285,3 +286,38 @@ def test_a_body_that_is_no_form_is_refused(client, content_type, body, status):
     answer = client.post("/noise", content=body, headers={"Content-Type": content_type})
     assert answer.status_code == status
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+# What is in the file ------------------------------------------------------------------------------
+
+
+def test_of_a_cameras_jpeg_the_first_picture_is_noised(client):
+    answer = noise(client, mpo(), t=0)
+    assert answer.status_code == 200, answer.text
+    assert pixels(answer.content).shape == (32, 48, 3)
+
+
+def test_a_dark_image_is_warned_of_and_a_range_brightens_it(client):
+    dark = noise(client, png16(CAMERA), t=0)
+    assert dark.headers["diffusion-warning"].startswith("image: 1 of 1 images")
+    assert pixels(dark.content).max() == round(4000 / 257)
+    bright = noise(client, png16(CAMERA), t=0, range="data")
+    assert "diffusion-warning" not in bright.headers
+    assert (pixels(bright.content).min(), pixels(bright.content).max()) == (0, 255)
+
+
+def test_an_animation_is_refused_unless_its_first_frame_is_asked_for(client):
+    frames = gif([RED, "blue"])
+    assert_refused(noise(client, frames, t=0), "image", "2 frames", "frames=first")
+    first = noise(client, frames, t=0, frames="first")
+    assert pixels(first.content)[0, 0].tolist() == [255, 0, 0]
+    assert_refused(noise(client, frames, t=0, frames="all"), "frames")
+
+
+def test_fit_says_how_an_image_comes_to_its_size(client, picture):
+    corners = {
+        fit: pixels(noise(client, picture(), t=0, image_size=32, fit=fit).content)[0, 0].tolist()
+        for fit in ("crop", "pad", "stretch")
+    }
+    assert corners["pad"] == [255, 255, 255]  # it is 16 x 24
+    assert corners["crop"] != corners["pad"] != corners["stretch"]

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from models.runtime.openvino import resolve_precision
+from tests.models.images.test_reading import CAMERA, RED, gif, png16
 
 JSON = {"Accept": "application/json"}
 
@@ -167,6 +168,36 @@ def test_what_the_mask_leaves_dark_is_kept(ask, slope):
     made = images(ask(init_image=encoded(slope), mask=encoded(mask)))[0]
     assert np.abs(made[:, :8] - slope[:, :8]).max() <= 1
     assert np.abs(made[:, 8:] - slope[:, 8:]).mean() > 10
+
+
+def test_pad_keeps_all_of_an_image_and_what_it_adds(ask, slope):
+    """With next to no noise the answer is the image as the model was given it."""
+    wide = np.repeat(slope, 2, axis=1)
+
+    def kept(**fields: str) -> np.ndarray:
+        answer = ask(init_image=encoded(wide), mask=encoded(np.zeros_like(wide)), **fields)
+        return images(answer)[0]
+
+    assert np.abs(kept()[:, 0] - wide[:, 8]).max() <= 1  # the middle
+    padded = kept(fit="pad")
+    assert padded[:4].min() == padded[12:].min() == 255
+    painted = ask(init_image=encoded(wide), mask=encoded(np.full_like(wide, 255)), fit="pad")
+    assert np.abs(images(painted)[0][:4] - 255).max() <= 1  # white edges stay
+    assert np.abs(kept(fit="stretch")[:, 0] - wide[:, :2].mean(axis=1)).max() <= 12
+
+
+def test_the_range_and_the_frames_of_an_image_can_be_chosen(ask):
+    camera = base64.b64encode(png16(CAMERA)).decode()
+    blank = encoded(np.zeros((16, 16)))
+
+    def kept(**fields: str) -> np.ndarray:
+        return images(ask(init_image=camera, mask=blank, fit="stretch", **fields))[0]
+
+    assert kept().max() < 20
+    assert kept(range="bits").max() > 230
+    animation = base64.b64encode(gif([RED, "blue"])).decode()
+    assert ask(init_image=animation).json()["errors"][0]["pointer"] == "/init_image"
+    assert ask(init_image=animation, frames="first").status_code == 200
 
 
 def test_an_inverted_image_comes_back(ask, slope):

@@ -1,5 +1,6 @@
 """Planning a training from what was found: no database, no files."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -103,6 +104,25 @@ def test_parts_that_do_not_fit_together_are_refused_at_their_field():
     assert (pointer, "norm_num_groups, 8" in detail) == ("/net/block_out_channels", True)
 
 
+def test_the_plan_says_how_many_images_lose_much_of_themselves():
+    sizes = [(8, 8, 30), (8, 9, 6), (8, 12, 4)]
+    mixed = DatasetRecord(
+        name="mixed",
+        digest="abc",
+        num_images=40,
+        channels=1,
+        classes={},
+        splits={},
+        sizes=[{"height": h, "width": w, "count": count} for h, w, count in sizes],
+    )
+    config = planned(Found(mixed)).config
+    assert config.fit == "crop"
+    assert config.reasons["fit"].startswith("10 of 40 images lose more than 10% of their area")
+    assert planned(NEW).config.reasons["fit"] == "no image loses more than 10% of its area"
+    padded = planned(Found(mixed), fit="pad").config
+    assert (padded.fit, "fit" in padded.reasons) == ("pad", False)
+
+
 # From a model -------------------------------------------------------------------------------------
 
 
@@ -115,6 +135,13 @@ def test_a_model_decides_the_net_and_the_process_of_its_fine_tuning():
     assert config.sigma_data == 0.25
     assert config.net.block_out_channels == (8, 8)
     assert config.net.num_class_embeds == 3  # of these images, not of the model
+
+
+def test_images_come_to_their_size_as_those_of_the_first_model_unless_asked_otherwise():
+    found = Found(DIGITS, model=replace(MODEL, fit="stretch"))
+    assert planned(found, fine_tune="little", minutes=1).config.fit == "stretch"
+    assert planned(found, fine_tune="little", minutes=1, fit="pad").config.fit == "pad"
+    assert planned(Found(DIGITS, model=MODEL), fine_tune="little", minutes=1).config.fit == "crop"
 
 
 def test_dropout_is_the_one_part_of_a_model_that_may_differ():

@@ -257,7 +257,7 @@ def test_a_tar_compressed_by_zstandard_is_read(tmp_path):
     path = tmp_path / "a.tar.zst"
     path.write_bytes(zstd.compress(tar))
     assert inspect_archive(path).classes == {"cats": 5, "dogs": 4}
-    assert contact_sheet(path, ("cats", "dogs"), side=16, per_class=1)[8, 8, 0] == 0
+    assert contact_sheet(path, ("cats", "dogs"), (16, 16), per_class=1)[8, 8, 0] == 0
     dataset = prepare(path, tmp_path / "data", (8, 8), 1)
     assert dataset.images[:, 0, 0, 0].tolist() == list(range(9))
     whole, random = path.read_bytes(), np.random.default_rng(6)
@@ -505,23 +505,23 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_behind(tmp_path):
 
 def test_a_contact_sheet_has_a_row_for_each_class(pack):
     files = {f"cats/{i}.png": picture(10) for i in range(5)} | {"dogs/1.png": picture(20)}
-    sheet = contact_sheet(pack(files), ("cats", "dogs"), side=16, per_class=3)
-    assert sheet.shape == (2 * 16 + 2, 3 * 16 + 2 * 2, 3)
-    assert sheet[8, [8, 26, 44]].tolist() == [[10] * 3] * 3
-    assert sheet[26, [8, 26, 44]].tolist() == [[20] * 3, [255] * 3, [255] * 3]
+    sheet = contact_sheet(pack(files), ("cats", "dogs"), (64, 64), per_class=3)
+    assert sheet.shape == (2 * 64 + 2, 3 * 64 + 2 * 2, 3)
+    assert sheet[8, [8, 74, 140]].tolist() == [[10] * 3] * 3
+    assert sheet[74, [8, 74, 140]].tolist() == [[20] * 3, [255] * 3, [255] * 3]
 
 
 def test_a_contact_sheet_has_the_classes_of_the_dataset_whatever_else_is_there(pack):
     files = {"all/cats/1.png": picture(10), "all/dogs/1.png": picture(20), "read.me": b"hello"}
     archive = pack(files)
-    sheet = contact_sheet(archive, tuple(inspect_archive(archive).classes), side=16, per_class=1)
-    assert sheet[[8, 26], 8].tolist() == [[10] * 3, [20] * 3]
+    sheet = contact_sheet(archive, tuple(inspect_archive(archive).classes), per_class=1)
+    assert sheet[[8, 74], 8].tolist() == [[10] * 3, [20] * 3]
 
 
 def test_a_contact_sheet_of_images_without_classes_is_one_row(pack):
     archive = pack({f"all/{i}.png": picture(10) for i in range(3)} | {"read.me": b"hello"})
     assert inspect_archive(archive).classes == {}
-    assert contact_sheet(archive, (), side=16, per_class=3).shape == (16, 3 * 16 + 2 * 2, 3)
+    assert contact_sheet(archive, (), per_class=3).shape == (64, 3 * 64 + 2 * 2, 3)
 
 
 def test_the_digits_are_1797_images_of_ten_classes():

@@ -1,11 +1,12 @@
 """What is a class and what is not: folders, splits, shards and files of labels."""
 
+import hashlib
 import io
 import json
 import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 
 from models.fields import Invalid
 from models.images.dataset import contact_sheet, inspect_archive, prepare
+from models.images.formats import Reading
 from models.images.labels import UNSORTED, LabelRule, Labels, decide_labels
 from models.images.readers import ArchiveLimits, Entry
 
@@ -303,6 +305,14 @@ def test_names_are_text_that_a_database_takes():
 # Whole archives -----------------------------------------------------------------------------------
 
 
+def gif(values: Sequence[int]) -> bytes:
+    """An animation whose frames are of one value each."""
+    first, *others = (Image.new("L", (12, 10), value) for value in values)
+    buffer = io.BytesIO()
+    first.save(buffer, "GIF", save_all=True, append_images=others)
+    return buffer.getvalue()
+
+
 def test_a_zip_of_stylegan_is_read_as_it_was_meant(tmp_path):
     names = [f"{i // 1000:05}/img{i:08}.png" for i in range(0, 4000, 500)]
     table = json.dumps({"labels": [[name, at % 2 + 3] for at, name in enumerate(names)]})
@@ -314,8 +324,8 @@ def test_a_zip_of_stylegan_is_read_as_it_was_meant(tmp_path):
     assert dataset.class_names == ("3", "4")
     assert dataset.labels.tolist() == [0, 1] * 4
     assert dataset.images[:, 0, 0, 0].tolist() == list(range(0, 80, 10))
-    sheet = contact_sheet(archive, ("3", "4"), side=8, per_class=2, rule=summary.labels)
-    assert sheet[[4, 14], 4].tolist() == [[0] * 3, [10] * 3]
+    sheet = contact_sheet(archive, ("3", "4"), (8, 8), per_class=2, rule=summary.labels)
+    assert sheet[[32, 98], 32].tolist() == [[0] * 3, [10] * 3]
 
 
 def test_splits_are_set_apart(tmp_path):
@@ -329,6 +339,60 @@ def test_splits_are_set_apart(tmp_path):
         archive, tmp_path / "data", (8, 8), 1, rule=LabelRule(**asdict(summary.labels))
     )
     assert dataset.images[dataset.set_apart, 0, 0, 0].tolist() == [200, 201]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"labels.csv": "file,label,split\na.gif,cat,train\nb.gif,dog,train\nc.gif,cat,test\n"},
+        {
+            f"{name}.json": json.dumps({"label": breed, "split": split})
+            for name, breed, split in (
+                ("a", "cat", "train"),
+                ("b", "dog", ""),
+                ("c", "cat", "test"),
+            )
+        },
+    ],
+    ids=["one file", "beside"],
+)
+def test_all_frames_have_the_label_and_the_split_of_their_file(tmp_path, table):
+    files = {"a.gif": gif([10, 20, 30]), "b.gif": gif([40, 50]), "c.gif": gif([60, 70, 80, 90])}
+    archive = zip_of(tmp_path / "a.zip", files | table)
+    summary = inspect_archive(archive, reading=Reading("all"))
+    assert (summary.num_images, summary.num_rejected) == (9, 0)
+    assert summary.classes == {"cat": 7, "dog": 2}
+    assert summary.splits == {"train": 5, "test": 4}
+    known = {"rule": summary.labels, "reading": summary.reading}
+    dataset = prepare(archive, tmp_path / "data", (8, 8), 1, **known)
+    assert dataset.images[:, 0, 0, 0].tolist() == list(range(10, 100, 10))
+    assert dataset.labels.tolist() == [0, 0, 0, 1, 1, 0, 0, 0, 0]
+    assert dataset.set_apart.tolist() == [5, 6, 7, 8]
+    sheet = contact_sheet(archive, ("cat", "dog"), (8, 8), 1, per_class=4, **known)
+    assert sheet[32, 32::66, 0].tolist() == [10, 20, 30, 60]
+    assert sheet[98, 32::66, 0].tolist() == [40, 50, 255, 255]
+    assert inspect_archive(archive, reading=Reading("first")).classes == {"cat": 2, "dog": 1}
+
+
+def test_what_differs_in_each_file_is_no_class_however_many_frames_there_are(tmp_path):
+    files = {f"{name}.gif": gif([10, 20, 30]) for name in "abc"}
+    table = "file_name,owner\na.gif,ann\nb.gif,ben\nc.gif,cem\n"
+    archive = zip_of(tmp_path / "a.zip", files | {"metadata.csv": table})
+    summary = inspect_archive(archive, reading=Reading("all"))
+    assert (summary.num_images, summary.classes) == (9, {})
+    assert "no column that looks like a class" in summary.warnings[0]
+
+
+def test_labels_and_reading_both_make_another_dataset(tmp_path):
+    archive = zip_of(tmp_path / "a.zip", {f"{c}/1.png": picture() for c in "ab"})
+    digests = [
+        inspect_archive(archive, choice=choice, reading=reading).digest
+        for choice in ("auto", "none")
+        for reading in (None, Reading(), Reading("first"))
+    ]
+    assert digests[0] == digests[1] == hashlib.sha256(archive.read_bytes()).hexdigest()
+    assert digests[3] == digests[4]
+    assert len(set(digests)) == 4
 
 
 def test_another_choice_of_labels_is_another_dataset(tmp_path):
@@ -375,8 +439,8 @@ def test_a_webdataset_has_its_labels_beside_the_images(tmp_path, suffix, folder)
     dataset = prepare(archive, tmp_path / "data", (8, 8), 1, rule=summary.labels)
     assert dataset.labels.tolist() == [i % 3 for i in range(12)]
     assert dataset.images[:, 0, 0, 0].tolist() == list(range(12))
-    sheet = contact_sheet(archive, ("0", "1", "2"), side=8, per_class=1, rule=summary.labels)
-    assert sheet[[4, 14, 24], 4, 0].tolist() == [0, 1, 2]
+    sheet = contact_sheet(archive, ("0", "1", "2"), (8, 8), per_class=1, rule=summary.labels)
+    assert sheet[[32, 98, 164], 32, 0].tolist() == [0, 1, 2]
 
 
 def test_clutter_of_nas_and_sync_programs_is_neither_a_class_nor_rejected(tmp_path):
@@ -443,8 +507,8 @@ def test_a_table_of_hugging_face_is_read(parquet, tmp_path):
     dataset = prepare(archive, tmp_path / "data", (8, 8), 1, rule=summary.labels)
     assert dataset.images[:, 0, 0, 0].tolist() == values
     assert [dataset.class_names[i] for i in dataset.labels[:2]] == ["cat", "dog"]
-    sheet = contact_sheet(archive, ("cat", "dog"), side=8, per_class=1, rule=summary.labels)
-    assert sheet[[4, 14], 4, 0].tolist() == [0, 1]
+    sheet = contact_sheet(archive, ("cat", "dog"), (8, 8), per_class=1, rule=summary.labels)
+    assert sheet[[32, 98], 32, 0].tolist() == [0, 1]
 
 
 def test_a_table_may_have_bytes_text_and_splits(parquet):

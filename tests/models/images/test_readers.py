@@ -49,11 +49,7 @@ def test_a_new_source_of_images_is_one_row(table, tmp_path):
     assert dataset.class_names == ("cat", "dog")
     assert dataset.labels.tolist() == [1, 0, 1]
     assert dataset.images[:, 0, 0, 0].tolist() == [10, 20, 30]
-    assert contact_sheet(table, ("cat", "dog"), side=8, per_class=2).shape == (
-        2 * 8 + 2,
-        2 * 8 + 2,
-        3,
-    )
+    assert contact_sheet(table, ("cat", "dog"), (8, 8), per_class=2).shape == (130, 130, 3)
 
 
 def test_a_refusal_names_every_kind(table, tmp_path):
