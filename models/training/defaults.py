@@ -130,7 +130,7 @@ def _fit(inputs: ChoiceInputs) -> Choice:
         return Choice("crop", f"no image loses more than {MUCH_CUT:.0%} of its area")
     return Choice(
         "crop",
-        f"{losing} of {inputs.facts.num_images} images lose more than {MUCH_CUT:.0%} of their area "
+        f"{losing} images of the archive lose more than {MUCH_CUT:.0%} of their area "
         "at the edges; `pad` and `stretch` keep all of it",
     )
 
