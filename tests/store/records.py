@@ -35,7 +35,7 @@ def a_dataset(database: Database) -> None:
             rejected=[],
             num_rejected=0,
             artifact_key="datasets/photos.zip",
-            reading={},
+            reading={"frames": "refuse", "range": "full", "levels": None},
             warnings=[],
         ),
     )
