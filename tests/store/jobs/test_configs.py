@@ -11,6 +11,7 @@ EVALUATE = {
     "prefix": "models/faces/0",
     "digest": "0",
     "held_out": {"seed": 3, "most": 64},
+    "fit": "pad",
 }
 SAMPLE = {
     "prefix": "models/faces/0",
@@ -32,6 +33,11 @@ SAMPLE = {
 )
 def test_a_config_as_it_was_written_is_read_and_written_again(kind, record):
     assert kind.from_dict(record).to_dict() == record
+
+
+def test_a_config_of_an_earlier_version_is_read():
+    old = {name: value for name, value in EVALUATE.items() if name != "fit"}
+    assert EvaluateConfig.from_dict(old).fit == "crop"
 
 
 def test_a_config_says_what_its_entries_are():
