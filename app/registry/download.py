@@ -15,7 +15,7 @@ from models.fields import Invalid
 from models.pipeline.archive import write_model_archive
 from models.pipeline.card import ModelCard
 from models.pipeline.portable import portable_files, write_portable_archive
-from models.pipeline.readme import write_readme
+from models.pipeline.readme import usage, write_readme
 from models.sampling.samplers import SamplerName
 from store.models import ModelRecord
 
@@ -32,6 +32,8 @@ class Download:
 def diffusers_download(record: ModelRecord) -> Download:
     """Return a zip of a folder that diffusers loads, with a model card as its README."""
     readme = readme_text(model_answer(record))
+    if record.job_id is not None:  # diffusers' own folders are known to who uploaded them
+        readme += usage(ModelCard.from_dict(record.details))
 
     def write(folder: Path, archive: Path) -> None:
         write_readme(folder, ModelCard.from_dict(record.details), record.license, readme)

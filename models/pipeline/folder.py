@@ -6,9 +6,9 @@
     scheduler/scheduler_config.json
     diffusion.json          the rest of our config, and where the model comes from
 
-diffusers' DDPMPipeline runs an exported unconditional epsilon, x0 or v model as it is. Folders made
-by diffusers load here if their UNet2DModel is built of the supported blocks. A pickle is never
-opened.
+diffusers' DDPMPipeline runs an exported unconditional epsilon, x0 or v model, in a number of steps
+up to its num_train_timesteps; models.pipeline.readme has a program for every kind. Folders made by
+diffusers load here if their UNet2DModel is built of the supported blocks. A pickle is never opened.
 """
 
 import hashlib

@@ -63,6 +63,69 @@ def write_readme(folder: Path, card: ModelCard, license_: str | None, text: str)
     (folder / README).write_text(content, "utf-8", errors="surrogateescape")
 
 
+_SAMPLE = """
+## With diffusers
+
+```python
+import torch
+from diffusers import {scheduler}, UNet2DModel
+
+unet = UNet2DModel.from_pretrained(".", subfolder="unet")  # "." is this folder
+scheduler = {scheduler}.from_pretrained(".", subfolder="scheduler")
+{levels}
+x = {scale}torch.randn({shape})
+{labels}with torch.no_grad():
+    for t in scheduler.timesteps:
+        y = unet({x_in}, t{labelled}).sample
+        x = scheduler.step(y, t, x{clipped}).prev_sample
+images = (127.5 * (x.clamp(-1, 1) + 1)).round().byte()
+```
+
+{note}
+"""
+_FLOW_LEVELS = """T, steps = {T}, {steps}
+t = torch.round(T - torch.arange(steps) * (T / steps))
+scheduler.set_timesteps(sigmas=(t / T).tolist(), timesteps=(t - 1).tolist())"""
+
+
+def usage(card: ModelCard) -> str:
+    """Return how diffusers samples a folder that was saved here: Markdown, with a program."""
+    name, T = card.schedule.name, card.schedule.num_train_timesteps
+    if card.consistency or (name == "flow" and card.prediction_type != "flow"):
+        return "\nNo scheduler of diffusers samples a model of this kind.\n"
+    steps = max(n for n in range(1, min(50, T) + 1) if T % n == 0)
+    scheduler, levels, clipped = "DDIMScheduler", f"scheduler.set_timesteps({steps})", ""
+    note = "The service also keeps each estimate of the clean image within -1..1; this does not."
+    if name == "edm":
+        scheduler = "EDMEulerScheduler"
+    elif name == "flow":
+        scheduler, levels = "FlowMatchEulerDiscreteScheduler", _FLOW_LEVELS.format(T=T, steps=steps)
+        note = (
+            "Without these sigmas the scheduler spends its last step between 1/T and 0, and "
+            f"without these timesteps the network is told a time that is off by one. {note}"
+        )
+    else:
+        clipped = ", use_clipped_model_output=True"
+        note = (
+            f"The number of steps must divide {T}: DDIMScheduler leaves noise in the image "
+            f"otherwise. DDPMScheduler takes any number up to {T}; DDPMPipeline asks for 1000 "
+            "unless it is given num_inference_steps, and knows no classes."
+        )
+    shape, count = ", ".join(map(str, (4, card.channels, *card.image_size))), len(card.class_names)
+    labels = f"labels = torch.full((4,), 0)  # a class in 0..{count - 1}, or {count} for any\n"
+    return _SAMPLE.format(
+        scheduler=scheduler,
+        levels=levels,
+        shape=shape,
+        scale="scheduler.init_noise_sigma * " if name == "edm" else "",
+        x_in="scheduler.scale_model_input(x, t)" if name == "edm" else "x",
+        labels=labels if count else "",
+        labelled=", class_labels=labels" if count else "",
+        clipped=clipped,
+        note=note,
+    )
+
+
 def _about(card: ModelCard) -> FrontMatter:
     if card.class_names:
         return {"library_name": "diffusers", "tags": ["class-conditional-image-generation"]}

@@ -2,7 +2,7 @@
 from the same noise.
 
 The configs are those of the published models; the nets are an eighth as wide, so that they run in a
-moment. `python -m tests.models.pipeline.test_against_diffusers` prints the table of
+moment. `python` with the path of this file prints a table as in
 docs/elsewhere.md.
 """
 
