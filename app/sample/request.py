@@ -13,7 +13,7 @@ from models.arrays import UInt8
 from models.engine.orders import Order
 from models.images.files import resize_image, with_channels
 from models.images.formats import Reading
-from models.images.reading import decode_image
+from models.images.reading import read_pictures, warning_of
 from models.nets.precision import PrecisionChoice
 from models.pipeline.card import ModelCard
 from models.sampling.request import (
@@ -44,12 +44,13 @@ def resolve(
     settings: Settings,
     max_images: int,
     watched: bool,
-) -> tuple[SampleRequest, Order]:
-    """Return the request with every choice made, and the order that carries it out. `watched` asks
-    for every step. Raises InvalidInput naming the field that does not fit the model or exceeds a
-    bound."""
+) -> tuple[SampleRequest, Order, SampleUsed]:
+    """Return the request with every choice made, the order that carries it out, and what is said of
+    them. `watched` asks for every step. Raises InvalidInput naming the field that does not fit the
+    model or exceeds a bound."""
     _at_most("num_images", body.num_images, max_images)
-    request = _request(body, card, settings)
+    warnings: list[str] = []
+    request = _request(body, card, settings, warnings)
     with reported_in(SampleBody):
         plan = plan_for(card, request)
     if body.trajectory:
@@ -66,10 +67,10 @@ def resolve(
         watched=watched or body.trajectory,
         seconds=body.deadline_seconds,
     )
-    return request, order
+    return request, order, _used(request, order, warnings)
 
 
-def used_by(request: SampleRequest, order: Order) -> SampleUsed:
+def _used(request: SampleRequest, order: Order, warnings: list[str]) -> SampleUsed:
     same = {
         name: getattr(request, name) for name in SampleUsed.model_fields if hasattr(request, name)
     }
@@ -81,6 +82,7 @@ def used_by(request: SampleRequest, order: Order) -> SampleUsed:
         "disturb": request.disturb and asdict(request.disturb),
         "deterministic": order.deterministic,
         "precision": order.precision,
+        "warnings": warnings,
     }
     return SampleUsed.model_validate(same | own)
 
@@ -105,7 +107,9 @@ def sampler_and_steps(
     return DISTILLED_SAMPLER, steps
 
 
-def _request(body: SampleBody, card: ModelCard, settings: Settings) -> SampleRequest:
+def _request(
+    body: SampleBody, card: ModelCard, settings: Settings, warnings: list[str]
+) -> SampleRequest:
     sampler = body.sampler
     if body.invert and not card.consistency:
         sampler = sampler or INVERTIBLE[0]
@@ -115,9 +119,9 @@ def _request(body: SampleBody, card: ModelCard, settings: Settings) -> SampleReq
     _at_most("num_inference_steps", steps, settings.max_inference_steps)
     init_image = mask = None
     if body.init_image is not None:
-        init_image = _picture("init_image", body, card, card.channels, settings)
+        init_image = _picture("init_image", body, card, card.channels, settings, warnings)
     if body.mask is not None:
-        mask = _picture("mask", body, card, 1, settings)[:, :, 0]
+        mask = _picture("mask", body, card, 1, settings, warnings)[:, :, 0]
     strength = body.strength
     if strength is None:
         whole = init_image is None or mask is not None or body.invert
@@ -151,6 +155,7 @@ def _picture(
     card: ModelCard,
     channels: int,
     settings: Settings,
+    warnings: list[str],
 ) -> UInt8:
     """Decode an image file in base64 and fit it to the model's images: (H, W, channels)."""
     text: str = getattr(body, field)
@@ -161,8 +166,10 @@ def _picture(
     except ValueError:  # also where it is not ASCII
         raise InvalidInput.pointer(f"/{field}", f"{field} is not base64") from None
     with reported_at(f"/{field}"):
-        reading = Reading(body.frames, body.range)
-        image = decode_image(data, max_pixels=settings.max_pixels, reading=reading)
+        picture = next(read_pictures(data, settings.max_pixels, body.frames))
+    if warning := warning_of(picture, body.range):
+        warnings.append(f"{field}: {warning}")
+    image = picture.to_uint8(Reading(range=body.range))
     fill = 255 if field == "init_image" else 0  # what pad adds is kept
     fit = body.fit or card.fit or "crop"
     return resize_image(with_channels(image, channels), card.image_size, fit, fill)

@@ -194,6 +194,7 @@ class SampleUsed(BaseModel):
     precision: PrecisionChoice = Field(
         description="that the network computed in; of a job that has not begun, as asked for"
     )
+    warnings: list[str] = Field(default=[], description="what looks odd in init_image or mask")
 
 
 class TrajectoryStep(BaseModel):

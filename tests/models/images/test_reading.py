@@ -18,7 +18,8 @@ from models.images import reading as reading_module
 from models.images.dataset import contact_sheet, inspect_archive, prepare
 from models.images.formats import Reading
 from models.images.readers import ArchiveLimits
-from models.images.reading import decode_image, read_pictures
+from models.images.reading import read_pictures
+from tests.models.images.decoding import decode_image
 from tests.models.images.test_dataset import ROOT, zip_of
 from tests.models.images.test_files import file_of, png_chunk
 
@@ -399,9 +400,10 @@ def test_an_avif_of_too_many_pixels_is_refused():
 WITHOUT_EXTRA = """
 import struct, sys
 sys.modules["pillow_heif"] = None  # importing it fails
-from models.images.reading import decode_image
+from models.images.reading import read_pictures
 try:
-    decode_image(struct.pack(">I", 24) + b"ftypheic" + bytes(4) + b"mif1heic" + bytes(100))
+    data = struct.pack(">I", 24) + b"ftypheic" + bytes(4) + b"mif1heic" + bytes(100)
+    next(read_pictures(data, 10_000, "refuse"))
 except ValueError as error:
     print(error)
 """
