@@ -43,11 +43,13 @@ class Reading(BaseModel):
 
 class DatasetAnswer(BaseModel):
     name: str
+    version: int = Field(description="the number of this version: 1, 2, ...")
     digest: str = Field(
-        description="sha256 of the archive, and of `labels`, `frames` and `range` where they are "
-        "not the default"
+        description="sha256 of the version: of an upload that of the archive, and of `labels`, "
+        "`frames` and `range` where they are not the default; after an edit that of the list of "
+        "its images and their classes"
     )
-    num_bytes: int
+    num_bytes: int = Field(description="of its archives")
     num_images: int
     channels: int = Field(description="1 for greyscale, 3 for RGB")
     classes: dict[str, int] = Field(description="images per class; empty without classes")
@@ -64,6 +66,33 @@ class DatasetAnswer(BaseModel):
     reading: Reading
     warnings: list[str] = Field(description="what looks odd about the classes and the images")
     created_at: datetime
+    links: dict[str, str]
+
+
+class VersionAnswer(BaseModel):
+    """One version of a dataset."""
+
+    number: int
+    digest: str
+    change: str = Field(description="from the version before, in words")
+    num_images: int
+    classes: dict[str, int] = Field(description="images per class; empty without classes")
+    splits: dict[str, int] = Field(description="images per split; empty if all are for training")
+    created_at: datetime
+    links: dict[str, str]
+
+
+class ImageAnswer(BaseModel):
+    """One image of a dataset."""
+
+    id: str = Field(description="the same in all versions of the dataset")
+    name: str = Field(description="path of its file in the archive that it came in")
+    frame: int = Field(description="which picture of that file it is, from 0")
+    class_name: str | None = Field(description="null if the dataset has no classes")
+    split: Literal["train", "val", "test"]
+    height: int
+    width: int
+    sha256: str = Field(description="of its file, in hexadecimal")
     links: dict[str, str]
 
 
@@ -111,6 +140,10 @@ class ModelAnswer(BaseModel):
         "latest evaluation in each precision"
     )
     dataset: str | None
+    dataset_version: int | None = Field(description="the version of it that the model learned from")
+    dataset_digest: str | None = Field(
+        description="the digest of that version: `GET /datasets/{name}?version=` finds it by this"
+    )
     job_id: str | None
     created_at: datetime
     links: dict[str, str]
@@ -174,6 +207,8 @@ class JobAnswer(JobState):
     pause_requested: bool
     priority: int
     dataset: str
+    dataset_version: int | None = Field(description="the version of it that the job reads")
+    dataset_digest: str | None
     model_name: str
     progress: dict[str, Any] = Field(
         description="step, steps, images_seen, loss, images_per_second, eta_seconds, progress 0..1"
@@ -197,6 +232,7 @@ class TrainPlan(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     dataset: str
+    dataset_version: int
     model_name: str
     device: str | None = Field(description="the device that the defaults are chosen for")
     waiting: str | None = Field(

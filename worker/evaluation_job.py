@@ -25,7 +25,7 @@ with loading():
     from models.runtime.net import EngineModel
     from models.sampling.generate import Stopped
     from models.training.batches import Split
-    from store.datasets import get_dataset
+    from store.datasets import DatasetVersion, get_version
     from store.jobs import claims, requests
     from store.jobs.configs import EvaluateConfig
     from store.jobs.files import neighbours_key
@@ -44,7 +44,8 @@ class EvaluationJob(JobProcess):
         config = EvaluateConfig.from_dict(job.config)
         model, served = self.fetch_model(config.prefix, self._load)
         assert job.dataset is not None
-        dataset = self._dataset(job.dataset, model, cast(Fit, config.fit))
+        version = get_version(self.database, job.dataset, job.dataset_digest)
+        dataset = self._dataset(version, model, cast(Fit, config.fit))
         try:
             last = self._evaluate(model, served, dataset, config)
         except Stopped:
@@ -66,9 +67,9 @@ class EvaluationJob(JobProcess):
         cache = self.settings.locations.data_dir / "cache"
         return load_model(folder, device), load_engine_model(folder, device, cache)
 
-    def _dataset(self, name: str, model: DiffusionModel, fit: Fit) -> Dataset:
+    def _dataset(self, version: DatasetVersion, model: DiffusionModel, fit: Fit) -> Dataset:
         return cached_dataset(
-            get_dataset(self.database, name),
+            version,
             model.config.image_size,
             model.config.net.in_channels,
             fit,

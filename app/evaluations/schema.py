@@ -13,6 +13,7 @@ from models.evaluation.config import MAX_IMAGES, MIN_IMAGES
 from models.nets.precision import PrecisionChoice
 from models.sampling.samplers import SamplerName
 from store.database import Database
+from store.datasets import MAX_VERSION
 from store.jobs import progress as progress_records
 from store.jobs.configs import EvaluateConfig
 from store.jobs.kinds import JOB_KINDS
@@ -30,6 +31,13 @@ class EvaluationRequest(JsonBody):
     dataset: Name | None = Field(
         default=None,
         description="the real images to compare with; where left out those that it learned from",
+    )
+    dataset_version: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_VERSION,
+        description="a version of the dataset; where left out the one that the model learned from, "
+        "or the newest",
     )
     num_images: int | None = Field(
         default=None,
@@ -74,6 +82,8 @@ class EvaluationProgress(BaseModel):
 class EvaluationAnswer(JobState):
     model: str
     dataset: str
+    dataset_version: int | None
+    dataset_digest: str | None
     config: dict[str, Any] = Field(
         description="what is used. Its `precision` is the one asked for until the evaluation is "
         "done, and then the one that the images were made in."

@@ -61,6 +61,8 @@ def model_answer(
         precisions=None if precisions is None else dict(precisions),
         details=record.details,
         dataset=record.dataset,
+        dataset_version=record.dataset_version,
+        dataset_digest=record.dataset_digest,
         job_id=record.job_id,
         created_at=record.created_at,
         links={"self": address, "download": f"{address}/download"},
