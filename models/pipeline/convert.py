@@ -114,7 +114,7 @@ def convert(
     family, chosen = _choose(content, tensors, prefix)
     net = {name.removeprefix(chosen): t for name, t in tensors.items() if name.startswith(chosen)}
     place = f"the net at {chosen!r}" if chosen else "the net"
-    took = f"{place}, an average," if _is_average(chosen) else place
+    took = f"{place} (an average)" if _is_average(chosen) else place
     left = _by_place(name for name in tensors if not name.startswith(chosen))
     if family == "denoising-diffusion-pytorch":
         reasons = [
@@ -340,7 +340,7 @@ def _convert_edm(network: Inert, out: Path) -> Report:
             class_names=classes,
         ),
     )
-    took = "'ema', an average, an EDMPrecond with a DhariwalUNet,"
+    took = "the net at 'ema' (an average), a DhariwalUNet in EDMPrecond"
     return Report(took, len(tensors), _by_place(left))
 
 
@@ -380,7 +380,7 @@ def main() -> int:
     except (Invalid, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"took {report.took} {report.num_tensors} tensors")
+    print(f"took {report.took}: {report.num_tensors} tensors")
     for each in report.left:
         print(f"left {each}")
     print(f"wrote {arguments.out}")

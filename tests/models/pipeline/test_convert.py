@@ -146,7 +146,7 @@ def test_of_a_trainings_checkpoint_the_average_is_taken(
     report = convert(path, tmp_path / "out", config=config)
     assert_same(tmp_path / "out", average)
     count = len(average.state_dict())
-    assert report.took == "the net at 'ema.ema_model.', an average,"
+    assert report.took == "the net at 'ema.ema_model.' (an average)"
     assert report.num_tensors == count
     assert sum(int(each.split("(")[1][:-1]) for each in report.left) == 2 * count
     convert(path, tmp_path / "trained", config=config, prefix="model.module.")
@@ -498,7 +498,7 @@ def test_a_net_of_denoising_diffusion_pytorch_is_refused_by_its_layers(tmp_path:
     path = tmp_path / "model-1.pt"
     ema = {f"{kind}.{name}": t for kind in ("ema_model", "online_model") for name, t in net.items()}
     torch.save({"step": 1, "model": net, "ema": ema, "scaler": None, "version": "2.3.4"}, path)
-    with pytest.raises(Invalid, match=r"net at 'ema\.ema_model\.model\.', an average") as refusal:
+    with pytest.raises(Invalid, match=r"at 'ema\.ema_model\.model\.' \(an average\)") as refusal:
         convert(path, tmp_path / "out")
     assert "which a UNet2DModel cannot express" in str(refusal.value)
     lines = str(refusal.value).splitlines()[1:]
@@ -584,7 +584,7 @@ def test_the_command_says_what_it_took_and_what_it_left(
     monkeypatch.setattr(sys, "argv", said)
     assert command.main() == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].startswith("took the net at 'unet.' ")
+    assert printed[0].startswith("took the net at 'unet.': ")
     assert printed[1:] == ["left vae.weight (1)", f"wrote {out}"]
     assert command.main() == 1  # it is there
     assert "not empty" in capsys.readouterr().err
