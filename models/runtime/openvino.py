@@ -199,6 +199,11 @@ def _pad(node: Node, x: Any, widths: Constant) -> Any:
     return ops.pad(x, begin, end, "constant", np.float32(0.0))
 
 
+def _average_pool(node: Node, x: Any) -> Any:
+    kernel, strides = node.attributes["kernel_shape"], node.attributes["strides"]
+    return ops.avg_pool(x, strides, [0, 0], [0, 0], kernel, exclude_pad=False)
+
+
 def _resize(node: Node, x: Any, region: None, scales: Constant) -> Any:
     how = {**node.attributes, "shape_calculation_mode": "scales"}
     return ops.interpolate(x, scales, axes=np.arange(4), **how)
@@ -206,6 +211,7 @@ def _resize(node: Node, x: Any, region: None, scales: Constant) -> Any:
 
 _OPERATORS: dict[str, Callable[..., Any]] = {
     "Add": lambda node, a, b: ops.add(a, b),
+    "AveragePool": _average_pool,
     "Concat": lambda node, *parts: ops.concat(list(parts), node.attributes["axis"]),
     "Conv": _conv,
     "Cos": lambda node, x: ops.cos(x),
