@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from models.arrays import Float64, Int64, UInt8
 from models.images.duplicates import FINE_SIDE, same_pictures
 from models.images.fingerprints import Fingerprints
-from models.images.labels import FEW_IMAGES, UNSORTED
+from models.images.labels import FEW_IMAGES, UNSORTED, SplitName
 
 Kind = Literal[
     "exact-duplicate",
@@ -36,7 +36,7 @@ ENLARGED, LARGEST_SIDE = 2, 256  # times; pixels of the largest networks
 ODD_AREA, ODD_SHAPE = 16.0, 2.0  # times the median: fitting the image loses most of it
 ODD_SPREAD = 5.0  # standard deviations: sets of many sizes or shapes have no odd ones
 
-_SPLITS = {"test": 0, "val": 1, "train": 2}
+_SPLITS: dict[SplitName, int] = {"test": 0, "val": 1, "train": 2}
 _NONE: Int64 = np.zeros(0, np.int64)
 
 
@@ -93,7 +93,9 @@ class Report:
     complete: bool
 
 
-def find(rows: Fingerprints, classes: Sequence[str] = (), splits: Sequence[str] = ()) -> Report:
+def find(
+    rows: Fingerprints, classes: Sequence[str] = (), splits: Sequence[SplitName] = ()
+) -> Report:
     """Return what is worth looking at among N images.
 
     `classes` and `splits` (train, val, test) are those of the images, or empty where there are
@@ -127,7 +129,9 @@ class _Images:
     width: Float64
 
     @classmethod
-    def of(cls, rows: Fingerprints, classes: Sequence[str], splits: Sequence[str]) -> "_Images":
+    def of(
+        cls, rows: Fingerprints, classes: Sequence[str], splits: Sequence[SplitName]
+    ) -> "_Images":
         for name, values in (("classes", classes), ("splits", splits)):
             if len(values) not in (0, len(rows)):
                 raise ValueError(f"{name} has {len(values)} entries; there are {len(rows)} images")
