@@ -10,6 +10,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
+FindingKind = Literal[
+    "exact-duplicate",
+    "near-duplicate",
+    "one-colour",
+    "blurred",
+    "tiny",
+    "odd-size",
+    "odd-shape",
+    "small-class",
+]
 
 
 # Datasets and models ------------------------------------------------------------------------------
@@ -93,6 +103,44 @@ class ImageAnswer(BaseModel):
     height: int
     width: int
     sha256: str = Field(description="of its file, in hexadecimal")
+    links: dict[str, str]
+
+
+class DuplicateGroup(BaseModel):
+    """Images that are the same, or look the same."""
+
+    images: list[str] = Field(
+        description="ids of the first images; the very first is the best to keep"
+    )
+    num_images: int
+    across_splits: bool = Field(description="some are for training, others measure the model")
+    across_classes: bool
+
+
+class Finding(BaseModel):
+    """One kind of images that are worth looking at."""
+
+    kind: FindingKind
+    sentence: str = Field(description="what was found, for people")
+    num_images: int
+    images: list[str] = Field(description="ids of the first images, the worst first")
+    num_groups: int = Field(description="of duplicates; 0 for other kinds")
+    groups: list[DuplicateGroup] = Field(
+        description="the first groups of duplicates: those across splits, then those across "
+        "classes, then the largest"
+    )
+
+
+class DatasetReport(BaseModel):
+    """What in a version of a dataset is likely to harm a training."""
+
+    dataset: str
+    version: int
+    num_images: int
+    findings: list[Finding] = Field(description="in the order of kinds; empty if nothing was found")
+    complete: bool = Field(
+        description="false if so many images are alike that not all pairs were compared"
+    )
     links: dict[str, str]
 
 
