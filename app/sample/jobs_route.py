@@ -41,6 +41,7 @@ def create_sample_job(services: Services, request: SampleRequest, order: Order) 
             digest=order.digest,
             deterministic=order.deterministic,
             precision=order.precision,
+            ranges=[list(ends) for ends in order.ranges],
             used=used_by(request, order).model_dump(mode="json"),
         ).to_dict(),
     )
