@@ -179,9 +179,14 @@ class ModelAnswer(BaseModel):
     )
     origin: ModelOrigin
     network: NetworkSize
-    precisions: dict[str, Literal["float32", "bfloat16"]] | None = Field(
+    precisions: dict[str, Literal["float32", "bfloat16", "int8"]] | None = Field(
         description="what each `precision` of a request comes to on this service's device, `auto` "
-        "among them; null while the engine starts"
+        "among them, and `int8` where it is offered of this model; null while the engine starts"
+    )
+    int8_refusal: str | None = Field(
+        default=None,
+        description="why `int8` is not offered of this model; null where it is, and where the "
+        "device has none",
     )
     details: dict[str, Any] = Field(
         description="image_size, channels, class_names, schedule, ...; `scores` are those of the "

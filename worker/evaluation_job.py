@@ -6,6 +6,7 @@ the model, the data and the request.
 
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -42,7 +43,8 @@ class EvaluationJob(JobProcess):
     def work(self) -> bool:
         job = requests.get_job(self.database, self.job_id)
         config = EvaluateConfig.from_dict(job.config)
-        model, served = self.fetch_model(config.prefix, self._load)
+        precision = config.evaluation.get("precision")
+        model, served = self.fetch_model(config.prefix, partial(self._load, precision))
         assert job.dataset is not None
         version = get_version(self.database, job.dataset, job.dataset_digest)
         dataset = self._dataset(version, model, cast(Fit, config.fit))
@@ -59,13 +61,16 @@ class EvaluationJob(JobProcess):
         log.info("evaluated", model=job.model_name, frechet=round(last.result.made.frechet, 4))
         self.publish_log()
         progress = replace(progress_of(last), result=result)
-        precision = last.result.config.precision
-        claims.succeed_with_scores(self.database, self.job_id, self.fence, progress, precision)
+        used = last.result.config.precision
+        claims.succeed_with_scores(self.database, self.job_id, self.fence, progress, used)
         return True
 
-    def _load(self, folder: Path, device: str) -> tuple[DiffusionModel, EngineModel]:
+    def _load(
+        self, precision: str | None, folder: Path, device: str
+    ) -> tuple[DiffusionModel, EngineModel]:
         cache = self.settings.locations.data_dir / "cache"
-        return load_model(folder, device), load_engine_model(folder, device, cache)
+        serving = "cpu" if precision == "int8" else device
+        return load_model(folder, device), load_engine_model(folder, serving, cache)
 
     def _dataset(self, version: DatasetVersion, model: DiffusionModel, fit: Fit) -> Dataset:
         return cached_dataset(

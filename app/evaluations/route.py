@@ -12,6 +12,7 @@ from app.jobs.route import JobRoutes, JobTexts
 from app.sample.request import sampler_and_steps
 from app.services import Services, ServicesDep
 from models.evaluation.config import EvaluationConfig
+from models.evaluation.int8 import int8_ranges
 from models.pipeline.card import ModelCard
 from store.datasets import DatasetVersion, get_version
 from store.errors import ArtifactNotFound, NotFound, VersionNotFound
@@ -125,6 +126,7 @@ def _config(body: EvaluationRequest, model: ModelRecord, services: Services) -> 
                 "features is 'vision_transformer', which needs DIFFUSION_FEATURES_FOLDER to be set",
             )
         features = str(folder)
+    precision = body.precision or services.settings.engine_precision
     many = MANY_IMAGES if max(card.image_size) < LARGE_SIDE else FEW_IMAGES
     with reported_in(EvaluationRequest):
         return EvaluationConfig(
@@ -133,7 +135,8 @@ def _config(body: EvaluationRequest, model: ModelRecord, services: Services) -> 
             num_inference_steps=steps,
             guidance_scale=body.guidance_scale,
             seed=body.seed,
-            precision=body.precision or services.settings.engine_precision,
+            precision=precision,
+            ranges=int8_ranges(model.details.get("scores", {})) if precision == "int8" else (),
             features=features,
             likelihood_images=body.likelihood_images,
         )

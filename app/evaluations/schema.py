@@ -55,7 +55,8 @@ class EvaluationRequest(JsonBody):
     precision: PrecisionChoice | None = Field(
         default=None,
         description="of the network where it makes the images, as for POST /sample; the model "
-        "keeps its latest scores in each. The likelihood is always computed in float32.",
+        "keeps its latest scores in each. int8 is calibrated first, on images that the model "
+        "makes, and computed on the CPU. The likelihood is always computed in float32.",
     )
     features: Features = Field(
         default="auto",
@@ -74,7 +75,8 @@ class EvaluationRequest(JsonBody):
 
 class EvaluationProgress(BaseModel):
     stage: str = Field(
-        description="queued, features, sampling, comparing, neighbours, likelihood, done"
+        description="queued, calibrating (int8), features, sampling, comparing, neighbours, "
+        "likelihood, done"
     )
     progress: float = Field(description="0..1, of the stage")
 
@@ -86,7 +88,8 @@ class EvaluationAnswer(JobState):
     dataset_digest: str | None
     config: dict[str, Any] = Field(
         description="what is used. Its `precision` is the one asked for until the evaluation is "
-        "done, and then the one that the images were made in."
+        "done, and then the one that the images were made in; `ranges` are those of the values in "
+        "int8."
     )
     progress: EvaluationProgress
     result: dict[str, Any] | None = Field(

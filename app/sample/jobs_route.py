@@ -43,6 +43,7 @@ def create_sample_job(
             digest=order.digest,
             deterministic=order.deterministic,
             precision=order.precision,
+            ranges=[list(ends) for ends in order.ranges],
             used=used.model_dump(mode="json"),
         ).to_dict(),
     )

@@ -11,10 +11,11 @@ from app.sample.schema import SampleBody, SampleUsed
 from app.settings import Settings
 from models.arrays import UInt8
 from models.engine.orders import Order
+from models.evaluation.int8 import MAX_RATIO, int8_ranges, int8_refusal
 from models.images.files import resize_image, with_channels
 from models.images.formats import Reading
 from models.images.reading import read_pictures, warning_of
-from models.nets.precision import PrecisionChoice
+from models.nets.precision import PrecisionChoice, Ranges
 from models.pipeline.card import ModelCard
 from models.sampling.request import (
     DEFAULT_CONSISTENCY_STEPS,
@@ -57,13 +58,15 @@ def resolve(
         height, width = card.image_size
         pixels = 2 * body.num_images * len(plan) * height * width
         _at_most("num_images", pixels, settings.max_pixels, what="pixels of the trajectory")
+    precision = _precision(body, settings)
     order = Order(
         model=record.name,
         prefix=record.artifact_prefix,
         digest=record.digest,
         plan=plan,
         deterministic=body.deterministic,
-        precision=_precision(body, settings),
+        precision=precision,
+        ranges=_ranges(record) if precision == "int8" else (),
         watched=watched or body.trajectory,
         seconds=body.deadline_seconds,
     )
@@ -147,6 +150,18 @@ def _request(
 
 def _precision(body: SampleBody, settings: Settings) -> PrecisionChoice:
     return body.precision or ("float32" if body.deterministic else settings.engine_precision)
+
+
+def _ranges(record: ModelRecord) -> Ranges:
+    """Return what int8 needs, where the model's scores allow it."""
+    scores = record.details.get("scores", {})
+    if (why := int8_refusal(scores)) is not None:
+        raise InvalidInput.pointer(
+            "/precision",
+            f"precision is 'int8', but {why}; by POST /evaluations in both precisions its Frechet "
+            f"distance in int8 must be at most {MAX_RATIO} times that in float32",
+        )
+    return int8_ranges(scores)
 
 
 def _picture(

@@ -55,6 +55,13 @@ def unet_graph(config: UNetConfig, image_size: Size) -> Graph:
     return _Builder(config).build(image_size)
 
 
+def inner_convolutions(graph: Graph) -> list[str]:
+    """Return the names of all convolutions but the first, whose input is noise at one end of the
+    schedule and an image at the other, and the last, whose error goes into the image."""
+    weights = [node.inputs[1] for node in graph.nodes if node.op == "Conv"]
+    return [weight.removesuffix(".weight") for weight in weights[1:-1]]
+
+
 class _Builder:
     def __init__(self, config: UNetConfig) -> None:
         self.config = config
