@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from app.cli.pictures import show_pictures
 from app.cli.session import Yes, session_of, size, table
-from client.answers import DatasetAnswer
+from client.answers import DatasetAnswer, DatasetReport
 
 cli = typer.Typer(help="Images for training.", no_args_is_help=True)
 
@@ -22,6 +22,7 @@ ClassName = Annotated[str, typer.Argument(metavar="CLASS", help="Name of a class
 Version = Annotated[
     str | None, typer.Option(help="Number or digest of a version; by default the newest.")
 ]
+MAX_FOUND_SHOWN = 20  # images or groups of a finding
 MAX_REJECTED_SHOWN = 5  # files
 
 
@@ -156,6 +157,14 @@ def rename_class(
 
 
 @cli.command()
+def report(context: typer.Context, name: Name, version: Version = None) -> None:
+    """Find duplicates, blurred, tiny and odd images, with the ids that `rm` and `mv` take."""
+    session = session_of(context)
+    found = session.client.report(name, version)
+    session.output(found, lambda console: _findings(console, found))
+
+
+@cli.command()
 def versions(context: typer.Context, name: Name) -> None:
     """List the versions of a dataset, newest first."""
     session = session_of(context)
@@ -252,6 +261,19 @@ def _describe(console: Console, dataset: DatasetAnswer) -> None:
             console.print(f"  {rejected.name}: {rejected.reason}", markup=False)
         if dataset.num_rejected > MAX_REJECTED_SHOWN:
             console.print(f"  and {dataset.num_rejected - MAX_REJECTED_SHOWN} more")
+
+
+def _findings(console: Console, report: DatasetReport) -> None:
+    if not report.findings:
+        console.print("nothing was found")
+    for finding in report.findings:
+        console.print(f"{finding.kind}: {finding.sentence}", markup=False, highlight=False)
+        if finding.groups:  # the first of each is the best to keep
+            rows = [(group.images[0], " ".join(group.images[1:])) for group in finding.groups]
+            console.print(table(("keep", "the same"), rows[:MAX_FOUND_SHOWN]))
+        else:
+            rows = [(image.id, escape(image.name)) for image in finding.images]
+            console.print(table(("id", "name"), rows[:MAX_FOUND_SHOWN]))
 
 
 def _size(dataset: DatasetAnswer) -> str:

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 
+import numpy as np
+
 from app.services import Services
 from host.folders import staged_folder
 from models.arrays import UInt8
 from models.images.dataset import index_archive
+from models.images.fingerprints import FINGERPRINT, Fingerprints
 from models.images.formats import Reading
 from models.images.index import Index
 from models.images.labels import LabelRule
@@ -43,8 +46,27 @@ def index_of(services: Services, part: Part) -> Index:
             reading=Reading.from_dict(part.reading),
             at_least=0,
         )
-    services.artifacts.put_bytes(part.index_key, index.to_bytes())
+    store_index(services.artifacts, part, index)
     return index
+
+
+def store_index(artifacts: ArtifactStore, part: Part, index: Index) -> None:
+    """Store the index of a part, and its fingerprints before it."""
+    assert index.fingerprints is not None, "an index that was read is stored already"
+    artifacts.put_bytes(part.fingerprints_key, index.fingerprints.tobytes())
+    artifacts.put_bytes(part.index_key, index.to_bytes())
+
+
+def fingerprints_of(services: Services, version: DatasetVersion) -> Fingerprints:
+    """Return the fingerprints of a version's images, in its order."""
+    manifest = manifest_of(services, version)
+    rows = np.empty(len(manifest), FINGERPRINT)
+    for number, part in enumerate(version.parts):
+        index_of(services, part)  # made now, with the fingerprints, where there is none
+        content = services.artifacts.get_bytes(part.fingerprints_key)
+        here = manifest.part == number
+        rows[here] = np.frombuffer(content, FINGERPRINT)[manifest.row[here]]
+    return rows
 
 
 def manifest_of(services: Services, version: DatasetVersion) -> Manifest:

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.datasets.parts import manifest_of, read_image
+from app.datasets.parts import manifest_of, read_image, store_index
 from app.datasets.schema import dataset_answer
 from app.http import problems
 from app.http.conditional import conditional
@@ -205,11 +205,12 @@ def _store(
     if known := datasets.known_dataset(services.database, name, summary.digest):
         return known, False
     key = f"datasets/{name}/{summary.digest}"
-    services.artifacts.put_file(key, path)
-    services.artifacts.put_bytes(key + datasets.INDEX_SUFFIX, index.to_bytes())
     record = datasets.DatasetRecord(
         name=name, num_bytes=path.stat().st_size, artifact_key=key, **asdict(summary)
     )
+    services.artifacts.put_file(key, path)
+    (part,) = datasets.first_version(record).parts
+    store_index(services.artifacts, part, index)
     return datasets.create_dataset(services.database, record, limits.max_pixels)
 
 
