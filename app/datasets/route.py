@@ -1,6 +1,5 @@
 """The routes of /datasets: archives of images for training."""
 
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -20,15 +19,16 @@ from app.http.uploads import uploaded_file
 from app.services import Services, ServicesDep
 from client.answers import DatasetAnswer
 from models.fields import Invalid, check_field
-from models.images.dataset import contact_sheet, inspect_archive
+from models.images.dataset import contact_sheet
 from models.images.files import encode_image
 from models.images.formats import FITS, RANGES, Fit, Frames, Reading, ValueRange
 from models.images.labels import KINDS, LabelRule, check_choice
-from models.images.readers import READERS, ArchiveLimits
+from models.images.readers import READERS
 from models.training.config import TrainConfig
 from models.training.defaults import default_image_size
 from store import datasets
 from store.names import check_name
+from worker.dataset_archives import store_archive
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
@@ -178,22 +178,20 @@ def delete_dataset(name: str, services: ServicesDep) -> None:
 def _store(
     services: Services, name: str, path: Path, labels: str, reading: Reading
 ) -> tuple[datasets.DatasetRecord, bool]:
-    """Store the archive, then its record, so that every record has its archive."""
-    limits = ArchiveLimits(max_pixels=services.settings.max_pixels)
     try:
-        summary = inspect_archive(path, limits, choice=labels, reading=reading)
+        return store_archive(
+            services.database,
+            services.artifacts,
+            name,
+            path,
+            labels=labels,
+            reading=reading,
+            max_pixels=services.settings.max_pixels,
+        )
     except Invalid as error:
         if error.field == "labels":
             raise InvalidInput.parameter("labels", str(error), "query") from error
         raise InvalidInput.pointer("", str(error)) from error
-    if known := datasets.known_dataset(services.database, name, summary.digest):
-        return known, False
-    key = f"datasets/{name}/{summary.digest}"
-    services.artifacts.put_file(key, path)
-    record = datasets.DatasetRecord(
-        name=name, num_bytes=path.stat().st_size, artifact_key=key, **asdict(summary)
-    )
-    return datasets.create_dataset(services.database, record)
 
 
 def _preview_size(record: datasets.DatasetRecord, asked: str | None) -> tuple[int, int]:
