@@ -96,7 +96,7 @@ def _add_middleware(app: FastAPI, settings: Settings, counters: Metrics) -> None
     app.add_middleware(
         BodyLimit,
         limit=settings.max_upload_bytes,
-        exceptions={"/datasets": settings.max_dataset_bytes, "/models": settings.max_model_bytes},
+        exceptions={"/datasets/": settings.max_dataset_bytes, "/models/": settings.max_model_bytes},
     )
     app.add_middleware(Faults)
     if settings.cors_origins:

@@ -10,6 +10,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.datasets.imports_route import create_import_job
+from app.datasets.imports_schema import ImportRequest
 from app.datasets.schema import dataset_answer
 from app.http import problems
 from app.http.conditional import conditional
@@ -17,7 +19,7 @@ from app.http.errors import InvalidInput, reported_at
 from app.http.paging import After, Limit, Page
 from app.http.uploads import uploaded_file
 from app.services import Services, ServicesDep
-from client.answers import DatasetAnswer
+from client.answers import DatasetAnswer, ImportAnswer
 from models.fields import Invalid, check_field
 from models.images.dataset import contact_sheet
 from models.images.files import encode_image
@@ -120,6 +122,23 @@ async def put_dataset(
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/datasets/{name}"
     return dataset_answer(record)
+
+
+@router.post(
+    "",
+    summary="Fetch a dataset from a URL or a bucket",
+    status_code=202,
+    responses=problems.declare(problems.CONFLICT, problems.UNSUPPORTED, problems.INVALID),
+)
+def create_import(body: ImportRequest, response: Response, services: ServicesDep) -> ImportAnswer:
+    """Have a worker fetch an archive, and make it a dataset as if it had been uploaded. Accepted as
+    soon as the record is written; poll `Location`.
+
+    Hosts must have public addresses, and buckets must be listed in DIFFUSION_IMPORT_BUCKETS.
+    """
+    answer = create_import_job(services, body)
+    response.headers["Location"] = answer.links["self"]
+    return answer
 
 
 @router.get("", summary="List the datasets, newest first")

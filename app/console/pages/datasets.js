@@ -6,6 +6,7 @@ import { ARCHIVES_AND_IMAGES } from "../lib/files.js";
 import { go, keyed, useAnswer } from "../lib/hooks.js";
 import { ConfirmButton, Properties, Page, ProblemText, bytes, countOf, when } from "../lib/parts.js";
 import { Upload } from "../lib/upload.js";
+import { Imports } from "./imports.js";
 
 export const Datasets = ({ name }) =>
   name ? html`<${Dataset} name=${name} />` : html`<${List} />`;
@@ -29,6 +30,7 @@ function List() {
         address=${(name) => at`datasets/${name}`}
         onDone=${(dataset) => go(at`#/datasets/${dataset.name}`)}
       />
+      <${Imports} onDone=${datasets.refresh} />
       <${ProblemText} problem=${datasets.problem} />
       ${datasets.data && !datasets.data.length && html`<p class="empty">There are no datasets yet.</p>`}
       <ul class="cards">
