@@ -14,6 +14,7 @@ from host.environment import Items, table
 from models.engine.batcher import Batching
 from models.nets.precision import FloatChoice
 from store.locations import Locations
+from store.urls import BUCKET
 from worker.settings import WorkerSettings
 
 MEBIBYTE = 2**20
@@ -63,6 +64,12 @@ class Settings:
     max_step_pixels: Annotated[
         int, Ge(1), Doc("most steps times pixels of a request that adds noise step by step")
     ] = 1024 * 256 * 256
+
+    import_buckets: Annotated[
+        tuple[str, ...],
+        Items(BUCKET, "names of buckets, split by commas"),
+        Doc("buckets of S3 that anybody may fetch datasets from, by the service's credentials"),
+    ] = ()
 
     features_folder: Annotated[
         Path | None,

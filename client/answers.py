@@ -239,6 +239,24 @@ class JobState(BaseModel):
     links: dict[str, str]
 
 
+class ImportProgress(BaseModel):
+    stage: Literal["queued", "downloading", "inspecting", "done"]
+    progress: float = Field(description="0..1, of the stage; 0 while the total is not known")
+    num_bytes: int = Field(description="received so far")
+    total_bytes: int | None = Field(description="null until it is known; some servers do not say")
+    num_skipped: int = Field(
+        description="objects below a prefix that are larger than any file of an archive may be"
+    )
+
+
+class ImportAnswer(JobState):
+    """A job that fetches a dataset; `links` has the dataset once it has succeeded."""
+
+    dataset: str = Field(description="the name that it gets")
+    url: str = Field(description="without its query, which may hold a signature")
+    progress: ImportProgress
+
+
 class WebhookState(BaseModel):
     url: str
     secret: str | None = Field(

@@ -43,6 +43,7 @@ from client.answers import (
     DatasetAnswer,
     DatasetReport,
     ImageAnswer,
+    ImportAnswer,
     JobAnswer,
     JobMetrics,
     JobState,
@@ -60,6 +61,7 @@ POLL_SECONDS = 30  # long polling: the service answers when the job changes, or 
 CHUNK = 1 << 18  # bytes
 
 Answer = TypeVar("Answer", bound=BaseModel)
+State = TypeVar("State", bound=JobState)
 Sent = Callable[[int, int], None]  # called with the bytes sent so far, and in total
 
 
@@ -204,6 +206,31 @@ class Client:
             answer = self._upload("PUT", _path("datasets", name), file, sent, **options)
         return DatasetAnswer.model_validate_json(answer.content)
 
+    def import_dataset(
+        self,
+        name: str,
+        url: str,
+        *,
+        labels: str | None = None,
+        frames: str | None = None,
+        range: str | None = None,  # noqa: A002
+    ) -> ImportAnswer:
+        """Start a job that fetches a dataset: an archive at http://, https:// or s3://bucket/key,
+        or all that lies below s3://bucket/prefix/. The rest is as in add_dataset."""
+        options = {"labels": labels, "frames": frames, "range": range}
+        body = _without_none({"name": name, "url": url, **options})
+        return ImportAnswer.model_validate_json(
+            self._request("POST", "/datasets", json=body).content
+        )
+
+    def watch_import(self, job_id: str, *, patience: float = 120.0) -> Iterator[ImportAnswer]:
+        """Yield the job now and after each change, until it is done; as `watch` does."""
+        return self._watch(_path("dataset-imports", job_id), ImportAnswer, patience)
+
+    def cancel_import(self, job_id: str) -> ImportAnswer:
+        answer = self._request("POST", _path("dataset-imports", job_id, "cancel"))
+        return ImportAnswer.model_validate_json(answer.content)
+
     def datasets(self) -> Iterator[DatasetAnswer]:
         """List the datasets, newest first."""
         return self._pages("/datasets", DatasetAnswer, "name")
@@ -321,11 +348,7 @@ class Client:
 
         Requests to a service that cannot be reached are retried for `patience` seconds.
         """
-        for content in self._poll(_path("train-jobs", job_id), patience):
-            job = JobAnswer.model_validate_json(content)
-            yield job
-            if job.done:
-                return
+        return self._watch(_path("train-jobs", job_id), JobAnswer, patience)
 
     def pause(self, job_id: str) -> JobAnswer:
         return self._job_action(job_id, "pause")
@@ -477,6 +500,13 @@ class Client:
             if not page["has_more"]:
                 return
             after = page["items"][-1][key]
+
+    def _watch(self, path: str, kind: type[State], patience: float) -> Iterator[State]:
+        for content in self._poll(path, patience):
+            job = kind.model_validate_json(content)
+            yield job
+            if job.done:
+                return
 
     def _poll(self, path: str, patience: float) -> Iterator[bytes]:
         version, lost_at = "", None

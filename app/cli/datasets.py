@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from app.cli.pictures import show_pictures
-from app.cli.session import Yes, session_of, size, table
+from app.cli.session import Moved, Yes, session_of, size, table
 from client.answers import DatasetAnswer, DatasetReport
+from client.client import Client, JobEnded
 
 cli = typer.Typer(help="Images for training.", no_args_is_help=True)
 
@@ -24,6 +25,17 @@ Version = Annotated[
 ]
 MAX_FOUND_SHOWN = 20  # images or groups of a finding
 MAX_REJECTED_SHOWN = 5  # files
+URLS = ("http://", "https://", "s3://")
+
+
+def _is_url(source: str) -> bool:
+    return source.startswith(URLS)
+
+
+def _checked_source(source: str) -> str:
+    if not (_is_url(source) or Path(source).exists()):
+        raise typer.BadParameter(f"{source!r} does not exist")
+    return source
 
 
 @cli.command()
@@ -31,11 +43,12 @@ def add(
     context: typer.Context,
     name: Name,
     source: Annotated[
-        Path,
+        str,
         typer.Argument(
-            exists=True,
+            callback=_checked_source,
             help="A zip, tar or parquet table of images, or a folder; its subfolders are the "
-            "classes, unless a label file tells them.",
+            "classes, unless a label file tells them. Or what the service fetches itself: "
+            "https://..., s3://bucket/key or s3://bucket/prefix/.",
         ),
     ],
     labels: Annotated[
@@ -57,14 +70,18 @@ def add(
         ),
     ] = None,
 ) -> None:
-    """Upload images."""
+    """Upload images, or have the service fetch them. Ctrl-C leaves the service fetching."""
     session = session_of(context)
-    dataset = session.uploading(
-        f"uploading {source.name}",
-        lambda sent: session.client.add_dataset(
-            name, source, labels=labels, frames=frames, range=value_range, sent=sent
-        ),
-    )
+    client, options = session.client, {"labels": labels, "frames": frames, "range": value_range}
+    if _is_url(source):
+        job = client.import_dataset(name, source, **options)
+        session.transferring(f"{job.id} fetches", lambda moved: _follow(client, job.id, moved))
+        dataset = client.dataset(name)
+    else:
+        dataset = session.transferring(
+            f"uploading {Path(source).name}",
+            lambda moved: client.add_dataset(name, source, sent=moved, **options),
+        )
     session.output(dataset, lambda console: _describe(console, dataset))
 
 
@@ -213,7 +230,7 @@ def sync(
     if plan.add and not dry_run:
         with NamedTemporaryFile(suffix=".zip") as file:
             write_additions(folder, plan.add, file)
-            added = session.uploading(
+            added = session.transferring(
                 f"uploading {len(plan.add)} files",
                 lambda sent: client.add_images(
                     name, file.name, labels=LABELS, parent=version, sent=sent
@@ -239,6 +256,14 @@ def _change(context: typer.Context, name: str, **changes: Any) -> None:
     dataset = session.client.change_dataset(name, **changes)
     message = f"{name}: version {dataset.version}, {dataset.num_images} images"
     session.output(dataset, lambda console: console.print(message))
+
+
+def _follow(client: Client, job_id: str, moved: Moved) -> None:
+    """Wait for a job that fetches a dataset. Raises JobEnded."""
+    for job in client.watch_import(job_id):
+        moved(job.progress.num_bytes, job.progress.total_bytes)
+    if job.status != "succeeded":
+        raise JobEnded(f"{job.id} {job.status}" + (f": {job.error.message}" if job.error else ""))
 
 
 def _describe(console: Console, dataset: DatasetAnswer) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from app.datasets.parts import index_of, manifest_of, store_index
+from app.datasets.parts import index_of, manifest_of
 from app.services import Services
 from models.fields import Invalid
 from models.images.dataset import ArchiveSummary, index_archive
@@ -17,6 +17,7 @@ from models.images.readers import ArchiveLimits, is_archive, path_of
 from models.images.versions import Changes, Contents, Manifest, check_class
 from store.datasets import DatasetVersion, Part, add_version, get_version, new_version
 from store.errors import StaleVersion
+from worker.dataset_archives import store_index
 
 MAX_REJECTED = 100  # files that a version lists
 MAX_FILE_NAME = 255

@@ -25,6 +25,7 @@ from models.images.versions import Manifest
 from store.artifacts import ArtifactStore
 from store.datasets import DatasetVersion, Part
 from store.errors import ArtifactNotFound, DatasetConflict
+from worker.dataset_archives import store_index
 
 UNPACKED_BYTES = 16 * 2**30  # of the files of archives that can only be read from their beginning
 _UNPACKED = "files"  # the name of their folder in the cache of a part
@@ -48,13 +49,6 @@ def index_of(services: Services, part: Part) -> Index:
         )
     store_index(services.artifacts, part, index)
     return index
-
-
-def store_index(artifacts: ArtifactStore, part: Part, index: Index) -> None:
-    """Store the index of a part, and its fingerprints before it."""
-    assert index.fingerprints is not None, "an index that was read is stored already"
-    artifacts.put_bytes(part.fingerprints_key, index.fingerprints.tobytes())
-    artifacts.put_bytes(part.index_key, index.to_bytes())
 
 
 def fingerprints_of(services: Services, version: DatasetVersion) -> Fingerprints:

@@ -1,6 +1,5 @@
 """The routes of /datasets: archives of images for training."""
 
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.datasets.parts import manifest_of, read_image, store_index
+from app.datasets.imports_route import create_import_job
+from app.datasets.imports_schema import ImportRequest
+from app.datasets.parts import manifest_of, read_image
 from app.datasets.schema import dataset_answer
 from app.http import problems
 from app.http.conditional import conditional
@@ -18,19 +19,19 @@ from app.http.errors import InvalidInput, reported_at
 from app.http.paging import After, Limit, Page
 from app.http.uploads import BODY, uploaded_file
 from app.services import Services, ServicesDep
-from client.answers import DatasetAnswer
+from client.answers import DatasetAnswer, ImportAnswer
 from models.fields import Invalid, check_field
 from models.images.contact_sheet import contact_sheet, shown_images
-from models.images.dataset import index_archive
 from models.images.files import encode_image
 from models.images.formats import FITS, RANGES, Fit, Frames, Reading, ValueRange
 from models.images.labels import KINDS, check_choice
-from models.images.readers import READERS, ArchiveLimits
+from models.images.readers import READERS
 from models.training.config import TrainConfig
 from models.training.defaults import default_image_size
 from store import datasets
 from store.datasets import DatasetVersion
 from store.names import check_name
+from worker.dataset_archives import store_archive
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
@@ -124,6 +125,23 @@ async def put_dataset(
     return dataset_answer(record)
 
 
+@router.post(
+    "",
+    summary="Fetch a dataset from a URL or a bucket",
+    status_code=202,
+    responses=problems.declare(problems.CONFLICT, problems.UNSUPPORTED, problems.INVALID),
+)
+def create_import(body: ImportRequest, response: Response, services: ServicesDep) -> ImportAnswer:
+    """Have a worker fetch an archive, and make it a dataset as if it had been uploaded. Accepted as
+    soon as the record is written; poll `Location`.
+
+    Hosts must have public addresses, and buckets must be listed in DIFFUSION_IMPORT_BUCKETS.
+    """
+    answer = create_import_job(services, body)
+    response.headers["Location"] = answer.links["self"]
+    return answer
+
+
 @router.get("", summary="List the datasets, newest first")
 def list_datasets(
     services: ServicesDep,
@@ -194,24 +212,20 @@ def find_version(services: Services, name: str, version: str | None) -> DatasetV
 def _store(
     services: Services, name: str, path: Path, labels: str, reading: Reading
 ) -> tuple[datasets.DatasetRecord, bool]:
-    """Store the archive with its index, then its record, so that every record has its archive."""
-    limits = ArchiveLimits(max_pixels=services.settings.max_pixels)
     try:
-        summary, index = index_archive(path, limits, choice=labels, reading=reading)
+        return store_archive(
+            services.database,
+            services.artifacts,
+            name,
+            path,
+            labels=labels,
+            reading=reading,
+            max_pixels=services.settings.max_pixels,
+        )
     except Invalid as error:
         if error.field == "labels":
             raise InvalidInput.parameter("labels", str(error), "query") from error
         raise InvalidInput.pointer("", str(error)) from error
-    if known := datasets.known_dataset(services.database, name, summary.digest):
-        return known, False
-    key = f"datasets/{name}/{summary.digest}"
-    record = datasets.DatasetRecord(
-        name=name, num_bytes=path.stat().st_size, artifact_key=key, **asdict(summary)
-    )
-    services.artifacts.put_file(key, path)
-    (part,) = datasets.first_version(record).parts
-    store_index(services.artifacts, part, index)
-    return datasets.create_dataset(services.database, record, limits.max_pixels)
 
 
 def _preview_size(record: DatasetVersion, asked: str | None) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from store.jobs.options import (
     Keep,
 )
 from store.jobs.record import DEFAULT_PRIORITY, PRIORITIES
-from store.webhooks import MAX_URL
+from store.urls import MAX_URL
 
 
 def _square(value: object) -> object:

@@ -57,3 +57,14 @@ class EvaluationProgress(Progress):
 
     stage: str = "queued"
     result: JsonObject | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportProgress(Progress):
+    """`progress` is that of the stage. `num_bytes` are here of `total_bytes`, None as long as it is
+    not known; `num_skipped` objects of a bucket are too large for files of an archive."""
+
+    stage: str = "queued"
+    num_bytes: int = 0
+    total_bytes: int | None = None
+    num_skipped: int = 0

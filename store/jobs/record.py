@@ -5,7 +5,8 @@
 
 A worker holds a job by a fence and a lease (store.jobs.claims); callers go through
 store.jobs.requests. A job of kind "train" makes a model from a dataset, one of kind "sample" makes
-images from a model, and one of kind "evaluate" measures how good a model is.
+images from a model, one of kind "evaluate" measures how good a model is, and one of kind "import"
+fetches a dataset.
 """
 
 from dataclasses import dataclass

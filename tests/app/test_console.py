@@ -14,6 +14,8 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from tests.file_server import a_source
+
 DIGITS = Path(__file__).parents[2] / "examples" / "digits" / "digits.zip"
 FOLLOWS_WITHIN = 0.1  # seconds, of the slider's picture at 64 x 64
 SECONDS = 1000  # milliseconds, as Playwright counts
@@ -428,6 +430,31 @@ def test_a_picture_of_ones_own_is_noised_and_taken_away(page, picture):
 
 
 # What goes wrong ----------------------------------------------------------------------------------
+
+
+def test_a_url_is_fetched_and_what_fails_is_said(page):
+    visit(page, "#/datasets", "Datasets")
+    form = page.get_by_role("region", name="Fetch a dataset")
+
+    def fetch(url: str) -> None:
+        form.get_by_label("Or the URL of an archive").fill(url)
+        expect(form.get_by_label("Name of its dataset")).to_have_value("more-digits")
+        form.get_by_role("button", name="Fetch").click()
+
+    with a_source(lambda asked: asked.say(b"", 404)) as source:
+        fetch(source.url("/more-digits.zip?key=1"))
+        failed = form.get_by_role("alert").filter(has_text="answered 404")
+        expect(failed).to_be_visible(timeout=LONG)
+    assert_accessible(page)
+    form.get_by_role("button", name="Dismiss more-digits").click()
+    expect(failed).to_have_count(0)
+
+    fetch("ftp://example.org/more-digits.zip")
+    expect(form.get_by_role("alert")).to_contain_text("url")
+    with a_source(lambda asked: asked.say(DIGITS.read_bytes())) as source:
+        fetch(source.url("/more-digits.zip"))
+        expect(page.get_by_role("link", name="more-digits")).to_be_visible(timeout=LONG)
+    assert_accessible(page)
 
 
 def test_what_is_refused_is_said_where_it_arises(page):

@@ -7,6 +7,7 @@ import { go, keyed, useAnswer } from "../lib/hooks.js";
 import { Input, Page, ProblemText, Select } from "../lib/parts.js";
 import { Upload } from "../lib/upload.js";
 import { Dataset, summary } from "./dataset.js";
+import { Imports } from "./imports.js";
 
 export const Datasets = ({ name, query }) =>
   name ? html`<${Dataset} name=${name} version=${query.version} />` : html`<${List} />`;
@@ -66,6 +67,7 @@ function List() {
         address=${(name) => at`datasets/${name}` + `?${new URLSearchParams(how)}`}
         onDone=${(dataset) => go(at`#/datasets/${dataset.name}`)}
       />
+      <${Imports} onDone=${datasets.refresh} />
       <${ProblemText} problem=${datasets.problem} />
       ${datasets.data && !datasets.data.length && html`<p class="empty">There are no datasets yet.</p>`}
       <ul class="cards">
