@@ -2,12 +2,12 @@
 from the same noise.
 
 The configs are those of the published models; in the tests the nets are an eighth as wide and the
-images small, so that they run in a moment. `python` with the path of this file, and perhaps names
-of models, prints the table of docs/elsewhere.md: nets as wide and images as large as published.
+images small, so that they run in a moment. `python` with the path of this file prints the table of
+docs/elsewhere.md: nets as wide and images as large as published.
 """
 
+import argparse
 import itertools
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -239,16 +239,24 @@ def test_what_a_scheduler_says_is_done(tmp_path: Path, said: dict[str, Any], ste
         assert np.abs(by_pipeline(usual, "ddpm", steps, model) - theirs).max() > 5
 
 
-def table(names: list[str]) -> None:
-    print("| | " + " | ".join(f"`{sampler}`" for sampler in SAMPLERS) + " |")
-    print("|---|" + "---|" * len(SAMPLERS))
-    for name in names or NETS:
+def table() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*", default=list(NETS))
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--samplers", nargs="*", default=list(SAMPLERS))
+    arguments = parser.parse_args()
+    print("| | " + " | ".join(f"`{sampler}`" for sampler in arguments.samplers) + " |")
+    print("|---|" + "---|" * len(arguments.samplers))
+    for name in arguments.names:
+        print(f"| {name} |", end="", flush=True)
         with tempfile.TemporaryDirectory() as scratch:
             pipeline = save(Path(scratch) / "pipeline", name, narrow=False)
             model = load_model(Path(scratch) / "pipeline")
-            found = [difference(pipeline, model, sampler, 5)[0] for sampler in SAMPLERS]
-        print(f"| {name} | " + " | ".join(f"{value:.1g}" for value in found) + " |", flush=True)
+            for sampler in arguments.samplers:
+                largest, _ = difference(pipeline, model, sampler, arguments.steps)
+                print(f" {largest:.1g} |", end="", flush=True)
+        print()
 
 
 if __name__ == "__main__":
-    table(sys.argv[1:])
+    table()
