@@ -8,12 +8,15 @@ FROM ${BASE} AS serve-packages
 RUN python3 -m venv /pip && python3 -m venv --without-pip /venv
 ENV PIP_PYTHON=/venv/bin/python3 PATH=/pip/bin:$PATH
 WORKDIR /src
+# Other forms of images: --build-arg EXTRAS="heic parquet" (docs/datasets.md)
+ARG EXTRAS=""
 # Dependencies first: they change less often than the code.
 COPY pyproject.toml constraints.txt ./
 RUN python3 -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
         extras = project['optional-dependencies']; \
         write = lambda name, *packages: print(*packages, sep='\n', file=open(name, 'w')); \
-        write('serve.txt', *project['dependencies'], *extras['postgres']); \
+        chosen = 'postgres ${EXTRAS}'.split(); \
+        write('serve.txt', *project['dependencies'], *(p for name in chosen for p in extras[name])); \
         write('train.txt', *extras['train'])" && \
     pip install --no-cache-dir --constraint constraints.txt --requirement serve.txt
 # 110 MB that the service does not use: the packages' own tests, and OpenVINO's parts for GPUs, NPUs and files,

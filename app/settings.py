@@ -12,7 +12,7 @@ from typing_extensions import Doc
 
 from host.environment import Items, table
 from models.engine.batcher import Batching
-from models.nets.precision import PrecisionChoice
+from models.nets.precision import FloatChoice
 from store.locations import Locations
 from store.urls import BUCKET
 from worker.settings import WorkerSettings
@@ -94,7 +94,7 @@ class Settings:
         Doc("`step`: requests share network calls at every step; the others are for comparison"),
     ] = "step"
     engine_precision: Annotated[
-        PrecisionChoice,
+        FloatChoice,
         Doc("precision of the network, unless a request names one; `auto` is the faster one"),
     ] = "auto"
     engine_model_bytes: Annotated[

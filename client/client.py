@@ -41,6 +41,7 @@ from pydantic import BaseModel, TypeAdapter
 from client.answers import (
     CheckpointList,
     DatasetAnswer,
+    ImageAnswer,
     ImportAnswer,
     JobAnswer,
     JobMetrics,
@@ -49,6 +50,7 @@ from client.answers import (
     ModelFormat,
     TrainPlan,
     UploadedModel,
+    VersionAnswer,
 )
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -200,7 +202,7 @@ class Client:
         or "data"."""
         with _archive(Path(source)) as file:
             options = {"labels": labels, "frames": frames, "range": range}
-            answer = self._upload(_path("datasets", name), file, sent, **options)
+            answer = self._upload("PUT", _path("datasets", name), file, sent, **options)
         return DatasetAnswer.model_validate_json(answer.content)
 
     def import_dataset(
@@ -232,8 +234,78 @@ class Client:
         """List the datasets, newest first."""
         return self._pages("/datasets", DatasetAnswer, "name")
 
-    def dataset(self, name: str) -> DatasetAnswer:
-        return self._get(_path("datasets", name), DatasetAnswer)
+    def dataset(self, name: str, version: int | str | None = None) -> DatasetAnswer:
+        """Describe a dataset, or a version of it by its number or digest."""
+        params = _without_none({"version": version})
+        answer = self._request("GET", _path("datasets", name), params=params)
+        return DatasetAnswer.model_validate_json(answer.content)
+
+    def versions(self, name: str) -> Iterator[VersionAnswer]:
+        """List the versions of a dataset, newest first."""
+        return self._pages(_path("datasets", name, "versions"), VersionAnswer, "number")
+
+    def images(
+        self,
+        name: str,
+        *,
+        class_name: str | None = None,
+        split: str | None = None,
+        version: int | str | None = None,
+    ) -> Iterator[ImageAnswer]:
+        """List the images of a dataset, or those of a class, a split, a version, in its order."""
+        query = {"class": class_name, "split": split, "version": version}
+        return self._pages(_path("datasets", name, "images"), ImageAnswer, "id", 1000, **query)
+
+    def thumbnail(self, name: str, image: str) -> bytes:
+        """Return a small PNG of an image, by its id."""
+        return self._request("GET", _path("datasets", name, "images", image, "thumbnail")).content
+
+    def image_file(self, name: str, image: str) -> bytes:
+        """Return the file of an image, as it was uploaded."""
+        return self._request("GET", _path("datasets", name, "images", image, "file")).content
+
+    def add_images(
+        self,
+        name: str,
+        source: str | os.PathLike[str],
+        *,
+        class_name: str | None = None,
+        labels: str | None = None,
+        parent: int | None = None,
+        sent: Sent | None = None,
+    ) -> DatasetAnswer:
+        """Add an archive, a folder or one image to a dataset; return the new version.
+
+        `class_name` is the class of all of them; without it `labels` says where the classes come
+        from, as for `add_dataset`. `parent` is the version that they are added to; Refused with the
+        status 409 if it is no longer the newest."""
+        path, filename = _path("datasets", name, "images"), Path(source).name
+        options: dict[str, str | int | None]
+        options = {"class": class_name, "labels": labels, "filename": filename, "parent": parent}
+        with _archive(Path(source)) as file:
+            answer = self._upload("POST", path, file, sent, **options)
+        return DatasetAnswer.model_validate_json(answer.content)
+
+    def change_dataset(
+        self,
+        name: str,
+        *,
+        remove: Sequence[str] = (),
+        move: Mapping[str, Sequence[str]] | None = None,
+        rename: Mapping[str, str] | None = None,
+        parent: int | None = None,
+    ) -> DatasetAnswer:
+        """Remove images, move images to classes and rename classes; return the new version.
+
+        Images are named by their ids; `parent` is as for `add_images`."""
+        body = {"remove": list(remove), "move": move, "rename": rename, "parent": parent}
+        answer = self._request(
+            "POST", _path("datasets", name, "versions"), json=_without_none(body)
+        )
+        return DatasetAnswer.model_validate_json(answer.content)
+
+    def delete_version(self, name: str, number: int) -> None:
+        self._request("DELETE", _path("datasets", name, "versions", str(number)))
 
     def preview(self, name: str, **options: str) -> bytes:
         """Return a contact sheet as PNG: some images as a net sees them."""
@@ -372,7 +444,7 @@ class Client:
         """
         with _archive(Path(source)) as file:
             answer = self._upload(
-                _path("models", name), file, sent, license=license, null_class=null_class
+                "PUT", _path("models", name), file, sent, license=license, null_class=null_class
             )
         return UploadedModel.model_validate_json(answer.content)
 
@@ -409,10 +481,12 @@ class Client:
         answer = self._request("POST", _path("train-jobs", job_id, action))
         return JobAnswer.model_validate_json(answer.content)
 
-    def _pages(self, path: str, kind: type[Answer], key: str, **query: Any) -> Iterator[Answer]:
+    def _pages(
+        self, path: str, kind: type[Answer], key: str, limit: int = 100, **query: Any
+    ) -> Iterator[Answer]:
         after = None
         while True:
-            params = _without_none({"limit": 100, "after": after, **query})
+            params = _without_none({"limit": limit, "after": after, **query})
             page = self._request("GET", path, params=params).json()
             for item in page["items"]:
                 yield kind.model_validate(item)
@@ -458,7 +532,12 @@ class Client:
                 raise JobEnded(f"job {job.id} {job.status}{why}")
 
     def _upload(
-        self, path: str, file: IO[bytes], sent: Sent | None, **query: str | int | None
+        self,
+        method: str,
+        path: str,
+        file: IO[bytes],
+        sent: Sent | None,
+        **query: str | int | None,
     ) -> httpx.Response:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
@@ -470,7 +549,7 @@ class Client:
                     sent(file.tell(), size)
 
         headers, params = {"Content-Length": str(size)}, _without_none(query)
-        return self._request("PUT", path, content=chunks(), headers=headers, params=params)
+        return self._request(method, path, content=chunks(), headers=headers, params=params)
 
     def _download(self, path: str, file: IO[bytes], query: Mapping[str, Any] | None = None) -> None:
         with self._connection_errors(), self._http.stream("GET", path, params=query) as answer:

@@ -108,6 +108,11 @@ class ArtifactStore:
         for chunk in result.stream():
             yield bytes(chunk)
 
+    def read(self, key: str, start: int, end: int) -> bytes:
+        """Return the bytes from `start` to `end`, fewer at the artifact's end. Raises
+        ArtifactNotFound."""
+        return b"".join(self.stream(key, start, end))
+
     def _pieces(self, key: str, start: int, end: int, e_tag: str | None) -> Iterator[bytes]:
         """Make a request for each piece: a single one would time out on slow readers."""
         for begin in range(start, end, PIECE):

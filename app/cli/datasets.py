@@ -1,10 +1,12 @@
 """`diffusion dataset`: images for training."""
 
 from pathlib import Path
-from typing import Annotated
+from tempfile import NamedTemporaryFile
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from app.cli.pictures import show_pictures
 from app.cli.session import Moved, Yes, session_of, size, table
@@ -14,6 +16,13 @@ from client.client import Client, JobEnded
 cli = typer.Typer(help="Images for training.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(help="Name of the dataset.")]
+Ids = Annotated[
+    list[str], typer.Argument(metavar="ID...", help="Images, as `dataset ls` names them.")
+]
+ClassName = Annotated[str, typer.Argument(metavar="CLASS", help="Name of a class.")]
+Version = Annotated[
+    str | None, typer.Option(help="Number or digest of a version; by default the newest.")
+]
 MAX_REJECTED_SHOWN = 5  # files
 URLS = ("http://", "https://", "s3://")
 
@@ -95,13 +104,13 @@ def list_(context: typer.Context) -> None:
 
 
 @cli.command()
-def show(context: typer.Context, name: Name) -> None:
+def show(context: typer.Context, name: Name, version: Version = None) -> None:
     """Show its classes and sizes, rejected files, and some of its images."""
     session = session_of(context)
-    dataset = session.client.dataset(name)
+    dataset = session.client.dataset(name, version)
     session.output(dataset, lambda console: _describe(console, dataset))
     if session.is_live:
-        show_pictures(session.console, [session.client.preview(name)])
+        show_pictures(session.console, [session.client.preview(name, version=dataset.digest)])
 
 
 @cli.command()
@@ -123,11 +132,136 @@ def _follow(client: Client, job_id: str, moved: Moved) -> None:
         raise JobEnded(f"{job.id} {job.status}" + (f": {job.error.message}" if job.error else ""))
 
 
+@cli.command()
+def ls(
+    context: typer.Context,
+    name: Name,
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="Only images of this class.")
+    ] = None,
+    version: Version = None,
+) -> None:
+    """List the images of a dataset, with their ids."""
+    session = session_of(context)
+    columns = ("id", "name", "class", "split", "#size")
+    session.output_list(
+        session.client.images(name, class_name=class_name, version=version),
+        columns,
+        lambda i: (
+            i.id,
+            escape(i.name),
+            escape(i.class_name or ""),
+            i.split,
+            f"{i.height} x {i.width}",
+        ),
+    )
+
+
+@cli.command()
+def rm(context: typer.Context, name: Name, images: Ids) -> None:
+    """Remove images; earlier versions keep them."""
+    _change(context, name, remove=images)
+
+
+@cli.command()
+def mv(context: typer.Context, name: Name, class_name: ClassName, images: Ids) -> None:
+    """Move images to a class, which may be new."""
+    _change(context, name, move={class_name: images})
+
+
+@cli.command()
+def rename_class(
+    context: typer.Context,
+    name: Name,
+    old: Annotated[str, typer.Argument(help="Name of a class.")],
+    new: Annotated[str, typer.Argument(help="Its new name; that of another class merges them.")],
+) -> None:
+    """Rename a class, or merge it with another."""
+    _change(context, name, rename={old: new})
+
+
+@cli.command()
+def versions(context: typer.Context, name: Name) -> None:
+    """List the versions of a dataset, newest first."""
+    session = session_of(context)
+    session.output_list(
+        session.client.versions(name),
+        ("#version", "#images", "#classes", "digest", "made", "change"),
+        lambda v: (
+            f"{v.number}",
+            f"{v.num_images}",
+            f"{len(v.classes)}",
+            v.digest[:12],
+            f"{v.created_at:%Y-%m-%d %H:%M}",
+            escape(v.change),
+        ),
+    )
+
+
+@cli.command()
+def sync(
+    context: typer.Context,
+    name: Name,
+    folder: Annotated[
+        Path, typer.Argument(exists=True, file_okay=False, help="The images as they should be.")
+    ],
+    labels: Annotated[
+        str, typer.Option(help="Where the folder's classes come from, as for `dataset add`.")
+    ] = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
+    ] = False,
+) -> None:
+    """Make a dataset like a folder: send new files, remove missing ones, move those whose class has
+    changed. Nothing else is sent."""
+    from app.cli.sync import LABELS, plan_sync, write_additions  # numpy and Pillow
+
+    session = session_of(context)
+    client, before = session.client, session.client.dataset(name)
+    version = before.version
+    try:
+        plan = plan_sync(folder, client.images(name), labels, before.reading.frames)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    if not session.as_json:
+        for line in plan.lines():
+            session.console.print(line, markup=False, highlight=False)
+    if plan.add and not dry_run:
+        with NamedTemporaryFile(suffix=".zip") as file:
+            write_additions(folder, plan.add, file)
+            added = session.transferring(
+                f"uploading {len(plan.add)} files",
+                lambda sent: client.add_images(
+                    name, file.name, labels=LABELS, parent=version, sent=sent
+                ),
+            )
+        version = added.version
+    if (plan.remove or plan.move) and not dry_run:
+        removed = [image for remote in plan.remove for image in remote.images]
+        version = client.change_dataset(
+            name, remove=removed, move=plan.moves(), parent=version
+        ).version
+    done = {"added": len(plan.add), "removed": len(plan.remove), "moved": len(plan.move)}
+    words = ", ".join(f"{count} {what}" for what, count in done.items())
+    message = f"{name}: {words}, {len(plan.skipped)} skipped; version {version}"
+    session.output(
+        {**done, "skipped": [name for name, _ in plan.skipped], "version": version},
+        lambda console: console.print(f"{message} (dry run)" if dry_run else message),
+    )
+
+
+def _change(context: typer.Context, name: str, **changes: Any) -> None:
+    session = session_of(context)
+    dataset = session.client.change_dataset(name, **changes)
+    message = f"{name}: version {dataset.version}, {dataset.num_images} images"
+    session.output(dataset, lambda console: console.print(message))
+
+
 def _describe(console: Console, dataset: DatasetAnswer) -> None:
     channels = "greyscale" if dataset.channels == 1 else "RGB"
     console.print(
         f"{dataset.name}: {dataset.num_images} images, {_size(dataset)}, {channels}, "
-        f"{size(dataset.num_bytes)}"
+        f"{size(dataset.num_bytes)}, version {dataset.version}"
     )
     if dataset.splits:
         console.print("splits: " + ", ".join(f"{s} {n}" for s, n in dataset.splits.items()))

@@ -13,7 +13,7 @@ from app.http.conditional import conditional
 from app.http.resumable import RESPONSES, Resumable
 from app.jobs.route import JobRoutes, JobTexts
 from app.sample.jobs_schema import MadeImage, MadeImages, SampleJobAnswer
-from app.sample.request import used_by
+from app.sample.schema import SampleUsed
 from app.services import Services, ServicesDep
 from models.engine.orders import Order
 from models.sampling.request import SampleRequest
@@ -28,7 +28,9 @@ KIND = JOB_KINDS["sample"]
 router = APIRouter(prefix=f"/{KIND.collection}", tags=["sample"])
 
 
-def create_sample_job(services: Services, request: SampleRequest, order: Order) -> SampleJobAnswer:
+def create_sample_job(
+    services: Services, request: SampleRequest, order: Order, used: SampleUsed
+) -> SampleJobAnswer:
     """Create the job; it is accepted once its record is written, even while the queue cannot be
     reached. The record has the request and not its plan: a request outlives the form of rows."""
     job = requests.create_job(
@@ -41,7 +43,8 @@ def create_sample_job(services: Services, request: SampleRequest, order: Order) 
             digest=order.digest,
             deterministic=order.deterministic,
             precision=order.precision,
-            used=used_by(request, order).model_dump(mode="json"),
+            ranges=[list(ends) for ends in order.ranges],
+            used=used.model_dump(mode="json"),
         ).to_dict(),
     )
     submit(services.queue, job.id, KIND.name)  # if it fails, the reaper announces the job

@@ -11,10 +11,11 @@ from app.sample.schema import SampleBody, SampleUsed
 from app.settings import Settings
 from models.arrays import UInt8
 from models.engine.orders import Order
+from models.evaluation.int8 import MAX_RATIO, int8_ranges, int8_refusal
 from models.images.files import resize_image, with_channels
 from models.images.formats import Reading
-from models.images.reading import decode_image
-from models.nets.precision import PrecisionChoice
+from models.images.reading import read_pictures, warning_of
+from models.nets.precision import PrecisionChoice, Ranges
 from models.pipeline.card import ModelCard
 from models.sampling.request import (
     DEFAULT_CONSISTENCY_STEPS,
@@ -44,32 +45,35 @@ def resolve(
     settings: Settings,
     max_images: int,
     watched: bool,
-) -> tuple[SampleRequest, Order]:
-    """Return the request with every choice made, and the order that carries it out. `watched` asks
-    for every step. Raises InvalidInput naming the field that does not fit the model or exceeds a
-    bound."""
+) -> tuple[SampleRequest, Order, SampleUsed]:
+    """Return the request with every choice made, the order that carries it out, and what is said of
+    them. `watched` asks for every step. Raises InvalidInput naming the field that does not fit the
+    model or exceeds a bound."""
     _at_most("num_images", body.num_images, max_images)
-    request = _request(body, card, settings)
+    warnings: list[str] = []
+    request = _request(body, card, settings, warnings)
     with reported_in(SampleBody):
         plan = plan_for(card, request)
     if body.trajectory:
         height, width = card.image_size
         pixels = 2 * body.num_images * len(plan) * height * width
         _at_most("num_images", pixels, settings.max_pixels, what="pixels of the trajectory")
+    precision = _precision(body, settings)
     order = Order(
         model=record.name,
         prefix=record.artifact_prefix,
         digest=record.digest,
         plan=plan,
         deterministic=body.deterministic,
-        precision=_precision(body, settings),
+        precision=precision,
+        ranges=_ranges(record) if precision == "int8" else (),
         watched=watched or body.trajectory,
         seconds=body.deadline_seconds,
     )
-    return request, order
+    return request, order, _used(request, order, warnings)
 
 
-def used_by(request: SampleRequest, order: Order) -> SampleUsed:
+def _used(request: SampleRequest, order: Order, warnings: list[str]) -> SampleUsed:
     same = {
         name: getattr(request, name) for name in SampleUsed.model_fields if hasattr(request, name)
     }
@@ -81,6 +85,7 @@ def used_by(request: SampleRequest, order: Order) -> SampleUsed:
         "disturb": request.disturb and asdict(request.disturb),
         "deterministic": order.deterministic,
         "precision": order.precision,
+        "warnings": warnings,
     }
     return SampleUsed.model_validate(same | own)
 
@@ -105,7 +110,9 @@ def sampler_and_steps(
     return DISTILLED_SAMPLER, steps
 
 
-def _request(body: SampleBody, card: ModelCard, settings: Settings) -> SampleRequest:
+def _request(
+    body: SampleBody, card: ModelCard, settings: Settings, warnings: list[str]
+) -> SampleRequest:
     sampler = body.sampler
     if body.invert and not card.consistency:
         sampler = sampler or INVERTIBLE[0]
@@ -115,9 +122,9 @@ def _request(body: SampleBody, card: ModelCard, settings: Settings) -> SampleReq
     _at_most("num_inference_steps", steps, settings.max_inference_steps)
     init_image = mask = None
     if body.init_image is not None:
-        init_image = _picture("init_image", body, card, card.channels, settings)
+        init_image = _picture("init_image", body, card, card.channels, settings, warnings)
     if body.mask is not None:
-        mask = _picture("mask", body, card, 1, settings)[:, :, 0]
+        mask = _picture("mask", body, card, 1, settings, warnings)[:, :, 0]
     strength = body.strength
     if strength is None:
         whole = init_image is None or mask is not None or body.invert
@@ -145,12 +152,25 @@ def _precision(body: SampleBody, settings: Settings) -> PrecisionChoice:
     return body.precision or ("float32" if body.deterministic else settings.engine_precision)
 
 
+def _ranges(record: ModelRecord) -> Ranges:
+    """Return what int8 needs, where the model's scores allow it."""
+    scores = record.details.get("scores", {})
+    if (why := int8_refusal(scores)) is not None:
+        raise InvalidInput.pointer(
+            "/precision",
+            f"precision is 'int8', but {why}; by POST /evaluations in both precisions its Frechet "
+            f"distance in int8 must be at most {MAX_RATIO} times that in float32",
+        )
+    return int8_ranges(scores)
+
+
 def _picture(
     field: Literal["init_image", "mask"],
     body: SampleBody,
     card: ModelCard,
     channels: int,
     settings: Settings,
+    warnings: list[str],
 ) -> UInt8:
     """Decode an image file in base64 and fit it to the model's images: (H, W, channels)."""
     text: str = getattr(body, field)
@@ -161,8 +181,10 @@ def _picture(
     except ValueError:  # also where it is not ASCII
         raise InvalidInput.pointer(f"/{field}", f"{field} is not base64") from None
     with reported_at(f"/{field}"):
-        reading = Reading(body.frames, body.range)
-        image = decode_image(data, max_pixels=settings.max_pixels, reading=reading)
+        picture = next(read_pictures(data, settings.max_pixels, body.frames))
+    if warning := warning_of(picture, body.range):
+        warnings.append(f"{field}: {warning}")
+    image = picture.to_uint8(Reading(range=body.range))
     fill = 255 if field == "init_image" else 0  # what pad adds is kept
     fit = body.fit or card.fit or "crop"
     return resize_image(with_channels(image, channels), card.image_size, fit, fill)

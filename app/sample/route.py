@@ -18,7 +18,7 @@ from app.sample.answer import Collected, check_size, represent
 from app.sample.events import event_stream
 from app.sample.jobs_route import create_sample_job
 from app.sample.jobs_schema import SampleJobAnswer
-from app.sample.request import resolve, used_by
+from app.sample.request import resolve
 from app.sample.schema import SampleAnswer, SampleBody, SampleUsed
 from app.services import Services, ServicesDep
 from app.settings import Settings
@@ -75,17 +75,16 @@ async def sample(body: SampleBody, request: Request, services: ServicesDep) -> R
     as_job = not watched and _becomes_a_job(body, request, settings)
     bound = settings.max_images_per_job if as_job else settings.max_images_per_request
     card = await run_in_threadpool(model_card, services.artifacts, record)
-    sample_request, order = await services.threads.run(
+    sample_request, order, used = await services.threads.run(
         partial(resolve, body, record, card, settings, bound, watched)
     )
     if not as_job:
         check_size(
             media_type, card.image_size, body.num_images, len(order.plan), bool(body.trajectory)
         )
-    used = used_by(sample_request, order)
     headers = _headers(used)
     if as_job:
-        job = await run_in_threadpool(create_sample_job, services, sample_request, order)
+        job = await run_in_threadpool(create_sample_job, services, sample_request, order, used)
         return _accepted(job, request, headers)
     collected = Collected(used, order.plan.t, keeps_previews=body.trajectory)
     if watched:
@@ -151,4 +150,6 @@ def _headers(used: SampleUsed) -> dict[str, str]:
         "Diffusion-Precision": used.precision,
         "Vary": "Accept",
     }
+    if used.warnings:
+        headers["Diffusion-Warning"] = "; ".join(used.warnings)
     return {name: str(value) for name, value in headers.items()}

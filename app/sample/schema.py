@@ -9,6 +9,7 @@ from app.http.body import JsonBody
 from app.http.names import Name
 from app.http.refusal import refused_with
 from models.diffusion.noise import MAX_SEED
+from models.evaluation.int8 import MAX_RATIO
 from models.images.formats import FITS, RANGES, Fit, ValueRange
 from models.nets.precision import PrecisionChoice
 from models.sampling.grid import SPACINGS, SpacingName, spacings_of
@@ -167,7 +168,9 @@ class SampleBody(JsonBody):
     precision: PrecisionChoice | None = Field(
         default=None,
         description="of the network; auto is the one that the machine computes faster. bfloat16 "
-        "changes images slightly, and is float32 on a CPU without instructions for it.",
+        "changes images slightly, and is float32 on a CPU without instructions for it. int8 is for "
+        "CPUs, and for models whose Frechet distance in it is at most "
+        f"{MAX_RATIO} times that in float32, by POST /evaluations in both.",
     )
 
 
@@ -194,6 +197,7 @@ class SampleUsed(BaseModel):
     precision: PrecisionChoice = Field(
         description="that the network computed in; of a job that has not begun, as asked for"
     )
+    warnings: list[str] = Field(default=[], description="what looks odd in init_image or mask")
 
 
 class TrajectoryStep(BaseModel):

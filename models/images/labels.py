@@ -57,6 +57,7 @@ _CLASS_COLUMNS = (
 _SPLIT_COLUMN = "split"
 
 SplitName = Literal["train", "val", "test"]
+SPLIT_NAMES: tuple[SplitName, ...] = get_args(SplitName)
 SPLITS: dict[str, SplitName] = {
     **dict.fromkeys(("train", "training", "trainset", "train_set"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "valset", "val_set", "dev"), "val"),
@@ -114,13 +115,19 @@ class Labels:
         return {} if set(counts) == {UNSORTED} else dict(sorted(counts.items()))
 
     @property
+    def learned(self) -> dict[str, int]:
+        """Images per class that are for training."""
+        return Counter(
+            name for name, split in zip(self.classes, self.splits, strict=True) if split == "train"
+        )
+
+    @property
     def split_counts(self) -> dict[str, int]:
         """Images per split; empty where all are for training."""
         counts = Counter(self.splits)
-        return {} if set(counts) == {"train"} else {s: counts[s] for s in _SPLITS if s in counts}
-
-
-_SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+        if set(counts) == {"train"}:
+            return {}
+        return {split: counts[split] for split in SPLIT_NAMES if split in counts}
 
 
 def check_choice(choice: str) -> None:
@@ -155,14 +162,18 @@ def may_hold_labels(name: str) -> bool:
 
 
 def decide_labels(
-    images: Sequence[Entry], files: Mapping[str, bytes], choice: str = "auto"
+    images: Sequence[Entry],
+    files: Mapping[str, bytes],
+    choice: str = "auto",
+    min_train: int = 2,
 ) -> Labels:
     """Decide the class and the split of each image.
 
     `images` are the usable entries, whose data is not looked at, one for each frame where a file
     has several; `files` are the archive's label files by name. "auto" takes the first of a table's
     columns, the label files and the files beside the images that tells at least two classes, else
-    the folders. Raises Invalid, of `labels`, for a choice that the archive does not have.
+    the folders. With fewer than `min_train` images for training, all are for training. Raises
+    Invalid, of `labels`, for a choice that the archive does not have.
     """
     check_choice(choice)
     source, _, column = choice.partition(":")
@@ -172,7 +183,7 @@ def decide_labels(
         rule, rows = _auto(entries, files, warnings)
     else:
         rule, rows = _chosen(source, column, entries, files)
-    classes, splits = _apply(rule, images, _rows_of_frames(rows, entries, images))
+    classes, splits = _apply(rule, images, _rows_of_frames(rows, entries, images), min_train)
     labels = Labels(rule, classes, splits, ())
     if choice == "auto" and not labels.counts:
         labels = replace(labels, rule=LabelRule("none", split_depth=rule.split_depth))
@@ -325,7 +336,7 @@ def _are_shards(images: Sequence[Entry], split_depth: int | None) -> bool:
 
 
 def _apply(
-    rule: LabelRule, images: Sequence[Entry], rows: Sequence[Row]
+    rule: LabelRule, images: Sequence[Entry], rows: Sequence[Row], min_train: int = 2
 ) -> tuple[list[str], list[SplitName]]:
     inner = [_without_split(image.label, rule.split_depth) for image in images]
     if rule.source == "folders":
@@ -346,7 +357,7 @@ def _apply(
             SPLITS.get(row.get(_SPLIT_COLUMN, "").lower(), split)
             for row, split in zip(rows, splits, strict=True)
         ]
-    if splits.count("train") < 2:  # nothing to learn from
+    if splits.count("train") < min_train:  # nothing to learn from
         splits = ["train"] * len(images)
     return classes, splits
 
@@ -551,8 +562,6 @@ def _warnings(labels: Labels) -> Iterator[str]:
             f"{counts[UNSORTED]} of {len(labels.classes)} images have no label in {rule.choice}; "
             f"their class is {UNSORTED!r}"
         )
-    if len(counts) == 1:
-        yield f"there is one class, {names[0]!r}"
     if by_folders and len(names) > 1 and _are_alike_numbers(names):
         yield (
             f"the classes are numbers of equal length ({', '.join(names[:3])}, ...); "
@@ -560,11 +569,15 @@ def _warnings(labels: Labels) -> Iterator[str]:
         )
     if by_folders and (splits := [name for name in names if name.lower() in SPLITS]):
         yield f"the class {splits[0]!r} looks like a split of the data, not like a class"
-    learned = Counter(
-        name for name, split in zip(labels.classes, labels.splits, strict=True) if split == "train"
-    )
-    if few := [name for name in counts if learned[name] < FEW_IMAGES]:
-        shown = ", ".join(f"{name} ({learned[name]})" for name in few[:5])
+    yield from count_warnings(counts, labels.learned)
+
+
+def count_warnings(counts: Mapping[str, int], learned: Mapping[str, int]) -> Iterator[str]:
+    """Yield what looks odd about the images per class, of which `learned` are for training."""
+    if len(counts) == 1:
+        yield f"there is one class, {next(iter(counts))!r}"
+    if few := [name for name in counts if learned.get(name, 0) < FEW_IMAGES]:
+        shown = ", ".join(f"{name} ({learned.get(name, 0)})" for name in few[:5])
         yield (
             f"{len(few)} of {len(counts)} classes have fewer than {FEW_IMAGES} images to learn "
             f"from: {shown}{', ...' if len(few) > 5 else ''}"

@@ -170,24 +170,20 @@ def warning_of(picture: Picture, value_range: ValueRange) -> str:
     return values.warning(value_range)
 
 
-def decode_image(
-    data: bytes, *, max_pixels: int = MAX_PIXELS, reading: Reading | None = None
-) -> UInt8:
-    """Return the file's image. Raises Invalid with the reason if it cannot be read.
+def read_pictures(data: bytes, max_pixels: int, frames: Frames) -> Iterator[Picture]:
+    """Yield the file's pictures: all frames if `frames` says so, else one. Raises Invalid with the
+    reason if one cannot be read.
 
     A header that announces more than `max_pixels` is refused before anything is decoded.
     """
-    reading = reading or Reading()
-    frames: Frames = "refuse" if reading.frames == "refuse" else "first"
-    return next(read_pictures(data, max_pixels, frames)).to_uint8(reading)
-
-
-def read_pictures(data: bytes, max_pixels: int, frames: Frames) -> Iterator[Picture]:
-    """Yield the file's pictures: all frames if `frames` says so, else one. Raises Invalid with the
-    reason if one cannot be read."""
     with _open(data, max_pixels) as picture:
         for frame in _frames(picture, frames):
             yield _decode(data, picture, frame, max_pixels)
+
+
+def format_of(data: bytes) -> str:
+    """Return Pillow's name of the file's format. Raises Invalid if it is of no kind in READABLE."""
+    return str(_open(data, sys.maxsize).format)
 
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:

@@ -71,6 +71,7 @@ class SampleJobConfig:
     digest: str
     deterministic: bool = False
     precision: str = "float32"  # of the network, a PrecisionChoice of the core
+    ranges: list[list[float]] = field(default_factory=list)  # of int8, Ranges of the core
     used: JsonObject = field(default_factory=dict)
 
     @property

@@ -41,6 +41,8 @@ class Job(Record):
     kind: Mapped[Kind] = mapped_column(sa.String(16))
     status: Mapped[str]
     dataset: Mapped[str | None]  # that it reads
+    dataset_version: Mapped[int | None]
+    dataset_digest: Mapped[str | None]  # of that version
     model_name: Mapped[str]  # of the model that it makes or reads
     config: Mapped[JsonObject]  # decides the result: store.jobs.configs, or a TrainConfig
     options: Mapped[JsonObject]  # of "train": store.jobs.options

@@ -124,7 +124,7 @@ def test_the_whole_loop(process, folder, model):
         assert "network.onnx" in archive.namelist()
     shown = process("models", "show", model).stdout
     assert re.search(r"license +unknown", shown)
-    assert re.search(r"origin +trained on digits by job_\w+ in", shown)
+    assert re.search(r"origin +trained on digits version 1 \(\w{12}\) by job_\w+ in", shown)
     assert re.search(r"network +[\d,]+ parameters, [\d.]+ MB in float32, [\d.]+ MFLOPs", shown)
     assert re.search(r"precisions +float32.*; auto is (float32|bfloat16)", shown)
     process("models", "push", "copy", "little.zip", "--license", "cc-by-4.0")

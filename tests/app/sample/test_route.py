@@ -255,6 +255,21 @@ def test_a_deadline_that_cannot_be_met_is_answered_at_once(ask):
     assert "deadline" in answer.json()["detail"]
 
 
+def test_a_dark_picture_is_warned_of_and_a_range_brightens_it(ask):
+    camera = np.linspace(0, 4000, 256).reshape(16, 16).astype(np.uint16)  # 12 bits in 16
+    buffer = io.BytesIO()
+    Image.fromarray(camera).save(buffer, "PNG")
+    picture = base64.b64encode(buffer.getvalue()).decode()
+    dark = ask(init_image=picture, mask=picture)
+    of_image, of_mask = dark.json()["used"]["warnings"]
+    assert of_image.startswith("init_image: 1 of 1 images")
+    assert of_mask.startswith("mask: 1 of 1 images")
+    assert dark.headers["diffusion-warning"] == f"{of_image}; {of_mask}"
+    bright = ask(init_image=picture, mask=picture, range="data")
+    assert bright.json()["used"]["warnings"] == []
+    assert "diffusion-warning" not in bright.headers
+
+
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [

@@ -11,7 +11,8 @@ from PIL import Image
 
 from models.fields import Invalid
 from models.images.files import encode_image, image_grid, resize_image, with_channels
-from models.images.reading import READABLE, decode_image
+from models.images.reading import READABLE
+from tests.models.images.decoding import decode_image
 
 GREY = np.arange(0, 240, 2, dtype=np.uint8).reshape(10, 12)
 RGB = np.stack([GREY, 255 - GREY, GREY // 2], axis=-1)
