@@ -6,13 +6,13 @@ import { nameOf, stem } from "../lib/files.js";
 import { useAction, useAnswer } from "../lib/hooks.js";
 import { Bar, Input, ProblemText, bytes } from "../lib/parts.js";
 
-/** `onDone` is called when a dataset has come. */
-export function Imports({ onDone }) {
+/** `how` the images are read is chosen in `fields`; `onDone` is called when a dataset has come. */
+export function Imports({ how, fields, onDone }) {
   const jobs = useAnswer("dataset-imports?limit=20", 2000);
   const [url, setUrl] = useState("");
   const [name, setName] = useState("");
   const start = useAction(async () => {
-    await post("datasets", { name, url });
+    await post("datasets", { name, url, ...how });
     setUrl("");
     setName("");
     jobs.refresh();
@@ -42,6 +42,7 @@ export function Imports({ onDone }) {
         <${Input} label="Name of its dataset" value=${name} onChange=${setName} required />
         <button class="primary" disabled=${start.busy}>Fetch</button>
       </form>
+      ${url && fields}
       <${ProblemText} problem=${start.problem} />
       ${items
         .filter((job) => !job.done || job.status === "failed")
@@ -60,7 +61,7 @@ function Import({ job, refresh }) {
     ? "being cancelled"
     : (job.waiting ?? `${stage}, ${bytes(here)}${total ? ` of ${bytes(total)}` : ""}`);
   return html`
-    <div class="line">
+    <div class="row">
       ${
         job.done
           ? html`<p class="problem" role="alert">${job.dataset}: ${job.error.message}</p>`
