@@ -4,7 +4,7 @@ import { html, useEffect, useState } from "../vendor/htm-preact.js";
 import { at, post, remove } from "../lib/api.js";
 import { nameOf, stem } from "../lib/files.js";
 import { useAction, useAnswer } from "../lib/hooks.js";
-import { Bar, Input, ProblemText, bytes } from "../lib/parts.js";
+import { Bar, Input, ProblemText, bytes, countOf } from "../lib/parts.js";
 
 /** `how` the images are read is chosen in `fields`; `onDone` is called when a dataset has come. */
 export function Imports({ how, fields, onDone }) {
@@ -52,14 +52,13 @@ export function Imports({ how, fields, onDone }) {
 }
 
 function Import({ job, refresh }) {
-  const { stage, num_bytes: here, total_bytes: total, progress } = job.progress;
+  const { stage, num_bytes: here, total_bytes: total, num_images: images, progress } = job.progress;
   const end = useAction(async () => {
     await (job.done ? remove(at`dataset-imports/${job.id}`) : post(at`dataset-imports/${job.id}/cancel`));
     refresh();
   });
-  const state = job.cancel_requested
-    ? "being cancelled"
-    : (job.waiting ?? `${stage}, ${bytes(here)}${total ? ` of ${bytes(total)}` : ""}`);
+  const done = images ? countOf(images, "image") : bytes(here) + (total ? ` of ${bytes(total)}` : "");
+  const state = job.cancel_requested ? "being cancelled" : (job.waiting ?? `${stage}, ${done}`);
   return html`
     <div class="row">
       ${
