@@ -17,6 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from app.catalogue import samplers_route as samplers
 from app.catalogue import schedules_route as schedules
 from app.datasets import images_route as dataset_images
+from app.datasets import report_route as dataset_report
 from app.datasets import route as datasets
 from app.datasets import versions_route as dataset_versions
 from app.http.body_limit import BodyLimit
@@ -50,6 +51,7 @@ ROUTES: tuple[ModuleType, ...] = (  # without those of jobs, which are in JOB_KI
     schedules,
     datasets,
     dataset_versions,
+    dataset_report,
     dataset_images,
     models,
     sample,

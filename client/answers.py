@@ -123,7 +123,7 @@ class Finding(BaseModel):
     kind: FindingKind
     sentence: str = Field(description="what was found, for people")
     num_images: int
-    images: list[str] = Field(description="ids of the first images, the worst first")
+    images: list[ImageAnswer] = Field(description="the first of them, the worst first")
     num_groups: int = Field(description="of duplicates; 0 for other kinds")
     groups: list[DuplicateGroup] = Field(
         description="the first groups of duplicates: those across splits, then those across "

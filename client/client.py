@@ -41,6 +41,7 @@ from pydantic import BaseModel, TypeAdapter
 from client.answers import (
     CheckpointList,
     DatasetAnswer,
+    DatasetReport,
     ImageAnswer,
     ImportAnswer,
     JobAnswer,
@@ -255,6 +256,12 @@ class Client:
         """List the images of a dataset, or those of a class, a split, a version, in its order."""
         query = {"class": class_name, "split": split, "version": version}
         return self._pages(_path("datasets", name, "images"), ImageAnswer, "id", 1000, **query)
+
+    def report(self, name: str, version: int | str | None = None) -> DatasetReport:
+        """Return what in a dataset is likely to harm a training: duplicates, blurred images, ..."""
+        params = _without_none({"version": version})
+        answer = self._request("GET", _path("datasets", name, "report"), params=params)
+        return DatasetReport.model_validate_json(answer.content)
 
     def thumbnail(self, name: str, image: str) -> bytes:
         """Return a small PNG of an image, by its id."""

@@ -20,7 +20,7 @@ from store.errors import DatasetConflict, DatasetNotFound, StaleVersion, Version
 from store.names import Named, check_name, newest_first
 
 MAX_VERSION = 2**31 - 1  # that a column holds
-INDEX_SUFFIX = ".index"
+INDEX_SUFFIX, FINGERPRINTS_SUFFIX = ".index", ".fingerprints"
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,16 @@ class Part:
     def index_key(self) -> str:
         """The key of its index (models.images.index), which may be missing before 0012."""
         return self.key + INDEX_SUFFIX
+
+    @property
+    def fingerprints_key(self) -> str:
+        """The key of its fingerprints (models.images.fingerprints), written before the index."""
+        return self.key + FINGERPRINTS_SUFFIX
+
+    @property
+    def keys(self) -> set[str]:
+        """The keys of all that is stored of it."""
+        return {self.key, self.index_key, self.fingerprints_key}
 
 
 class Contents:
@@ -87,7 +97,7 @@ class DatasetVersion(Contents, Record):
     def keys(self) -> set[str]:
         """Return the keys of all artifacts that the version needs."""
         manifest = {self.manifest_key} if self.manifest_key else set()
-        return manifest.union(*({part.key, part.index_key} for part in self.parts))
+        return manifest.union(*(part.keys for part in self.parts))
 
 
 def new_version(

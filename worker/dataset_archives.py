@@ -7,10 +7,17 @@ from pathlib import Path
 
 from models.images.dataset import index_archive
 from models.images.formats import Reading
+from models.images.index import Index
 from models.images.readers import ArchiveLimits
 from store.artifacts import ArtifactStore
 from store.database import Database
-from store.datasets import INDEX_SUFFIX, DatasetRecord, create_dataset, known_dataset
+from store.datasets import (
+    DatasetRecord,
+    Part,
+    create_dataset,
+    first_version,
+    known_dataset,
+)
 
 
 def store_archive(
@@ -35,9 +42,17 @@ def store_archive(
     if known := known_dataset(database, name, summary.digest):
         return known, False
     key = f"datasets/{name}/{summary.digest}"
-    artifacts.put_file(key, path)
-    artifacts.put_bytes(key + INDEX_SUFFIX, index.to_bytes())
     record = DatasetRecord(
         name=name, num_bytes=path.stat().st_size, artifact_key=key, **asdict(summary)
     )
-    return create_dataset(database, record, limits.max_pixels)
+    (part,) = first_version(record).parts
+    artifacts.put_file(key, path)
+    store_index(artifacts, part, index)
+    return create_dataset(database, record, max_pixels)
+
+
+def store_index(artifacts: ArtifactStore, part: Part, index: Index) -> None:
+    """Store the index of a part, and its fingerprints before it."""
+    assert index.fingerprints is not None, "an index that was read is stored already"
+    artifacts.put_bytes(part.fingerprints_key, index.fingerprints.tobytes())
+    artifacts.put_bytes(part.index_key, index.to_bytes())

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from app.cli.pictures import show_pictures
 from app.cli.session import Moved, Yes, session_of, size, table
-from client.answers import DatasetAnswer
+from client.answers import DatasetAnswer, DatasetReport
 from client.client import Client, JobEnded
 
 cli = typer.Typer(help="Images for training.", no_args_is_help=True)
@@ -23,6 +23,7 @@ ClassName = Annotated[str, typer.Argument(metavar="CLASS", help="Name of a class
 Version = Annotated[
     str | None, typer.Option(help="Number or digest of a version; by default the newest.")
 ]
+MAX_FOUND_SHOWN = 20  # images or groups of a finding
 MAX_REJECTED_SHOWN = 5  # files
 URLS = ("http://", "https://", "s3://")
 
@@ -124,14 +125,6 @@ def delete(
     session.delete(f"dataset {name}", name, session.client.delete_dataset, sure=yes)
 
 
-def _follow(client: Client, job_id: str, moved: Moved) -> None:
-    """Wait for a job that fetches a dataset. Raises JobEnded."""
-    for job in client.watch_import(job_id):
-        moved(job.progress.num_bytes, job.progress.total_bytes)
-    if job.status != "succeeded":
-        raise JobEnded(f"{job.id} {job.status}" + (f": {job.error.message}" if job.error else ""))
-
-
 @cli.command()
 def ls(
     context: typer.Context,
@@ -178,6 +171,14 @@ def rename_class(
 ) -> None:
     """Rename a class, or merge it with another."""
     _change(context, name, rename={old: new})
+
+
+@cli.command()
+def report(context: typer.Context, name: Name, version: Version = None) -> None:
+    """Find duplicates, blurred, tiny and odd images, with the ids that `rm` and `mv` take."""
+    session = session_of(context)
+    found = session.client.report(name, version)
+    session.output(found, lambda console: _findings(console, found))
 
 
 @cli.command()
@@ -257,6 +258,14 @@ def _change(context: typer.Context, name: str, **changes: Any) -> None:
     session.output(dataset, lambda console: console.print(message))
 
 
+def _follow(client: Client, job_id: str, moved: Moved) -> None:
+    """Wait for a job that fetches a dataset. Raises JobEnded."""
+    for job in client.watch_import(job_id):
+        moved(job.progress.num_bytes, job.progress.total_bytes)
+    if job.status != "succeeded":
+        raise JobEnded(f"{job.id} {job.status}" + (f": {job.error.message}" if job.error else ""))
+
+
 def _describe(console: Console, dataset: DatasetAnswer) -> None:
     channels = "greyscale" if dataset.channels == 1 else "RGB"
     console.print(
@@ -277,6 +286,19 @@ def _describe(console: Console, dataset: DatasetAnswer) -> None:
             console.print(f"  {rejected.name}: {rejected.reason}", markup=False)
         if dataset.num_rejected > MAX_REJECTED_SHOWN:
             console.print(f"  and {dataset.num_rejected - MAX_REJECTED_SHOWN} more")
+
+
+def _findings(console: Console, report: DatasetReport) -> None:
+    if not report.findings:
+        console.print("nothing was found")
+    for finding in report.findings:
+        console.print(f"{finding.kind}: {finding.sentence}", markup=False, highlight=False)
+        if finding.groups:  # the first of each is the best to keep
+            rows = [(group.images[0], " ".join(group.images[1:])) for group in finding.groups]
+            console.print(table(("keep", "the same"), rows[:MAX_FOUND_SHOWN]))
+        else:
+            rows = [(image.id, escape(image.name)) for image in finding.images]
+            console.print(table(("id", "name"), rows[:MAX_FOUND_SHOWN]))
 
 
 def _size(dataset: DatasetAnswer) -> str:

@@ -17,6 +17,7 @@ from models.images.readers import ArchiveLimits, is_archive, path_of
 from models.images.versions import Changes, Contents, Manifest, check_class
 from store.datasets import DatasetVersion, Part, add_version, get_version, new_version
 from store.errors import StaleVersion
+from worker.dataset_archives import store_index
 
 MAX_REJECTED = 100  # files that a version lists
 MAX_FILE_NAME = 255
@@ -74,7 +75,7 @@ def add_images(
         limits.max_pixels,
     )
     services.artifacts.put_file(part.key, path)
-    services.artifacts.put_bytes(part.index_key, index.to_bytes())
+    store_index(services.artifacts, part, index)
     used = False
     try:
         while True:
@@ -94,8 +95,8 @@ def add_images(
             return made, True
     finally:
         if not used:
-            services.artifacts.delete(part.key)
-            services.artifacts.delete(part.index_key)
+            for key in part.keys:
+                services.artifacts.delete(key)
 
 
 def newest_version(services: Services, name: str, parent: int | None) -> DatasetVersion:

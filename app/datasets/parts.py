@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 
+import numpy as np
+
 from app.services import Services
 from host.folders import staged_folder
 from models.arrays import UInt8
 from models.images.dataset import index_archive
+from models.images.fingerprints import FINGERPRINT, Fingerprints
 from models.images.formats import Reading
 from models.images.index import Index
 from models.images.labels import LabelRule
@@ -22,6 +25,7 @@ from models.images.versions import Manifest
 from store.artifacts import ArtifactStore
 from store.datasets import DatasetVersion, Part
 from store.errors import ArtifactNotFound, DatasetConflict
+from worker.dataset_archives import store_index
 
 UNPACKED_BYTES = 16 * 2**30  # of the files of archives that can only be read from their beginning
 _UNPACKED = "files"  # the name of their folder in the cache of a part
@@ -43,8 +47,20 @@ def index_of(services: Services, part: Part) -> Index:
             reading=Reading.from_dict(part.reading),
             at_least=0,
         )
-    services.artifacts.put_bytes(part.index_key, index.to_bytes())
+    store_index(services.artifacts, part, index)
     return index
+
+
+def fingerprints_of(services: Services, version: DatasetVersion) -> Fingerprints:
+    """Return the fingerprints of a version's images, in its order."""
+    manifest = manifest_of(services, version)
+    rows = np.empty(len(manifest), FINGERPRINT)
+    for number, part in enumerate(version.parts):
+        index_of(services, part)  # made now, with the fingerprints, where there is none
+        content = services.artifacts.get_bytes(part.fingerprints_key)
+        here = manifest.part == number
+        rows[here] = np.frombuffer(content, FINGERPRINT)[manifest.row[here]]
+    return rows
 
 
 def manifest_of(services: Services, version: DatasetVersion) -> Manifest:

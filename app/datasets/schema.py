@@ -73,6 +73,7 @@ def dataset_answer(record: DatasetRecord | DatasetVersion) -> DatasetAnswer:
         "preview": f"{address}/preview{query}",
         "images": f"{address}/images{query}",
         "versions": f"{address}/versions",
+        "report": f"{address}/report{query}",
     }
     labels = LabelRule(**(record.labels or {})).choice
     return DatasetAnswer.model_validate(

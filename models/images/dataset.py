@@ -16,6 +16,7 @@ from host.folders import staged_folder
 from models.arrays import Int64
 from models.fields import Invalid
 from models.images.files import resize_image, with_channels
+from models.images.fingerprints import FINGERPRINT, fingerprint
 from models.images.formats import Fit, Reading
 from models.images.gathered import GatheredImages, Images
 from models.images.index import Index, sha256_of
@@ -281,6 +282,7 @@ class _Rows:
     frames: list[int] = field(default_factory=list)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
     sha256: list[str] = field(default_factory=list)
+    fingerprints: bytearray = field(default_factory=bytearray)
     _read: Entry | None = None  # the last one
 
     def add(self, entry: Entry, picture: Picture) -> None:
@@ -288,6 +290,7 @@ class _Rows:
         self.frames.append(self.frames[-1] + 1 if again else 0)
         self.sha256.append(self.sha256[-1] if again else sha256_of(entry.data or b""))
         self.shapes.append(picture.values.shape)
+        self.fingerprints += fingerprint(picture).tobytes()
         self.entries.append(self.entries[-1] if again else replace(entry, data=None))
         self._read = entry
 
@@ -303,6 +306,7 @@ class _Rows:
             sha256=self.sha256,
             places=places if len(places) == len(self.entries) else None,
             warnings=[*(w for w in labels.warnings if w not in counted), *warnings],
+            fingerprints=np.frombuffer(self.fingerprints, FINGERPRINT),
         )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from models.arrays import Int64
+from models.images.fingerprints import Fingerprints
 from models.images.labels import SPLIT_NAMES, SplitName
 from models.images.readers import Place
 
@@ -26,7 +27,8 @@ class Index:
     one entry, `shapes` (N, 3) are (height, width, channels), `classes` and `splits` are those that
     the labels gave, `sha256` are those of the entries' bytes, in hexadecimal. `places` say where
     the entries lie in the archive; None if it can only be read from its beginning. `warnings` are
-    those of the upload, without those that follow from the counts."""
+    those of the upload, without those that follow from the counts. `fingerprints` are in a file of
+    their own, as large as all others together; None in an index that was read."""
 
     names: Sequence[str]
     frames: Sequence[int]
@@ -36,6 +38,7 @@ class Index:
     sha256: Sequence[str]
     places: Sequence[Place] | None
     warnings: Sequence[str]
+    fingerprints: Fingerprints | None = None
 
     def __len__(self) -> int:
         return len(self.names)

@@ -218,20 +218,23 @@ function Report({ dataset, ticked, tick, editable }) {
       <${ProblemText} problem=${report.problem} />
       ${!report.data && !report.problem && html`<p role="status">Looking…</p>`}
       ${report.data && !report.data.findings.length && html`<p>Nothing was found.</p>`}
-      ${report.data?.findings.map(
-        (finding) => html`
+      ${report.data?.findings.map((finding) => {
+        // Of duplicates all but the best one, of others all that are shown.
+        const worst = finding.groups.length
+          ? finding.groups.flatMap((group) => group.images.slice(1))
+          : finding.images.map((image) => image.id);
+        return html`
           <h3>${finding.kind.replace("-", " ")}</h3>
-          <p>${finding.text}</p>
+          <p>${finding.sentence}</p>
           <${Tiles} of=${finding.images} ...${{ ticked, tick, editable }} />
+          ${finding.num_images > finding.images.length && html`<p class="note">The first ${finding.images.length} of ${finding.num_images.toLocaleString("en")} are shown.</p>`}
           ${
             editable &&
-            finding.extra?.length > 0 &&
-            html`<button onClick=${() => tick(finding.extra, true)}>
-            Tick ${countOf(finding.extra.length, "image")}
-          </button>`
+            finding.kind !== "small-class" &&
+            html`<button onClick=${() => tick(worst, true)}>Tick ${countOf(worst.length, "image")}</button>`
           }
-        `,
-      )}
+        `;
+      })}
     </div>
   `;
 }
