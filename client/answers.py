@@ -241,12 +241,13 @@ class JobState(BaseModel):
 
 class ImportProgress(BaseModel):
     stage: Literal["queued", "downloading", "inspecting", "done"]
-    progress: float = Field(description="0..1, of the stage; 0 while the total is not known")
+    progress: float = Field(description="0..1, of the stage; 0 if its total is not known")
     num_bytes: int = Field(description="received so far")
     total_bytes: int | None = Field(description="null until it is known; some servers do not say")
     num_skipped: int = Field(
         description="objects below a prefix that are larger than any file of an archive may be"
     )
+    num_images: int = Field(description="inspected so far")
 
 
 class ImportAnswer(JobState):

@@ -1,6 +1,7 @@
 """Archives that become datasets, whether they are uploaded (app.datasets.route) or fetched
 (worker.import_job)."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,15 +29,16 @@ def store_archive(
     labels: str,
     reading: Reading,
     max_pixels: int,
+    counted: Callable[[int], None] | None = None,
 ) -> tuple[DatasetRecord, bool]:
     """Store an archive with its index, then its record, so that every record has its archive;
-    return the record and whether it is new.
+    return the record and whether it is new. `counted` is as in index_archive.
 
     Raises Invalid as index_archive does, InvalidName, and DatasetConflict where other content has
     the name.
     """
     limits = ArchiveLimits(max_pixels=max_pixels)
-    summary, index = index_archive(path, limits, choice=labels, reading=reading)
+    summary, index = index_archive(path, limits, choice=labels, reading=reading, counted=counted)
     if known := known_dataset(database, name, summary.digest):
         return known, False
     key = f"datasets/{name}/{summary.digest}"

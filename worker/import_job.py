@@ -6,6 +6,7 @@ An attempt after a lost one begins anew. Within an attempt, a download that brea
 
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 from host.loading import loading
@@ -32,45 +33,52 @@ log = structlog.get_logger("import")
 class ImportJob(JobProcess):
     def work(self) -> bool:
         config = ImportConfig.from_dict(requests.get_job(self.database, self.job_id).config)
-        archive = self.scratch / "archive"
         self._progress, self._reported_at = ImportProgress(stage="downloading"), 0.0
+        archive = self.scratch / "archive"
         try:
-            if config.url.startswith(S3):
-                skipped = fetch_from_bucket(config.url, archive, config.max_bytes, self._received)
-                self._progress = replace(self._progress, num_skipped=skipped)
-            else:
-                allows = anywhere if self.settings.import_allow_private else is_public
-                Download(archive, config.max_bytes, self._received, self._pause, allows).fetch(
-                    config.url
-                )
+            self._fetch(config, archive)
+            self._report(stage="inspecting", progress=0.0)
+            record, is_new = store_archive(
+                self.database,
+                self.artifacts,
+                config.name,
+                archive,
+                labels=config.labels,
+                reading=Reading(cast(Frames, config.frames), cast(ValueRange, config.range)),
+                max_pixels=config.max_pixels,
+                counted=lambda num_images: self._note(num_images=num_images),
+            )
         except Stopped:
             log.info("stopped")
             return False
-        self._report(stage="inspecting", progress=0.0)
-        record, is_new = store_archive(
-            self.database,
-            self.artifacts,
-            config.name,
-            archive,
-            labels=config.labels,
-            reading=Reading(cast(Frames, config.frames), cast(ValueRange, config.range)),
-            max_pixels=config.max_pixels,
-        )
         log.info("dataset stored", dataset=record.name, images=record.num_images, new=is_new)
         self.publish_log()
-        done = replace(self._progress, stage="done", progress=1.0)
+        done = replace(self._progress, stage="done", progress=1.0, num_images=record.num_images)
         claims.succeed(self.database, self.job_id, self.fence, done, dataset=record.name)
         return True
 
+    def _fetch(self, config: ImportConfig, archive: Path) -> None:
+        """Download the archive. Raises JobFailed and Stopped."""
+        if config.url.startswith(S3):
+            skipped = fetch_from_bucket(config.url, archive, config.max_bytes, self._received)
+            self._note(num_skipped=skipped)
+        else:
+            allows = anywhere if self.settings.import_allow_private else is_public
+            download = Download(archive, config.max_bytes, self._received, self._pause, allows)
+            download.fetch(config.url)
+
     def _received(self, num_bytes: int, total_bytes: int | None) -> None:
-        """Note how far the download is. Raises Stopped."""
+        share = round(num_bytes / total_bytes, 4) if total_bytes else 0.0
+        self._note(num_bytes=num_bytes, total_bytes=total_bytes, progress=share)
+
+    def _note(self, **values: Any) -> None:
+        """Note how far the job is, and write it into the record now and then. Raises Stopped."""
         if self.stop.is_set():
             raise Stopped
         if time.monotonic() - self._reported_at > REPORT_SECONDS:
-            share = round(num_bytes / total_bytes, 4) if total_bytes else 0.0
-            self._report(num_bytes=num_bytes, total_bytes=total_bytes, progress=share)
+            self._report(**values)
         else:
-            self._progress = replace(self._progress, num_bytes=num_bytes, total_bytes=total_bytes)
+            self._progress = replace(self._progress, **values)
 
     def _pause(self, seconds: float) -> None:
         if self.stop.wait(seconds):

@@ -6,7 +6,7 @@ listed with the reason and do not fail the rest.
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -89,10 +89,11 @@ def index_archive(
     rule: LabelRule | None = None,
     reading: Reading | None = None,
     at_least: int = 2,
+    counted: Callable[[int], None] | None = None,
 ) -> tuple[ArchiveSummary, Index]:
     """Decode every image once, count, and write down where each is. `choice` says which labels are
     meant (models.images.labels); `rule` has them decided already. `reading` may have levels, which
-    then stay.
+    then stay. `counted` is called with the number of images so far, and may end it by an exception.
 
     Raises Invalid if the file is not an archive, is damaged, exceeds the limits, holds fewer than
     `at_least` usable images, or has no labels of that choice.
@@ -120,6 +121,8 @@ def index_archive(
         if picture is not None:
             wide.add(picture)
             rows.add(entry, picture)
+            if counted:
+                counted(len(rows.entries))
         elif not files.take(entry, reason):
             reject(entry.name, reason)
     if len(rows.entries) < at_least:

@@ -67,7 +67,7 @@ function List() {
         address=${(name) => at`datasets/${name}` + `?${new URLSearchParams(how)}`}
         onDone=${(dataset) => go(at`#/datasets/${dataset.name}`)}
       />
-      <${Imports} onDone=${datasets.refresh} />
+      <${Imports} how=${how} fields=${fields} onDone=${datasets.refresh} />
       <${ProblemText} problem=${datasets.problem} />
       ${datasets.data && !datasets.data.length && html`<p class="empty">There are no datasets yet.</p>`}
       <ul class="cards">

@@ -4,15 +4,15 @@ import { html, useEffect, useState } from "../vendor/htm-preact.js";
 import { at, post, remove } from "../lib/api.js";
 import { nameOf, stem } from "../lib/files.js";
 import { useAction, useAnswer } from "../lib/hooks.js";
-import { Bar, Input, ProblemText, bytes } from "../lib/parts.js";
+import { Bar, Input, ProblemText, bytes, countOf } from "../lib/parts.js";
 
-/** `onDone` is called when a dataset has come. */
-export function Imports({ onDone }) {
+/** `how` the images are read is chosen in `fields`; `onDone` is called when a dataset has come. */
+export function Imports({ how, fields, onDone }) {
   const jobs = useAnswer("dataset-imports?limit=20", 2000);
   const [url, setUrl] = useState("");
   const [name, setName] = useState("");
   const start = useAction(async () => {
-    await post("datasets", { name, url });
+    await post("datasets", { name, url, ...how });
     setUrl("");
     setName("");
     jobs.refresh();
@@ -42,6 +42,7 @@ export function Imports({ onDone }) {
         <${Input} label="Name of its dataset" value=${name} onChange=${setName} required />
         <button class="primary" disabled=${start.busy}>Fetch</button>
       </form>
+      ${url && fields}
       <${ProblemText} problem=${start.problem} />
       ${items
         .filter((job) => !job.done || job.status === "failed")
@@ -51,16 +52,15 @@ export function Imports({ onDone }) {
 }
 
 function Import({ job, refresh }) {
-  const { stage, num_bytes: here, total_bytes: total, progress } = job.progress;
+  const { stage, num_bytes: here, total_bytes: total, num_images: images, progress } = job.progress;
   const end = useAction(async () => {
     await (job.done ? remove(at`dataset-imports/${job.id}`) : post(at`dataset-imports/${job.id}/cancel`));
     refresh();
   });
-  const state = job.cancel_requested
-    ? "being cancelled"
-    : (job.waiting ?? `${stage}, ${bytes(here)}${total ? ` of ${bytes(total)}` : ""}`);
+  const done = images ? countOf(images, "image") : bytes(here) + (total ? ` of ${bytes(total)}` : "");
+  const state = job.cancel_requested ? "being cancelled" : (job.waiting ?? `${stage}, ${done}`);
   return html`
-    <div class="line">
+    <div class="row">
       ${
         job.done
           ? html`<p class="problem" role="alert">${job.dataset}: ${job.error.message}</p>`

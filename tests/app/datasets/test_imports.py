@@ -29,6 +29,7 @@ def test_a_request_becomes_a_job_whose_record_has_all_of_it(client, settings):
         "num_bytes": 0,
         "total_bytes": None,
         "num_skipped": 0,
+        "num_images": 0,
     }
     assert "open-sesame" not in client.get(address).text + client.get("/dataset-imports").text
     database = Database(settings.locations.database_url)

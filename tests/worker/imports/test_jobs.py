@@ -104,6 +104,7 @@ def test_an_archive_becomes_the_dataset_that_an_upload_would_make(place, archive
         "num_bytes": len(content),
         "total_bytes": len(content),
         "num_skipped": 0,
+        "num_images": 6,
     }
     events, _ = events_after(place.database, job.id, 0, 100)
     assert [event.type for event in events] == ["queued", "started", "completed"]
@@ -203,6 +204,18 @@ def test_a_job_can_be_cancelled_and_leaves_nothing(place, archive):
     assert job.status == "cancelled"
     assert_nothing_is_left(place)
     wait_for_the_end_of_processes(place, job)
+
+
+def test_a_job_can_be_cancelled_while_it_inspects(place, tmp_path):
+    path = zip_of(tmp_path / "many.zip", {f"{i}.png": PETS["cat/0.png"] for i in range(30_000)})
+    with a_source(lambda asked: asked.say(path.read_bytes())) as source:
+        job = accept(place, source.url(), "many")
+        place.wait(job, lambda j: j.progress.get("num_images", 0) > 0)
+        requests.request_cancel(place.database, job.id)
+        job = finished(place, job)
+    assert job.status == "cancelled"
+    assert 0 < job.progress["num_images"] < 30_000
+    assert_nothing_is_left(place, "many")
 
 
 def test_nothing_secret_of_an_address_is_logged(place, archive):
