@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -74,9 +74,10 @@ def inspect_archive(
     *,
     choice: str = "auto",
     reading: Reading | None = None,
+    on_picture: Callable[[Picture], None] | None = None,
 ) -> ArchiveSummary:
     """Decode every image once and count. `choice` says which labels are meant
-    (models.images.labels).
+    (models.images.labels); `on_picture` gets each usable picture, in their order.
 
     Raises Invalid if the file is not an archive, is damaged, exceeds the limits, holds fewer than
     two usable images, or has no labels of that choice.
@@ -104,6 +105,8 @@ def inspect_archive(
     for entry, picture, reason in _pictures(path, limits, reading):
         if picture is not None:
             wide.add(picture)
+            if on_picture:
+                on_picture(picture)
             images.append(replace(entry, data=None))
             height, width, channels = picture.values.shape
             sizes[height, width] += 1
