@@ -198,7 +198,9 @@ def test_near_duplicates_have_one_of_each_group_of_copies(photos):
     rows = rows_of([photos[0], as_jpeg(photos[0], 60), photos[0], as_jpeg(photos[0], 60)])
     report = find(rows)
     assert [group.images for group in groups(only(report, "exact-duplicate"))] == [(0, 2), (1, 3)]
-    assert [group.images for group in groups(only(report, "near-duplicate"))] == [(0, 1)]
+    near = only(report, "near-duplicate")
+    assert [group.images for group in groups(near)] == [(0, 1)]
+    assert near.sentence == "1 image looks nearly the same as another (1 group)"
 
 
 def test_groups_are_bounded_and_their_size_is_told(usual):
@@ -282,7 +284,7 @@ def test_images_that_would_be_enlarged_much_are_tiny():
     assert kinds(report) == ["tiny"]
     assert only(report, "tiny").images.tolist() == [102, 101]
     assert only(report, "tiny").sentence == (
-        "2 images would be enlarged more than 2 times at 96 pixels, as the median allows"
+        "2 images would be enlarged more than 2 times to have 96 pixels on the shorter side"
     )
 
 
