@@ -212,9 +212,13 @@ def _sentence_of_groups(
     kind: Kind, sizes: Int64, splits: NDArray[np.bool_], classes: NDArray[np.bool_]
 ) -> str:
     copies = int(sizes.sum()) - len(sizes)
-    what = "the same pixels as" if kind == "exact-duplicate" else "nearly the same picture as"
+    one, many, same = (
+        ("has", "have", "the same pixels")
+        if kind == "exact-duplicate"
+        else ("looks", "look", "nearly the same")
+    )
     parts = [
-        f"{_counted(copies, 'image')} {'has' if copies == 1 else 'have'} {what} another "
+        f"{_counted(copies, 'image')} {one if copies == 1 else many} {same} as another "
         f"({_counted(len(sizes), 'group')})"
     ]
     if across := int(splits.sum()):
@@ -239,7 +243,7 @@ def _blurred(rows: Fingerprints, plain: NDArray[np.bool_]) -> Finding:
     sharpness = rows["sharpness"]
     found = np.flatnonzero(judged & (sharpness < BLURRED))
     found = found[np.argsort(sharpness[found], kind="stable")]
-    return Finding("blurred", f"{_counted(len(found), 'image')} blurred", found)
+    return Finding("blurred", _counted(len(found), "blurred image"), found)
 
 
 def _tiny(images: _Images) -> Finding:
@@ -249,8 +253,8 @@ def _tiny(images: _Images) -> Finding:
     found = found[np.argsort(shorter[found], kind="stable")]
     return Finding(
         "tiny",
-        f"{_counted(len(found), 'image')} would be enlarged more than {ENLARGED} times at "
-        f"{usual:.0f} pixels, as the median allows",
+        f"{_counted(len(found), 'image')} would be enlarged more than {ENLARGED} times to have "
+        f"{usual:.0f} pixels on the shorter side",
         found,
     )
 

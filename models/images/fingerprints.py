@@ -6,6 +6,7 @@ digest are of the picture at no more than WORK_SIDE pixels a side, about what a 
 
 import hashlib
 import math
+import struct
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -36,6 +37,10 @@ FINGERPRINT = np.dtype(
 )
 Fingerprints = NDArray[np.void]
 
+# Values of 12 bits in a file of 16 keep their contrast, and one colour stays one colour.
+_READING = Reading(range="bits")
+_GREY: UInt8 = np.full((CHROMA_SIDE * CHROMA_SIDE, 2), 128, np.uint8)
+
 
 def fingerprint(picture: Picture) -> Fingerprints:
     """Return the picture's row, shape (1,). Each of its sides has at least 3 pixels."""
@@ -45,15 +50,12 @@ def fingerprint(picture: Picture) -> Fingerprints:
     if picture.alpha is not None:
         digest.update(np.ascontiguousarray(picture.alpha).data)
     luma, chroma = _thumbnails(picture)
-    row = np.zeros(1, FINGERPRINT)
-    row["sha256"] = np.frombuffer(digest.digest(), np.uint8)
-    row["luma"] = luma.resize((LUMA_SIDE, LUMA_SIDE), Image.Resampling.BOX)
-    row["chroma"] = chroma
-    pixels = np.asarray(luma, np.float32)
-    row["deviation"] = max(_deviation(v) for v in (pixels, chroma[:, :, 0], chroma[:, :, 1]))
-    row["sharpness"] = sharpness(pixels)
-    row["height"], row["width"] = values.shape[:2]
-    return row
+    size = luma.size[::-1]
+    pixels = np.frombuffer(luma.tobytes(), np.uint8).reshape(size).astype(np.float32)
+    cells = luma.resize((LUMA_SIDE, LUMA_SIDE), Image.Resampling.BOX).tobytes()
+    deviation = max(_deviation(pixels), *map(_deviation, chroma.T))
+    numbers = struct.pack("<ffII", deviation, sharpness(pixels), *values.shape[:2])
+    return np.frombuffer(b"".join([digest.digest(), cells, chroma.tobytes(), numbers]), FINGERPRINT)
 
 
 def joined(rows: Iterable[Fingerprints]) -> Fingerprints:
@@ -88,15 +90,14 @@ def _deviation(values: NDArray[Any]) -> float:
 
 
 def _thumbnails(picture: Picture) -> tuple[Image.Image, UInt8]:
-    """Return the luma at no more than WORK_SIDE pixels a side, and the chroma's thumbnail."""
-    # Values of 12 bits in a file of 16 keep their contrast, and one colour stays one colour.
-    small = _strided(picture).to_uint8(Reading(range="bits"))
+    """Return the luma at no more than WORK_SIDE pixels a side, and the chroma's thumbnail, each
+    cell's Cb and Cr: (16, 2)."""
+    small = _strided(picture).to_uint8(_READING)
     if small.shape[2] == 1:
-        grey = np.full((CHROMA_SIDE, CHROMA_SIDE, 2), 128, np.uint8)
-        return _reduced(Image.fromarray(small[:, :, 0])), grey
+        return _reduced(Image.fromarray(small[:, :, 0])), _GREY
     colours = _reduced(Image.fromarray(small)).convert("YCbCr")
     cells = colours.resize((CHROMA_SIDE, CHROMA_SIDE), Image.Resampling.BOX)
-    return colours.getchannel(0), np.asarray(cells)[:, :, 1:]
+    return colours.getchannel(0), np.frombuffer(cells.tobytes(), np.uint8).reshape(-1, 3)[:, 1:]
 
 
 def _strided(picture: Picture) -> Picture:

@@ -48,6 +48,11 @@ def a_dataset(name: str = "photos", digest: str = "d1") -> DatasetRecord:
     )
 
 
+def stored(digest: str) -> set[str]:
+    """The keys of an archive and of what is kept beside it."""
+    return {f"datasets/{digest}{suffix}" for suffix in ("", ".index", ".fingerprints")}
+
+
 def a_job_on(database: Database, dataset: str) -> record.Job:
     return requests.create_job(database, "train", dataset=dataset, model_name="m", config={})
 
@@ -132,7 +137,7 @@ def test_datasets_come_in_pages_newest_first(database):
 
 def test_a_deleted_dataset_is_gone_and_its_name_free(database):
     create_dataset(database, a_dataset(digest="d1"))
-    assert delete_dataset(database, "photos") == {"datasets/d1", "datasets/d1.index"}
+    assert delete_dataset(database, "photos") == stored("d1")
     _, is_new = create_dataset(database, a_dataset(digest="d2"))
     assert is_new
 
@@ -253,13 +258,13 @@ def test_a_version_leaves_with_the_artifacts_that_only_it_needs(database, first)
     third = next_version(second)
     third.parts_json = third.parts_json[:1]
     add_version(database, third)
-    assert delete_version(database, "photos", 2) == {"m2", "datasets/d2", "datasets/d2.index"}
+    assert delete_version(database, "photos", 2) == {"m2"} | stored("d2")
     assert delete_version(database, "photos", 1) == set()
     with pytest.raises(VersionNotFound):
         delete_version(database, "photos", 1)
     with pytest.raises(DatasetConflict, match="version 3 is the newest"):
         delete_version(database, "photos", 3)
-    assert delete_dataset(database, "photos") == {"datasets/d1", "datasets/d1.index", "m3"}
+    assert delete_dataset(database, "photos") == {"m3"} | stored("d1")
     create_dataset(database, a_dataset(digest="d9"))
     assert get_version(database, "photos").number == 1
 

@@ -39,6 +39,7 @@ def fill(database: Database, artifacts: ArtifactStore) -> list[str]:
     known = [
         "datasets/photos.zip",
         "datasets/photos.zip.index",
+        "datasets/photos.zip.fingerprints",
         f"jobs/{job.id}/attempt-1/checkpoint-00000010/state.pt",
         f"jobs/{job.id}/samples/00000010.png",
         "models/faces/unet/config.json",

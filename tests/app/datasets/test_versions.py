@@ -320,16 +320,16 @@ def stored(artifacts: ArtifactStore) -> list[str]:
 
 def test_a_version_leaves_with_what_only_it_needed(pets, artifacts, database):
     first = stored(artifacts)
-    assert [key.partition(".")[2] for key in first] == ["", "index"]
+    assert [key.partition(".")[2] for key in first] == ["", "fingerprints", "index"]
     pets.add(picture(91)).raise_for_status()
     added = set(stored(artifacts)) - set(first)
-    assert len(added) == 3  # the archive, its index, the manifest
+    assert len(added) == 4  # the archive, its index, its fingerprints, the manifest
     pets.edit(remove=pets.ids()[-1:]).raise_for_status()
     assert orphaned_artifacts(database, artifacts, now()) == []
     assert pets.client.delete("/datasets/edited/versions/3").status_code == 409
     assert pets.client.delete("/datasets/edited/versions/2").status_code == 204
     assert added.isdisjoint(stored(artifacts))
-    assert len(stored(artifacts)) == 3
+    assert len(stored(artifacts)) == 4  # the upload and the manifest of version 3
     assert pets.client.delete("/datasets/edited/versions/2").status_code == 404
     assert pets.client.delete("/datasets/edited/versions/1").status_code == 204
     assert set(first) <= set(stored(artifacts))  # of version 3, too
@@ -348,7 +348,7 @@ def test_a_dataset_leaves_with_all_its_versions(client, artifacts):
     pets = Pets(client)
     pets.add(picture(91)).raise_for_status()
     pets.edit(remove=pets.ids()[:1]).raise_for_status()
-    assert len(stored(artifacts)) == 6
+    assert len(stored(artifacts)) == 8
     client.delete("/datasets/edited").raise_for_status()
     assert stored(artifacts) == []
     Pets(client)
