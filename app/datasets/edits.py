@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from app.datasets.parts import index_of, manifest_of
+from app.datasets.parts import index_of, manifest_of, store_index
 from app.services import Services
 from models.fields import Invalid
 from models.images.dataset import ArchiveSummary, index_archive
@@ -74,7 +74,7 @@ def add_images(
         limits.max_pixels,
     )
     services.artifacts.put_file(part.key, path)
-    services.artifacts.put_bytes(part.index_key, index.to_bytes())
+    store_index(services, part.key, index)
     used = False
     try:
         while True:

@@ -10,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.datasets.parts import manifest_of, read_image
+from app.datasets.parts import manifest_of, read_image, store_index
 from app.datasets.schema import dataset_answer
 from app.http import problems
 from app.http.conditional import conditional
@@ -206,7 +206,7 @@ def _store(
         return known, False
     key = f"datasets/{name}/{summary.digest}"
     services.artifacts.put_file(key, path)
-    services.artifacts.put_bytes(key + datasets.INDEX_SUFFIX, index.to_bytes())
+    store_index(services, key, index)
     record = datasets.DatasetRecord(
         name=name, num_bytes=path.stat().st_size, artifact_key=key, **asdict(summary)
     )
