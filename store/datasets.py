@@ -235,10 +235,11 @@ def find_part(database: Database, name: str, beginning: str) -> Part | None:
     """Return the part, of any version, whose digest begins so, or None. Raises DatasetNotFound."""
     with database.session() as session:
         _dataset(session, name)
-        for version in _versions(session, name):
-            for part in version.parts:
-                if part.digest.startswith(beginning):
-                    return part
+        query = sa.select(DatasetVersion.parts_json).where(DatasetVersion.dataset == name)
+        for parts in session.scalars(query.order_by(DatasetVersion.number.desc())).yield_per(10):
+            for part in parts:
+                if part["digest"].startswith(beginning):
+                    return Part(**part)
     return None
 
 

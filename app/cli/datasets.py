@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from app.cli.pictures import show_pictures
 from app.cli.session import Moved, Yes, session_of, size, table
-from client.answers import DatasetAnswer, DatasetReport
+from client.answers import DatasetAnswer, DatasetReport, Rejected
 from client.client import Client, JobEnded
 
 cli = typer.Typer(help="Images for training.", no_args_is_help=True)
@@ -219,7 +219,7 @@ def sync(
 
     session = session_of(context)
     client, before = session.client, session.client.dataset(name)
-    version = before.version
+    version, refused = before.version, list[Rejected]()
     try:
         plan = plan_sync(folder, client.images(name), labels, before.reading.frames)
     except ValueError as error:
@@ -237,18 +237,27 @@ def sync(
                 ),
             )
         version = added.version
+        refused = added.rejected[: added.num_rejected - before.num_rejected]  # the newest first
     if (plan.remove or plan.move) and not dry_run:
         removed = [image for remote in plan.remove for image in remote.images]
         version = client.change_dataset(
             name, remove=removed, move=plan.moves(), parent=version
         ).version
-    done = {"added": len(plan.add), "removed": len(plan.remove), "moved": len(plan.move)}
-    words = ", ".join(f"{count} {what}" for what, count in done.items())
-    message = f"{name}: {words}, {len(plan.skipped)} skipped; version {version}"
-    session.output(
-        {**done, "skipped": [name for name, _ in plan.skipped], "version": version},
-        lambda console: console.print(f"{message} (dry run)" if dry_run else message),
-    )
+    done = {
+        "added": len(plan.add) - len(refused),
+        "removed": len(plan.remove),
+        "moved": len(plan.move),
+    }
+    skipped = [*(path for path, _ in plan.skipped), *(file.name for file in refused)]
+    counts = ", ".join(f"{count} {what}" for what, count in done.items())
+
+    def show(console: Console) -> None:
+        for file in refused:
+            console.print(f"refused {file.name}: {file.reason}", markup=False, highlight=False)
+        message = f"{name}: {counts}, {len(skipped)} skipped; version {version}"
+        console.print(f"{message} (dry run)" if dry_run else message)
+
+    session.output({**done, "skipped": skipped, "version": version}, show)
 
 
 def _change(context: typer.Context, name: str, **changes: Any) -> None:

@@ -70,6 +70,7 @@ class Plan:
         yield from (f"remove  {file.name} ({file.class_name})" for file in self.remove)
         for there, here in self.move:
             yield f"move    {there.name} ({there.class_name} -> {here.class_name})"
+        yield from (f"skip    {name}: {reason}" for name, reason in self.skipped)
 
 
 def plan_sync(folder: Path, images: Iterable[ImageAnswer], labels: str, frames: Frames) -> Plan:

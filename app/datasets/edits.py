@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from app.datasets.parts import index_of, manifest_of
+from app.datasets.parts import INDEXES, index_of, manifest_of, store_index
 from app.services import Services
 from models.fields import Invalid
 from models.images.dataset import ArchiveSummary, index_archive
@@ -76,6 +76,7 @@ def add_images(
     )
     services.artifacts.put_file(part.key, path)
     store_index(services.artifacts, part, index)
+    INDEXES.add(services.artifacts, part.index_key, index)  # it is needed at once
     used = False
     try:
         while True:

@@ -66,8 +66,11 @@ def list_images(
     if split is not None:
         wanted &= manifest.split == SPLIT_NAMES.index(split)
     page = np.flatnonzero(wanted)[: limit + 1].tolist()
-    indexes = [index_of(services, part) for part in found.parts]
-    items = [image_answer(name, manifest, i, indexes[manifest.part[i]]) for i in page[:limit]]
+    parts = found.parts
+    items = [
+        image_answer(name, manifest, i, index_of(services, parts[manifest.part[i]]))
+        for i in page[:limit]
+    ]
     return Page(items=items, has_more=len(page) > limit)
 
 

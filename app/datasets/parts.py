@@ -4,7 +4,11 @@ import fcntl
 import json
 import shutil
 import tempfile
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -27,16 +31,19 @@ from store.datasets import DatasetVersion, Part
 from store.errors import ArtifactNotFound, DatasetConflict
 from worker.dataset_archives import store_index
 
+MAX_ROWS = 2_000_000  # of the indexes in memory: about 1 GB
 UNPACKED_BYTES = 16 * 2**30  # of the files of archives that can only be read from their beginning
 _UNPACKED = "files"  # the name of their folder in the cache of a part
 
 
 def index_of(services: Services, part: Part) -> Index:
     """Return the index of a part, which is made now if the part is from before there were any."""
-    try:
-        return _stored_index(services.artifacts, part.index_key)
-    except ArtifactNotFound:
-        pass
+    if known := INDEXES.get(services.artifacts, part.index_key):
+        return known
+    with suppress(ArtifactNotFound):
+        index = Index.from_bytes(services.artifacts.get_bytes(part.index_key))
+        INDEXES.add(services.artifacts, part.index_key, index)
+        return index
     with tempfile.TemporaryDirectory(dir=services.settings.locations.data_dir) as scratch:
         archive = Path(scratch) / "archive"
         services.artifacts.download(part.key, archive)
@@ -48,6 +55,7 @@ def index_of(services: Services, part: Part) -> Index:
             at_least=0,
         )
     store_index(services.artifacts, part, index)
+    INDEXES.add(services.artifacts, part.index_key, index)
     return index
 
 
@@ -84,10 +92,13 @@ def read_file(services: Services, part: Part, row: int) -> bytes:
     if index.places is not None:
         read = partial(services.artifacts.read, part.key)
         return read_at(index.places[row], read, limits.max_file_bytes)
-    folder, places = _unpacked(services, part, index)
-    with (folder / "files").open("rb") as file:
-        file.seek(places[row].offset)
-        return file.read(places[row].length)
+    while True:
+        folder = _unpacked(services, part, index)
+        with suppress(FileNotFoundError):  # another part has just taken its room
+            place = _places(folder)[row]
+            with (folder / "files").open("rb") as file:
+                file.seek(place.offset)
+                return file.read(place.length)
 
 
 def read_image(services: Services, part: Part, row: int) -> UInt8:
@@ -101,9 +112,31 @@ def limits_of(part: Part) -> ArchiveLimits:
     return ArchiveLimits(max_pixels=part.max_pixels or MAX_PIXELS)
 
 
-@lru_cache(maxsize=8)
-def _stored_index(artifacts: ArtifactStore, key: str) -> Index:
-    return Index.from_bytes(artifacts.get_bytes(key))
+class Indexes:
+    """Indexes in memory, the last used, of at most `max_rows` rows together: a dataset may have one
+    large part and hundreds of small ones."""
+
+    def __init__(self, max_rows: int) -> None:
+        self._max_rows = max_rows
+        self._known: OrderedDict[tuple[ArtifactStore, str], Index] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, artifacts: ArtifactStore, key: str) -> Index | None:
+        with self._lock:
+            index = self._known.get((artifacts, key))
+            if index is not None:
+                self._known.move_to_end((artifacts, key))
+            return index
+
+    def add(self, artifacts: ArtifactStore, key: str, index: Index) -> None:
+        with self._lock:
+            self._known[artifacts, key] = replace(index, fingerprints=None)
+            rows = sum(map(len, self._known.values()))
+            while rows > self._max_rows and len(self._known) > 1:
+                rows -= len(self._known.popitem(last=False)[1])
+
+
+INDEXES = Indexes(MAX_ROWS)
 
 
 @lru_cache(maxsize=8)
@@ -114,9 +147,9 @@ def _stored_manifest(artifacts: ArtifactStore, key: str) -> Manifest:
 # Archives that can only be read from their beginning ----------------------------------------------
 
 
-def _unpacked(services: Services, part: Part, index: Index) -> tuple[Path, Sequence[Place]]:
-    """Return a folder of this host with the files of a part, one after the other, and where each of
-    them is. It is made when it is first needed, and others go where all take too much room."""
+def _unpacked(services: Services, part: Part, index: Index) -> Path:
+    """Return a folder of this host with the files of a part, one after the other, and their places.
+    It is made when it is first needed; others go where all together take too much room."""
     cache = services.settings.locations.data_dir / "cache"
     folder = cache / part.digest / _UNPACKED
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +164,7 @@ def _unpacked(services: Services, part: Part, index: Index) -> tuple[Path, Seque
                 archive.unlink()
                 (staged / "places.json").write_text(json.dumps(places))
             _make_room(cache, folder)
-    return folder, _places(folder)
+    return folder
 
 
 @lru_cache(maxsize=8)

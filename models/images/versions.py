@@ -216,8 +216,9 @@ class Manifest:
 
     # Files ------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def digest(self) -> str:
+        """The sha256 of the manifest, in hexadecimal."""
         return hashlib.sha256(canonical(self._document())).hexdigest()
 
     def to_bytes(self) -> bytes:

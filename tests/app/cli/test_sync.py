@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from client.client import Client
+from models.images.reading import READABLE
 from tests.models.images.test_dataset import picture
 from tests.models.images.test_reading import gif
 
@@ -104,6 +105,7 @@ def test_only_what_changed_is_sent(diffusion, service, folder):
         "remove  cat/1.png (cat)",
         "remove  cat/2.png (cat)",
         "move    cat/0.png (cat -> doggy)",
+        "skip    notes.txt: this is not an image in any of " + ", ".join(READABLE),
         "synced: 3 added, 2 removed, 1 moved, 1 skipped; version 1 (dry run)",
     ]
     assert service.dataset("synced").version == 1
@@ -113,7 +115,7 @@ def test_only_what_changed_is_sent(diffusion, service, folder):
     assert after.classes == {"bird": 2, "cat": 1, "doggy": 4}
     assert 0 < after.num_bytes - before.num_bytes < 3 * 1000
     again = diffusion("dataset", "sync", "synced", str(folder)).splitlines()
-    assert again == ["synced: 0 added, 0 removed, 0 moved, 1 skipped; version 3"]
+    assert again[1:] == ["synced: 0 added, 0 removed, 0 moved, 1 skipped; version 3"]
     service.add_dataset("fresh", folder)
     assert contents(service) == contents(service, "fresh")
 
@@ -163,6 +165,15 @@ def test_a_label_file_of_the_folder_says_the_classes(diffusion, service, tmp_pat
     assert service.dataset("synced").classes == {"x": 1, "y": 2, "z": 1}
     wrong = diffusion("dataset", "sync", "synced", str(folder), "--labels", "other.csv", code=2)
     assert "no such file" in wrong
+
+
+def test_files_that_the_service_refuses_are_named(diffusion, service, folder, settings):
+    service.add_dataset("synced", folder)
+    side = 1 + int(settings.max_pixels**0.5)  # more than this service takes
+    filled(folder, {"cat/9.png": picture(9), "cat/large.png": picture(9, side, side)})
+    *_, refused, done = diffusion("dataset", "sync", "synced", str(folder)).splitlines()
+    assert refused.startswith("refused cat/large.png: the image has")
+    assert done == "synced: 1 added, 0 removed, 0 moved, 1 skipped; version 2"
 
 
 def test_a_dataset_that_is_not_there_is_refused(diffusion, folder):

@@ -3,17 +3,21 @@
 import hashlib
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from app.datasets.parts import Indexes
+from models.images.index import Index
 from store.artifacts import ArtifactStore
 from store.database import Database
 from store.datasets import DatasetVersion
 from tests.app.datasets.test_versions import zipped
 from tests.models.images.test_dataset import picture
 from tests.models.images.test_reading import gif
+from tests.models.images.test_versions import index_of
 
 FILES = {
     "train/cat/1.png": picture(10, 20, 30),
@@ -106,24 +110,46 @@ def test_an_image_that_is_not_there_is_not_found(client, listed, part):
     assert client.get(f"/datasets/none/images/{prefix}-0/{part}").status_code == 404
 
 
-def test_an_index_that_is_missing_is_made_again(client, settings):
-    """As for a dataset from before there were any."""
-    client.put("/datasets/old", content=zipped(FILES), params={"frames": "all"}).raise_for_status()
-    before = client.get("/datasets/old/images").json()
-    client.delete("/datasets/old").raise_for_status()
-    client.put("/datasets/older", content=zipped(FILES)).raise_for_status()
+def test_a_dataset_from_before_there_were_versions_is_listed_and_edited(
+    client, settings, monkeypatch
+):
+    """As 0012 leaves it: without an index, and by folders whatever their names."""
+    files = {f"{split}/{i}.png": picture(10 * i) for split in ("test", "train") for i in range(3)}
+    answer = client.put("/datasets/old", content=zipped(files), params={"labels": "folders"})
+    assert answer.json()["classes"] == {"test": 3, "train": 3}
     artifacts = ArtifactStore(settings.locations.artifacts_url)
-    (index,) = [key for key in artifacts.keys("datasets/older") if key.endswith(".index")]
+    (index,) = [key for key in artifacts.keys("datasets/old") if key.endswith(".index")]
     content = artifacts.get_bytes(index)
     artifacts.delete(index)
-    found = client.get("/datasets/older/images").json()["items"]
-    assert artifacts.get_bytes(index) == content
-    assert [i["name"] for i in found] == [
-        i["name"] for i in before["items"] if "gif" not in i["name"]
-    ]
-    edited = client.post("/datasets/older/versions", json={"remove": [found[0]["id"]]})
-    assert edited.json()["num_images"] == len(found) - 1
-    client.delete("/datasets/older").raise_for_status()
+    monkeypatch.setattr("app.datasets.parts.INDEXES", Indexes(10))
+    database = Database(settings.locations.database_url)
+    with database.session() as session:
+        version = session.get(DatasetVersion, ("old", 1))
+        before = {"num_images": None, "max_pixels": None, "labels": None}
+        version.parts_json = [{**version.parts_json[0], **before}]
+        version.labels = None
+    database.close()
+    found = client.get("/datasets/old/images").json()["items"]
+    made, wanted = (Index.from_bytes(data) for data in (artifacts.get_bytes(index), content))
+    assert made.to_bytes() == replace(wanted, warnings=[]).to_bytes()  # those of folders are over
+    assert [(i["name"], i["class_name"]) for i in found] == [(n, n[:-6]) for n in sorted(files)]
+    client.get(found[0]["links"]["thumbnail"]).raise_for_status()
+    body = {"remove": [found[0]["id"]], "rename": {"test": "t"}}
+    edited = client.post("/datasets/old/versions", json=body).raise_for_status().json()
+    assert edited["classes"] == {"t": 2, "train": 3}
+    client.delete("/datasets/old").raise_for_status()
+
+
+def test_few_indexes_stay_in_memory(settings):
+    store = ArtifactStore(settings.locations.artifacts_url)
+    indexes, index = Indexes(10), index_of([("cat", "train")] * 4)
+    for name in "abc":
+        indexes.add(store, name, index)
+        assert indexes.get(store, "a") is index  # which is used, and so stays
+    assert indexes.get(store, "b") is None
+    indexes.add(store, "large", index_of([("cat", "train")] * 20))
+    assert len(indexes.get(store, "large") or ()) == 20
+    assert indexes.get(store, "a") is None
 
 
 def test_an_upload_in_which_other_images_are_found_now_is_refused(client, settings):

@@ -416,14 +416,18 @@ def test_the_preview_is_that_of_the_version(pets):
     assert values(version=1) == [3, 13, 23, 33] + [255] * 4
 
 
-def test_a_compressed_tar_is_edited_and_shown_like_a_zip(client):
+def tarred(files: Mapping[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for name, data in PETS.items():
+        for name, data in files.items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
-    client.put("/datasets/tar", content=buffer.getvalue()).raise_for_status()
+    return buffer.getvalue()
+
+
+def test_a_compressed_tar_is_edited_and_shown_like_a_zip(client):
+    client.put("/datasets/tar", content=tarred(PETS)).raise_for_status()
     images = client.get("/datasets/tar/images").json()["items"]
     for image in images:
         content = client.get(image["links"]["file"]).raise_for_status().content
@@ -431,3 +435,21 @@ def test_a_compressed_tar_is_edited_and_shown_like_a_zip(client):
     client.post("/datasets/tar/versions", json={"remove": [images[0]["id"]]}).raise_for_status()
     client.get("/datasets/tar/preview").raise_for_status()
     client.delete("/datasets/tar").raise_for_status()
+
+
+def test_unpacked_archives_take_no_more_room_than_they_may(client, settings, monkeypatch):
+    monkeypatch.setattr("app.datasets.parts.UNPACKED_BYTES", 1000)
+    cache = settings.locations.data_dir / "cache"
+    images = {}
+    for value in (1, 2, 3):
+        files = {f"{i}.png": picture(10 * i + value, 40, 40) for i in range(8)}
+        client.put(f"/datasets/tar-{value}", content=tarred(files)).raise_for_status()
+        (image, *_) = client.get(f"/datasets/tar-{value}/images").json()["items"]
+        images[image["links"]["file"]] = files[image["name"]]
+    for _ in range(2):
+        for address, content in images.items():
+            assert client.get(address).raise_for_status().content == content
+            digest = client.get(address.partition("/images")[0]).json()["digest"]
+            assert [f.parent.name for f in cache.glob("*/files")] == [digest]
+    for value in (1, 2, 3):
+        client.delete(f"/datasets/tar-{value}").raise_for_status()
