@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from app.datasets.parts import INDEXES, index_of, manifest_of, store_index
+from app.datasets.parts import INDEXES, index_of, manifest_of
 from app.services import Services
 from models.fields import Invalid
 from models.images.dataset import ArchiveSummary, index_archive

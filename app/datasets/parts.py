@@ -130,7 +130,9 @@ class Indexes:
 
     def add(self, artifacts: ArtifactStore, key: str, index: Index) -> None:
         with self._lock:
-            self._known[artifacts, key] = replace(index, fingerprints=None)
+            if index.fingerprints is not None:  # as large as all else, and not needed again
+                index = replace(index, fingerprints=None)
+            self._known[artifacts, key] = index
             rows = sum(map(len, self._known.values()))
             while rows > self._max_rows and len(self._known) > 1:
                 rows -= len(self._known.popitem(last=False)[1])
