@@ -73,13 +73,13 @@ export function Images({ dataset, editable, onEdited }) {
       }
       ${editable && html`<${Edits} ...${{ ticked, setTicked, classes, shown, edit }} />`}
       <${ProblemText} problem=${edit.problem || images.problem} />
+      <${Report} ...${{ dataset, ticked, tick, editable }} />
       <${Tiles} of=${items} ...${{ ticked, tick, editable, classes }} />
       ${
         has_more &&
         html`<button class="more" onClick=${() => setPages(pages + 1)}>Show more</button>`
       }
       ${editable && html`<${Addition} ...${{ dataset, shown, onEdited }} />`}
-      <${Report} ...${{ dataset, ticked, tick, editable }} />
     </section>
   `;
 }
@@ -165,7 +165,7 @@ function Addition({ dataset, shown, onEdited }) {
 
 function Tiles({ of, ticked, tick, editable, classes = [] }) {
   return html`
-    <ul class="tiles">
+    <ul class="picks">
       ${of.map((image) => {
         const text = [image.name, classes.length && image.class_name, image.split !== "train" && image.split]
           .filter(Boolean)
@@ -213,8 +213,7 @@ function Report({ dataset, ticked, tick, editable }) {
   if (!wanted)
     return html`<p><button onClick=${() => setWanted(true)}>Look for duplicates, blurred and odd images</button></p>`;
   return html`
-    <div role="region" aria-label="Report">
-      <h2>What looks odd</h2>
+    <div class="report" role="region" aria-label="Report">
       <${ProblemText} problem=${report.problem} />
       ${!report.data && !report.problem && html`<p role="status">Looking…</p>`}
       ${report.data && !report.data.findings.length && html`<p>Nothing was found.</p>`}
