@@ -14,7 +14,7 @@ from app.datasets.imports_schema import ImportRequest
 from app.datasets.parts import manifest_of, read_image
 from app.datasets.schema import dataset_answer
 from app.http import problems
-from app.http.conditional import conditional
+from app.http.conditional import conditional, matches
 from app.http.errors import InvalidInput, reported_at
 from app.http.paging import After, Limit, Page
 from app.http.uploads import BODY, uploaded_file
@@ -184,8 +184,10 @@ async def preview(
 ) -> Response:
     record = await run_in_threadpool(find_version, services, name, version)
     size = _preview_size(record, image_size)
-    content = await services.threads.run(partial(_contact_sheet, services, record, size, fit))
     etag = f'"{record.digest[:24]}-{size[0]}x{size[1]}-{fit}"'
+    if matches(request.headers.get("if-none-match"), etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    content = await services.threads.run(partial(_contact_sheet, services, record, size, fit))
     return conditional(request, content, "image/png", {}, etag=etag)
 
 

@@ -7,7 +7,6 @@ digest are of the picture at no more than WORK_SIDE pixels a side, about what a 
 import hashlib
 import math
 import struct
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -56,11 +55,6 @@ def fingerprint(picture: Picture) -> Fingerprints:
     deviation = max(_deviation(pixels), *map(_deviation, chroma.T))
     numbers = struct.pack("<ffII", deviation, sharpness(pixels), *values.shape[:2])
     return np.frombuffer(b"".join([digest.digest(), cells, chroma.tobytes(), numbers]), FINGERPRINT)
-
-
-def joined(rows: Iterable[Fingerprints]) -> Fingerprints:
-    """Return the rows of `fingerprint` as one array (N,)."""
-    return np.frombuffer(b"".join(row.tobytes() for row in rows), FINGERPRINT)
 
 
 def sharpness(luma: NDArray[Any]) -> float:

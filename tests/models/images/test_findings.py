@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from client.answers import FindingKind
 from models.images.dataset import index_archive
 from models.images.findings import KINDS, Finding, Group, Report, find
-from models.images.fingerprints import FINGERPRINT, Fingerprints, fingerprint, joined
+from models.images.fingerprints import FINGERPRINT, Fingerprints, fingerprint
 from models.images.reading import Picture
 
 DIGITS = Path(__file__).parents[3] / "examples" / "digits" / "digits.zip"
@@ -37,7 +37,7 @@ def rows_of(images: Iterable[Image.Image]) -> Fingerprints:
     for image in images:
         pixels = np.asarray(image)
         rows.append(fingerprint(Picture(pixels if pixels.ndim == 3 else pixels[:, :, None])))
-    return joined(rows)
+    return np.concatenate(list(rows))
 
 
 def as_jpeg(image: Image.Image, quality: int) -> Image.Image:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.images.fingerprints import FINGERPRINT, fingerprint, joined, sharpness
+from models.images.fingerprints import fingerprint, sharpness
 from models.images.reading import Picture, read_pictures
 
 
@@ -103,11 +103,3 @@ def test_large_pictures_are_measured_at_the_size_of_small_ones():
     for row in rows[1:]:
         assert np.abs(row["luma"].astype(int) - rows[0]["luma"]).max() <= 8
         assert row["sharpness"][0] == pytest.approx(rows[0]["sharpness"][0], rel=0.3)
-
-
-def test_rows_are_joined_and_come_back_from_their_bytes():
-    rows = [fingerprint(Picture(noise(9, 9, seed=seed))) for seed in range(3)]
-    whole = joined(rows)
-    assert len(whole) == 3
-    assert (np.frombuffer(whole.tobytes(), FINGERPRINT) == np.concatenate(rows)).all()
-    assert len(joined([])) == 0
