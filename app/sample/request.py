@@ -3,7 +3,7 @@ plan computed."""
 
 import base64
 import secrets
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from app.http.errors import InvalidInput, reported_at, reported_in
@@ -38,6 +38,17 @@ from store.models import ModelRecord
 DEFAULT_STRENGTH = 0.5
 
 
+@dataclass(frozen=True)
+class Resolved:
+    """A request with every choice made, the order that carries it out, what is said of both, and
+    sentences on what looks odd in its pictures."""
+
+    request: SampleRequest
+    order: Order
+    used: SampleUsed
+    warnings: list[str]
+
+
 def resolve(
     body: SampleBody,
     record: ModelRecord,
@@ -45,10 +56,9 @@ def resolve(
     settings: Settings,
     max_images: int,
     watched: bool,
-) -> tuple[SampleRequest, Order, SampleUsed]:
-    """Return the request with every choice made, the order that carries it out, and what is said of
-    them. `watched` asks for every step. Raises InvalidInput naming the field that does not fit the
-    model or exceeds a bound."""
+) -> Resolved:
+    """Make every choice of a request. `watched` asks for every step. Raises InvalidInput naming the
+    field that does not fit the model or exceeds a bound."""
     _at_most("num_images", body.num_images, max_images)
     warnings: list[str] = []
     request = _request(body, card, settings, warnings)
@@ -70,10 +80,10 @@ def resolve(
         watched=watched or body.trajectory,
         seconds=body.deadline_seconds,
     )
-    return request, order, _used(request, order, warnings)
+    return Resolved(request, order, _used(request, order), warnings)
 
 
-def _used(request: SampleRequest, order: Order, warnings: list[str]) -> SampleUsed:
+def _used(request: SampleRequest, order: Order) -> SampleUsed:
     same = {
         name: getattr(request, name) for name in SampleUsed.model_fields if hasattr(request, name)
     }
@@ -85,7 +95,6 @@ def _used(request: SampleRequest, order: Order, warnings: list[str]) -> SampleUs
         "disturb": request.disturb and asdict(request.disturb),
         "deterministic": order.deterministic,
         "precision": order.precision,
-        "warnings": warnings,
     }
     return SampleUsed.model_validate(same | own)
 

@@ -197,7 +197,6 @@ class SampleUsed(BaseModel):
     precision: PrecisionChoice = Field(
         description="that the network computed in; of a job that has not begun, as asked for"
     )
-    warnings: list[str] = Field(default=[], description="what looks odd in init_image or mask")
 
 
 class TrajectoryStep(BaseModel):
@@ -208,6 +207,7 @@ class TrajectoryStep(BaseModel):
 
 class SampleAnswer(BaseModel):
     used: SampleUsed
+    warnings: list[str] = Field(description="what looks odd in init_image or mask")
     media_type: str = "image/png"
     images: list[Base64] = Field(description="one file each")
     trajectories: list[list[TrajectoryStep]] | None = Field(

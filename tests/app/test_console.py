@@ -310,8 +310,10 @@ def test_a_dataset_is_looked_at_and_mended(page, service):
     images.get_by_label("Move to the class").fill("8")
     images.get_by_role("button", name="Move", exact=True).click()
     expect(images.get_by_role("button", name=f"8 {before['8'] + 1}")).to_be_visible()
+    expect(tiles).to_have_count(before["3"] - 3)
     tiles.nth(0).get_by_role("img").drag_to(images.get_by_role("button", name=re.compile("^9 ")))
     expect(images.get_by_role("button", name=f"9 {before['9'] + 1}")).to_be_visible()
+    expect(tiles).to_have_count(before["3"] - 4)
 
     images.get_by_label("New name of 3").fill("three")
     images.get_by_role("button", name="Rename", exact=True).click()

@@ -304,11 +304,13 @@ def test_what_cannot_be_added_is_refused(pets, content, query, place, words):
 
 def test_additions_are_read_as_the_dataset_is(client):
     dark = {f"{i}.png": png16(CAMERA // (i + 1)) for i in range(2)}
-    client.put("/datasets/dark", content=zipped(dark), params={"range": "bits"}).raise_for_status()
+    client.put(
+        "/datasets/dark-added", content=zipped(dark), params={"range": "bits"}
+    ).raise_for_status()
     more = zipped({"2.png": png16(CAMERA // 8)})
-    added = client.post("/datasets/dark/images", content=more).json()
+    added = client.post("/datasets/dark-added/images", content=more).json()
     assert added["reading"] == {"frames": "refuse", "range": "bits", "levels": [0, 4095]}
-    client.delete("/datasets/dark").raise_for_status()
+    client.delete("/datasets/dark-added").raise_for_status()
 
 
 # Deletion -----------------------------------------------------------------------------------------
