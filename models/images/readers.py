@@ -10,14 +10,16 @@ import importlib
 import io
 import json
 import lzma
+import re
 import struct
 import sys
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
@@ -26,10 +28,7 @@ from models.images.reading import MAX_PIXELS
 
 PARQUET = "parquet"
 
-_ARCHIVE_SUFFIXES = {
-    *(".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"),
-    ".parquet",
-}
+_ARCHIVE_SUFFIXES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"}
 _DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -66,6 +65,8 @@ _CLUTTER = {
     "sync.ffs_lock",
 }
 _PARQUET_ROWS = 16  # read at once
+_PART_NUMBER = re.compile(r"[-_.]?[0-9]+(-of-[0-9]+)?$")  # of a table among several
+_CHUNK = 2**20  # bytes of a table that are copied at once
 _MAX_TEXT = 1000  # characters kept of a column's value
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 DIRECT = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # methods of members that have a Place
@@ -120,17 +121,16 @@ class Reader:
     """A kind of archive: its name in messages, how its files are recognised by their content, and
     how they are read.
 
-    `entries(path, limits, read, only)` yields the entries; without `read` it leaves their data
-    unread, and `only` restricts it to these names.
+    `entries(path, limits, only)` yields the entries; `only` restricts it to these names.
     """
 
     name: str
     recognises: Callable[[Path], bool]
-    entries: Callable[[Path, ArchiveLimits, bool, set[str] | None], Iterator[Entry]]
+    entries: Callable[[Path, ArchiveLimits, set[str] | None], Iterator[Entry]]
 
 
 def read_entries(
-    path: Path, limits: ArchiveLimits, *, read: bool = True, only: set[str] | None = None
+    path: Path, limits: ArchiveLimits, *, only: set[str] | None = None
 ) -> Iterator[Entry]:
     """Yield the entries of an archive of any kind.
 
@@ -138,7 +138,7 @@ def read_entries(
     """
     try:
         count, total, texts = 0, 0, 0
-        for entry in _reader_of(path).entries(path, limits, read, only):
+        for entry in _reader_of(path).entries(path, limits, only):
             count, total = count + 1, total + len(entry.data or b"")
             texts += sum(map(len, entry.columns.values()))
             if count > limits.max_images:
@@ -204,21 +204,19 @@ def _is_zip(path: Path) -> bool:
     return zipfile.is_zipfile(path) and not tarfile.is_tarfile(path)  # a tar may end with a zip
 
 
-def _zip_entries(
-    path: Path, limits: ArchiveLimits, read: bool, only: set[str] | None
-) -> Iterator[Entry]:
+def _zip_entries(path: Path, limits: ArchiveLimits, only: set[str] | None) -> Iterator[Entry]:
     with zipfile.ZipFile(path) as archive:
         for info in sorted(archive.infolist(), key=lambda i: i.filename):
             if info.filename.endswith("/") or is_hidden(info.filename):
                 continue
-            if only is not None and info.filename not in only:
+            if not _is_wanted(info.filename, only):
                 continue
             reason = _refusal(info.filename, info.file_size, limits)
             if info.external_attr >> 28 == 0o12:
                 reason = "it is a symbolic link"
             elif info.flag_bits & 1:
                 reason = "it is encrypted"
-            if reason or not read:
+            if reason:
                 yield _unread(info.filename, reason)
                 continue
             try:
@@ -226,7 +224,7 @@ def _zip_entries(
                 if info.compress_type in DIRECT:
                     place = Place(info.header_offset, info.compress_size, True)
                 with archive.open(info) as file:
-                    yield _read(info.filename, file, limits, place)
+                    yield from _read(info.filename, file, limits, place, only)
             except NotImplementedError:
                 yield _unread(info.filename, _compressed_by(info.compress_type))
             except _DAMAGE:
@@ -241,29 +239,27 @@ def _compressed_by(method: int) -> str:
 # Tar ----------------------------------------------------------------------------------------------
 
 
-def _tar_entries(
-    path: Path, limits: ArchiveLimits, read: bool, only: set[str] | None
-) -> Iterator[Entry]:
+def _tar_entries(path: Path, limits: ArchiveLimits, only: set[str] | None) -> Iterator[Entry]:
     with _open_tar(path) as archive:
         for info in archive:  # in file order: a compressed tar cannot be read in any other
             name = _text(info.name)
             if info.isdir() or is_hidden(name):
                 continue
-            if only is not None and name not in only:
+            if not _is_wanted(name, only):
                 continue
             reason = _refusal(name, info.size, limits)
             if info.issym() or info.islnk():
                 reason = "it is a link"
             elif not info.isfile():
                 reason = "it is not a regular file"
-            if reason or not read:
+            if reason:
                 yield _unread(name, reason)
                 continue
             file = archive.extractfile(info)
             assert file is not None
             plain = isinstance(archive.fileobj, io.BufferedReader) and info.sparse is None
             place = Place(info.offset_data, info.size, False) if plain else None
-            yield _read(name, file, limits, place)
+            yield from _read(name, file, limits, place, only)
 
 
 def _is_tar(path: Path) -> bool:
@@ -309,7 +305,7 @@ def _is_parquet(path: Path) -> bool:
 
 
 def _parquet_entries(
-    path: Path, limits: ArchiveLimits, read: bool, only: set[str] | None
+    source: Path | IO[bytes], limits: ArchiveLimits, only: set[str] | None
 ) -> Iterator[Entry]:
     """Yield the rows of a table with a column of images, as Hugging Face's datasets have it: bytes,
     or a struct of `bytes` and `path`. Integers of a ClassLabel become the names in the schema."""
@@ -322,14 +318,14 @@ def _parquet_entries(
             "pip install 'diffusion-service[parquet]'"
         ) from None
     try:
-        with parquet.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as table:
-            yield from _rows_of_parquet(table, arrow, limits, read, only)
+        with parquet.ParquetFile(source, pre_buffer=False, buffer_size=2**20) as table:
+            yield from _rows_of_parquet(table, arrow, limits, only)
     except arrow.ArrowException:
         raise Invalid.because(_DAMAGED) from None
 
 
 def _rows_of_parquet(
-    table: Any, arrow: Any, limits: ArchiveLimits, read: bool, only: set[str] | None
+    table: Any, arrow: Any, limits: ArchiveLimits, only: set[str] | None
 ) -> Iterator[Entry]:
     schema = table.schema_arrow
     features = _features(schema)
@@ -346,9 +342,8 @@ def _rows_of_parquet(
                 f"a row group of the table unpacks to {size} bytes; at most "
                 f"{limits.max_row_group_bytes} are possible"
             )
-    columns = [*labels, image] if read else labels
     at = 0
-    for batch in table.iter_batches(_PARQUET_ROWS, columns=columns, use_threads=False):
+    for batch in table.iter_batches(_PARQUET_ROWS, columns=[*labels, image], use_threads=False):
         told = {name: batch.column(name).to_pylist() for name in labels}
         for row in range(batch.num_rows):
             name = f"row {at}"
@@ -357,9 +352,7 @@ def _rows_of_parquet(
                 continue
             texts = {c: _label_text(v[row], names.get(c)) for c, v in told.items()}
             told_here = {c: text for c, text in texts.items() if text}
-            data, reason = None, ""
-            if read:
-                data, reason = _image_bytes(batch.column(image)[row], limits)
+            data, reason = _image_bytes(batch.column(image)[row], limits)
             yield Entry(name, (), data, reason, told_here)
 
 
@@ -418,12 +411,54 @@ READERS = (
 # Entries of both ----------------------------------------------------------------------------------
 
 
-def _read(name: str, file: IO[bytes], limits: ArchiveLimits, place: Place | None) -> Entry:
-    """Read an entry, but no more than the limit: the declared size may lie."""
+def _is_wanted(name: str, only: set[str] | None) -> bool:
+    return only is None or name in only or (_is_table(name) and bool(_rows_of(name, only)))
+
+
+def _read(
+    name: str, file: IO[bytes], limits: ArchiveLimits, place: Place | None, only: set[str] | None
+) -> Iterator[Entry]:
+    """Read an entry, but no more than the limit: the declared size may lie. A table's entries are
+    its rows."""
+    if _is_table(name):
+        yield from _rows_of_table(name, file, limits, only)
+        return
     data = file.read(limits.max_file_bytes + 1)
     if len(data) > limits.max_file_bytes:
-        return _unread(name, f"it is larger than {limits.max_file_bytes} bytes")
-    return Entry(name, _folders(name), data, place=place)
+        yield _unread(name, f"it is larger than {limits.max_file_bytes} bytes")
+    else:
+        yield Entry(name, _folders(name), data, place=place)
+
+
+def _rows_of_table(
+    name: str, file: IO[bytes], limits: ArchiveLimits, only: set[str] | None
+) -> Iterator[Entry]:
+    """Yield the rows of a table in an archive, as files of a folder that is called like the table
+    without the number of its part: train-00000-of-00002.parquet is a part of "train"."""
+    stem = _PART_NUMBER.sub("", path_of(name).stem)
+    folders = (*_folders(name), *((stem,) if stem else ()))
+    wanted = None if only is None else _rows_of(name, only)
+    with tempfile.TemporaryFile() as copy:
+        left = limits.max_total_bytes
+        while chunk := file.read(min(_CHUNK, left + 1)):
+            left -= len(chunk)
+            if left < 0:
+                yield _unread(name, f"it is larger than {limits.max_total_bytes} bytes")
+                return
+            copy.write(chunk)
+        try:
+            for row in _parquet_entries(copy, limits, wanted):
+                yield replace(row, name=f"{name}/{row.name}", label=folders)
+        except Invalid as error:
+            yield _unread(name, str(error))
+
+
+def _is_table(name: str) -> bool:
+    return path_of(name).suffix.lower() == f".{PARQUET}"
+
+
+def _rows_of(name: str, only: set[str]) -> set[str]:
+    return {row[len(name) + 1 :] for row in only if row.startswith(f"{name}/")}
 
 
 def _unread(name: str, reason: str) -> Entry:
@@ -440,7 +475,7 @@ def _refusal(name: str, size: int, limits: ArchiveLimits) -> str:
         return "its path leaves the archive"
     if path.suffix.lower() in _ARCHIVE_SUFFIXES:
         return "it is an archive inside the archive"
-    if size > limits.max_file_bytes:
+    if size > limits.max_file_bytes and not _is_table(name):
         return f"it is larger than {limits.max_file_bytes} bytes"
     return ""
 

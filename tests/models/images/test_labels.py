@@ -15,9 +15,10 @@ import pytest
 from PIL import Image
 
 from models.fields import Invalid
-from models.images.dataset import inspect_archive, prepare
+from models.images.dataset import index_archive, inspect_archive, prepare
 from models.images.formats import Reading
 from models.images.labels import UNSORTED, LabelRule, Labels, decide_labels
+from models.images.parts import unpack
 from models.images.readers import ArchiveLimits, Entry
 from tests.models.images.test_dataset import sheet_of
 
@@ -39,6 +40,15 @@ def zip_of(path: Path, files: Mapping[str, bytes | str]) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in files.items():
             archive.writestr(name, data)
+    return path
+
+
+def tar_of(path: Path, files: Mapping[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
     return path
 
 
@@ -523,6 +533,47 @@ def test_a_table_may_have_bytes_text_and_splits(parquet):
     assert inspect_archive(archive).labels.choice == "parquet:fine_label"
     summary = inspect_archive(archive, choice="parquet:coarse")
     assert (summary.classes, summary.splits) == ({"a": 3, "b": 3}, {"train": 4, "test": 2})
+
+
+def test_the_tables_of_an_archive_are_its_rows_and_their_names_its_splits(parquet, tmp_path):
+    features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}}
+    parts = {
+        "data/train-00000-of-00002.parquet": [0, 1, 2, 3],
+        "data/train-00001-of-00002.parquet": [4, 5],
+        "data/test-00000-of-00001.parquet": [6, 7],
+    }
+    files = {
+        name: parquet({"image": images_of(v), "label": [i % 2 for i in v]}, features).read_bytes()
+        for name, v in parts.items()
+    }
+    files |= {"README.md": b"about", "notes.parquet": parquet({"a": [1]}).read_bytes()}
+    for pack in (zip_of, tar_of):
+        archive = pack(tmp_path / f"{pack.__name__}.bin", files)
+        summary, index = index_archive(archive)
+        assert summary.classes == {"cat": 4, "dog": 4}
+        assert summary.splits == {"train": 6, "test": 2}
+        reasons = {r["name"]: r["reason"] for r in summary.rejected}
+        assert set(reasons) == {"README.md", "notes.parquet"}
+        assert "no column of images" in reasons["notes.parquet"]
+        assert "data/test-00000-of-00001.parquet/row 1" in index.names
+        dataset = prepare(archive, tmp_path / pack.__name__, (8, 8), 1, rule=summary.labels)
+        values = dataset.images[:, 0, 0, 0].tolist()
+        assert sorted(values) == list(range(8))
+        assert dataset.labels.tolist() == [value % 2 for value in values]
+        assert sorted(dataset.images[dataset.set_apart, 0, 0, 0].tolist()) == [6, 7]
+        places = unpack(archive, index, tmp_path / "flat", ArchiveLimits())
+        found = (tmp_path / "flat").read_bytes()
+        at = index.names.index("data/train-00001-of-00002.parquet/row 1")
+        place = places[at]
+        assert found[place.offset : place.offset + place.length] == picture(5)
+
+
+def test_tables_without_labels_are_classes_by_their_names(parquet, tmp_path):
+    files = {
+        f"{name}-{part}.parquet": parquet({"image": images_of([n, n + 1])}).read_bytes()
+        for n, (name, part) in enumerate([("cat", 0), ("cat", 1), ("dog", 0)])
+    }
+    assert inspect_archive(zip_of(tmp_path / "a.zip", files)).classes == {"cat": 4, "dog": 2}
 
 
 def test_rows_without_a_usable_image_are_rejected(parquet):
