@@ -14,6 +14,9 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from app.access import keys_route as keys
+from app.access import session_route as session
+from app.access.guard import Guard
 from app.catalogue import samplers_route as samplers
 from app.catalogue import schedules_route as schedules
 from app.datasets import images_route as dataset_images
@@ -56,6 +59,8 @@ ROUTES: tuple[ModuleType, ...] = (  # without those of jobs, which are in JOB_KI
     models,
     sample,
     samplers,
+    session,
+    keys,
     health,
     metrics,
     docs,
@@ -69,6 +74,7 @@ TAGS = [
     {"name": "training", "description": "Jobs that train models."},
     {"name": "models", "description": "Models that were trained here or uploaded."},
     {"name": "sample", "description": "New images from a model."},
+    {"name": "keys", "description": "Who may call the service, and for what."},
     {"name": "service", "description": "Health, metrics and the kinds of errors."},
 ]
 
@@ -107,6 +113,7 @@ def _add_middleware(app: FastAPI, settings: Settings, counters: Metrics) -> None
             "/models/[^/]+": settings.max_model_bytes,
         },
     )
+    app.add_middleware(Guard, settings=settings)
     app.add_middleware(Faults)
     if settings.cors_origins:
         app.add_middleware(

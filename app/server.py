@@ -14,6 +14,7 @@ from host.loading import loading
 with loading():
     import uvicorn
 
+    from app.access.exposure import Exposed, check_exposure
     from app.http.listener import listen
     from app.logs import configure_logs
     from app.main import create_app
@@ -29,8 +30,9 @@ def main() -> int:
     try:
         settings = read_settings(Settings)
         configure_logs(settings.log_level, settings.log_format)
+        check_exposure(settings)
         listener = socket.socket(fileno=fd) if fd else listen(settings.host, settings.port)
-    except (OSError, InvalidSetting) as error:
+    except (OSError, Exposed, InvalidSetting) as error:
         print(error, file=sys.stderr)
         return 1
     config = uvicorn.Config(

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import redis.asyncio
@@ -21,6 +21,7 @@ from app.processes.threads import ThreadPool
 from app.service.health_schema import ComponentDown
 from app.settings import Settings
 from host.environment import to_environment
+from store.access import Caller
 from store.artifacts import ArtifactStore
 from store.database import Database, open_database
 from store.locations import for_redis_py
@@ -90,6 +91,10 @@ class Services:
             },
         )
 
+    def for_caller(self, caller: Caller | None) -> "Services":
+        """Return the same services, with the records that this caller may see."""
+        return replace(self, database=self.database.for_caller(caller))
+
     async def close(self) -> None:
         await self.engine.close()
         self.threads.close()
@@ -101,10 +106,12 @@ class Services:
 
 
 async def services(request: Request) -> Services:
-    return services_of(request)
+    """Return the services as the caller of this request may use them."""
+    return services_of(request).for_caller(request.state.caller)
 
 
 def services_of(request: Request) -> Services:
+    """Return the services with everybody's records."""
     found: Services = request.app.state.services
     return found
 

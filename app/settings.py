@@ -30,6 +30,18 @@ class Settings:
     ] = 8000
     locations: Locations = field(default_factory=Locations)
 
+    open: Annotated[
+        bool, Doc("answer everybody who can reach the service, and let it listen without keys")
+    ] = False
+    trusted_hosts: Annotated[
+        tuple[str, ...],
+        Items(
+            r"\*|(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?",
+            "names of hosts such as `images.example.org`, split by commas; `*.` before a name is "
+            "any of its subdomains, `*` any name",
+        ),
+        Doc("names by which callers may call the service, beside addresses and this machine's own"),
+    ] = ()
     cors_origins: Annotated[
         tuple[str, ...],
         Items(

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
+from app.access.exposure import is_loopback
 from app.http.listener import address_of, listen
 from app.logs import configure_logs, log
 from app.processes.child import Child
@@ -52,6 +53,8 @@ def main() -> int:
         listener = listen(settings.host, settings.port)
     except OSError as error:
         print(error, file=sys.stderr)
+        return 1
+    if not is_loopback(settings.host) and _run_python("app.access.exposure") != 0:
         return 1
     with lock, listener:
         stop = _StopSignal()
@@ -119,6 +122,10 @@ def _start_python(
         pass_fds=[listener.fileno()] if listener else [],
         start_new_session=True,
     )
+
+
+def _run_python(module: str) -> int:
+    return subprocess.run([sys.executable, "-m", module], check=False).returncode
 
 
 def _run(children: Mapping[str, Child], stop: _StopSignal, address: str) -> None:

@@ -22,6 +22,10 @@ FindingKind = Literal[
 ]
 
 
+Visibility = Literal["private", "shared"]
+OWNER = "the owner of the key that made it; null if there was none"
+VISIBILITY = "`private`: only its owner sees it; `shared`: every key does"
+
 # Datasets and models ------------------------------------------------------------------------------
 
 
@@ -75,6 +79,8 @@ class DatasetAnswer(BaseModel):
     rejected: list[Rejected] = Field(description="the first rejected files, with reasons")
     reading: Reading
     warnings: list[str] = Field(description="what looks odd about the classes and the images")
+    owner: str | None = Field(description=OWNER)
+    visibility: Visibility = Field(description=VISIBILITY)
     created_at: datetime
     links: dict[str, str]
 
@@ -177,6 +183,8 @@ class ModelAnswer(BaseModel):
     license: str | None = Field(
         description="of the weights, an SPDX id or other text; null if unknown"
     )
+    owner: str | None = Field(description=OWNER)
+    visibility: Visibility = Field(description=VISIBILITY)
     origin: ModelOrigin
     network: NetworkSize
     precisions: dict[str, Literal["float32", "bfloat16", "int8"]] | None = Field(
@@ -230,6 +238,7 @@ class JobState(BaseModel):
         default=None, description="why a queued job cannot start: no live worker takes its kind"
     )
     cancel_requested: bool
+    owner: str | None = Field(description=OWNER)
     attempts: int = Field(description="attempts since the last checkpoint; after 5 the job fails")
     error: JobError | None
     created_at: datetime

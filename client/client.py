@@ -48,6 +48,7 @@ from client.answers import (
     TrainPlan,
     UploadedModel,
     VersionAnswer,
+    Visibility,
 )
 from client.connection import (
     CHUNK,
@@ -417,6 +418,11 @@ class Client(Connection):
     def set_license(self, name: str, license: str | None) -> ModelAnswer:  # noqa: A002
         """Say under which license the weights of a model are; None for unknown."""
         answer = self._request("PATCH", path_to("models", name), json={"license": license})
+        return ModelAnswer.model_validate_json(answer.content)
+
+    def share_model(self, name: str, visibility: Visibility) -> ModelAnswer:
+        """Let every key see a model (`shared`), or its owner alone (`private`)."""
+        answer = self._request("PATCH", path_to("models", name), json={"visibility": visibility})
         return ModelAnswer.model_validate_json(answer.content)
 
     def delete_model(self, name: str) -> None:

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Session
+
+from store.access import Caller, CallersSession
 
 JsonObject = dict[str, Any]  # a JSON column, or a part of one
 
@@ -36,18 +39,22 @@ class UtcTime(sa.TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC)
 
 
-class _Session(Session):
-    def get(self, entity: Any, ident: Any, **options: Any) -> Any:
-        """Find nothing for a key with a NUL in it, which no record has: PostgreSQL would refuse to
-        look for it."""
-        if isinstance(ident, str) and "\0" in ident:
-            return None
-        return super().get(entity, ident, **options)
-
-
 class Database:
+    """The records, as `caller` may see them: all of them without one."""
+
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
+        self.caller: Caller | None = None
+
+    def for_caller(self, caller: Caller | None) -> "Database":
+        """Return the same database as this caller may see it."""
+        seen = copy(self)
+        seen.caller = caller
+        return seen
+
+    def for_owner(self, owner: str | None) -> "Database":
+        """Return the same database for what is done in the name of a key's owner."""
+        return self.for_caller(None if owner is None else Caller(owner))
 
     @contextmanager
     def session(self, *, names: bool = False) -> Iterator[Session]:
@@ -57,7 +64,9 @@ class Database:
         Sessions with `names`, which look whether a name is free and then take it, run one after the
         other. (On SQLite all sessions do.)
         """
-        with _Session(self.engine, expire_on_commit=False) as session, session.begin():
+        info = {"caller": self.caller}
+        session = CallersSession(self.engine, expire_on_commit=False, info=info)
+        with session, session.begin():
             if names and self.engine.dialect.name == "postgresql":
                 session.execute(sa.text(f"SELECT pg_advisory_xact_lock({_NAMES_LOCK})"))
             yield session

@@ -15,9 +15,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from store.access import Visibility, check_may_change, new_name
 from store.database import Database, JsonObject, Record, UtcTime, now
 from store.errors import DatasetConflict, DatasetNotFound, StaleVersion, VersionNotFound
-from store.names import Named, check_name, newest_first
+from store.named import Named, newest_first
 
 MAX_VERSION = 2**31 - 1  # that a column holds
 INDEX_SUFFIX, FINGERPRINTS_SUFFIX = ".index", ".fingerprints"
@@ -121,7 +122,7 @@ def known_dataset(database: Database, name: str, digest: str) -> DatasetRecord |
 
     Raises InvalidName, or DatasetConflict where other content has the name.
     """
-    check_name("dataset", name)
+    name = new_name(database.caller, "dataset", name)
     with database.session() as session:
         return _known(session, name, digest)
 
@@ -131,7 +132,7 @@ def create_dataset(
 ) -> tuple[DatasetRecord, bool]:
     """Add a dataset with its first version; return its record and whether it is new. The same
     content under the same name is the record that exists already. Raises as known_dataset."""
-    check_name("dataset", record.name)
+    record.name = new_name(database.caller, "dataset", record.name)
     with database.session(names=True) as session:
         if known := _known(session, record.name, record.digest):
             return known, False
@@ -172,6 +173,14 @@ def list_datasets(
     return newest_first(database, DatasetRecord, limit, last)
 
 
+def set_visibility(database: Database, name: str, visibility: Visibility) -> DatasetRecord:
+    """Share a dataset with every caller, or take that back. Raises DatasetNotFound and NotYours."""
+    with database.session() as session:
+        record = _dataset(session, name, to_change=True)
+        record.visibility = visibility
+    return record
+
+
 def delete_dataset(database: Database, name: str) -> set[str]:
     """Forget a dataset with all its versions; return the keys of its artifacts, which the caller
     removes.
@@ -179,7 +188,8 @@ def delete_dataset(database: Database, name: str) -> set[str]:
     Raises DatasetConflict while a job that is not done uses it.
     """
     with database.session(names=True) as session:
-        record = _dataset(session, name)
+        record = _dataset(session, name, to_change=True)
+        name = record.name
         if user := _unfinished_job_on(session, name):
             raise DatasetConflict(f"job {user!r} needs dataset {name!r}; cancel it first")
         keys = _keys(_versions(session, name))
@@ -191,15 +201,18 @@ def delete_dataset(database: Database, name: str) -> set[str]:
 # Versions -----------------------------------------------------------------------------------------
 
 
-def get_version(database: Database, name: str, version: int | str | None = None) -> DatasetVersion:
+def get_version(
+    database: Database, name: str, version: int | str | None = None, *, to_change: bool = False
+) -> DatasetVersion:
     """Return a version by its number or by its digest, the newest without either; of several with
     one digest, which have the same images, the newest.
 
-    Raises DatasetNotFound and VersionNotFound.
+    Raises DatasetNotFound, VersionNotFound and, `to_change` the dataset, NotYours.
     """
     with database.session() as session:
-        record = _dataset(session, name)
-        return version_in(session, name, record.version if version is None else version)
+        record = _dataset(session, name, to_change=to_change)
+        wanted = record.version if version is None else version
+        return version_in(session, record.name, wanted)
 
 
 def version_in(session: Session, name: str, version: int | str) -> DatasetVersion:
@@ -222,8 +235,8 @@ def list_versions(
     """Return the versions before `after`, newest first, and whether there are more. Raises
     DatasetNotFound."""
     with database.session() as session:
-        _dataset(session, name)
-        query = sa.select(DatasetVersion).where(DatasetVersion.dataset == name)
+        record = _dataset(session, name)
+        query = sa.select(DatasetVersion).where(DatasetVersion.dataset == record.name)
         if after is not None:
             query = query.where(DatasetVersion.number < after)
         query = query.order_by(DatasetVersion.number.desc()).limit(limit + 1)
@@ -234,8 +247,8 @@ def list_versions(
 def find_part(database: Database, name: str, beginning: str) -> Part | None:
     """Return the part, of any version, whose digest begins so, or None. Raises DatasetNotFound."""
     with database.session() as session:
-        _dataset(session, name)
-        query = sa.select(DatasetVersion.parts_json).where(DatasetVersion.dataset == name)
+        record = _dataset(session, name)
+        query = sa.select(DatasetVersion.parts_json).where(DatasetVersion.dataset == record.name)
         for parts in session.scalars(query.order_by(DatasetVersion.number.desc())).yield_per(10):
             for part in parts:
                 if part["digest"].startswith(beginning):
@@ -247,7 +260,7 @@ def add_version(database: Database, version: DatasetVersion) -> DatasetVersion:
     """Add the version that follows the newest. Raises DatasetNotFound, and StaleVersion if another
     edit was faster."""
     with database.session(names=True) as session:
-        record = _dataset(session, version.dataset)
+        record = _dataset(session, version.dataset, to_change=True)
         if version.number != record.version + 1:
             raise StaleVersion(version.dataset, version.number - 1, record.version)
         session.add(version)
@@ -265,7 +278,8 @@ def delete_version(database: Database, name: str, number: int) -> set[str]:
     model names it.
     """
     with database.session(names=True) as session:
-        record = _dataset(session, name)
+        record = _dataset(session, name, to_change=True)
+        name = record.name
         version = version_in(session, name, number)
         if number == record.version:
             raise DatasetConflict(f"version {number} is the newest of dataset {name!r}")
@@ -279,10 +293,12 @@ def delete_version(database: Database, name: str, number: int) -> set[str]:
 # Within a session ---------------------------------------------------------------------------------
 
 
-def _dataset(session: Session, name: str) -> DatasetRecord:
+def _dataset(session: Session, name: str, *, to_change: bool = False) -> DatasetRecord:
     record: DatasetRecord | None = session.get(DatasetRecord, name)
     if record is None:
         raise DatasetNotFound(name)
+    if to_change:
+        check_may_change(session, record, f"dataset {record.name!r}")
     return record
 
 
@@ -296,6 +312,7 @@ def _keys(versions: Iterable[DatasetVersion]) -> set[str]:
 
 
 def _known(session: Session, name: str, digest: str) -> DatasetRecord | None:
+    """`name` is one in full."""
     known: DatasetRecord | None = session.get(DatasetRecord, name)
     if known is None:
         return None

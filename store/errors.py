@@ -3,6 +3,7 @@
 StoreError
 ├── InvalidName         a name that breaks the rule for names
 ├── InvalidWebhook      a URL or a secret that cannot be used (a ValueError, too)
+├── NotYours            it is shared, and belongs to another
 ├── NotFound
 │   ├── JobNotFound
 │   ├── DatasetNotFound
@@ -33,6 +34,11 @@ class InvalidName(StoreError):
 
 class InvalidWebhook(StoreError, ValueError):
     pass
+
+
+class NotYours(StoreError):
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is shared with you; only its owner can change it")
 
 
 class NotFound(StoreError):

@@ -1,11 +1,12 @@
 """Models: the records of trained and uploaded ones, with a folder of artifacts each."""
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from store.access import check_may_change, new_name
 from store.database import Database, JsonObject, Record
 from store.errors import ModelConflict, ModelNotFound
-from store.names import Named, check_name, newest_first
+from store.named import Named, newest_first
 
 
 class ModelRecord(Named, Record):
@@ -24,7 +25,7 @@ class ModelRecord(Named, Record):
 
 def create_model(database: Database, record: ModelRecord) -> ModelRecord:
     """Add a model. Raises InvalidName, or ModelConflict where the name is taken."""
-    check_name("model", record.name)
+    record.name = new_name(database.caller, "model", record.name)
     with database.session(names=True) as session:
         if session.get(ModelRecord, record.name) is not None:
             raise ModelConflict(f"there is a model {record.name!r} already")
@@ -34,10 +35,7 @@ def create_model(database: Database, record: ModelRecord) -> ModelRecord:
 
 def get_model(database: Database, name: str) -> ModelRecord:
     with database.session() as session:
-        record = session.get(ModelRecord, name)
-    if record is None:
-        raise ModelNotFound(name)
-    return record
+        return _model(session, name)
 
 
 def list_models(
@@ -49,21 +47,27 @@ def list_models(
     return newest_first(database, ModelRecord, limit, last)
 
 
-def set_license(database: Database, name: str, license_: str | None) -> ModelRecord:
-    """Say under which license the weights are, None for unknown, and return the model."""
+def change_model(database: Database, name: str, **values: object) -> ModelRecord:
+    """Change columns of a model, and return it. Raises ModelNotFound and NotYours."""
     with database.session() as session:
-        record = session.get(ModelRecord, name)
-        if record is None:
-            raise ModelNotFound(name)
-        record.license = license_
+        record = _model(session, name, to_change=True)
+        for column, value in values.items():
+            setattr(record, column, value)
     return record
 
 
 def delete_model(database: Database, name: str) -> ModelRecord:
-    """Forget a model; the caller removes its artifacts."""
+    """Forget a model; the caller removes its artifacts. Raises ModelNotFound and NotYours."""
     with database.session() as session:
-        record = session.get(ModelRecord, name)
-        if record is None:
-            raise ModelNotFound(name)
+        record = _model(session, name, to_change=True)
         session.delete(record)
+    return record
+
+
+def _model(session: Session, name: str, *, to_change: bool = False) -> ModelRecord:
+    record: ModelRecord | None = session.get(ModelRecord, name)
+    if record is None:
+        raise ModelNotFound(name)
+    if to_change:
+        check_may_change(session, record, f"model {record.name!r}")
     return record

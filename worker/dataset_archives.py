@@ -9,6 +9,7 @@ from models.images.dataset import index_archive
 from models.images.formats import Reading
 from models.images.index import Index
 from models.images.readers import ArchiveLimits
+from store.access import new_name
 from store.artifacts import ArtifactStore
 from store.database import Database
 from store.datasets import (
@@ -37,6 +38,7 @@ def store_archive(
     Raises Invalid as index_archive does, InvalidName, and DatasetConflict where other content has
     the name.
     """
+    name = new_name(database.caller, "dataset", name)
     limits = ArchiveLimits(max_pixels=max_pixels)
     summary, index = index_archive(path, limits, choice=labels, reading=reading, counted=counted)
     if known := known_dataset(database, name, summary.digest):

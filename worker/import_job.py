@@ -32,14 +32,15 @@ log = structlog.get_logger("import")
 
 class ImportJob(JobProcess):
     def work(self) -> bool:
-        config = ImportConfig.from_dict(requests.get_job(self.database, self.job_id).config)
+        job = requests.get_job(self.database, self.job_id)
+        config = ImportConfig.from_dict(job.config)
         self._progress, self._reported_at = ImportProgress(stage="downloading"), 0.0
         archive = self.scratch / "archive"
         try:
             self._fetch(config, archive)
             self._report(stage="inspecting", progress=0.0)
             record, is_new = store_archive(
-                self.database,
+                self.database.for_owner(job.made_by),
                 self.artifacts,
                 config.name,
                 archive,

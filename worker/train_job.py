@@ -209,6 +209,7 @@ class TrainJob(JobProcess):
             digest=weights_digest(folder),
             details=details,
             job_id=self.job_id,
+            made_by=job.made_by,
             **origin,
             artifact_prefix=prefix,
             num_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),

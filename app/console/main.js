@@ -1,14 +1,15 @@
 // The console: a shell around pages, each with its own address behind the #.
 
 import { html, render } from "./vendor/htm-preact.js";
-import { connection } from "./lib/api.js";
-import { useConnection, useRoute, useTheme } from "./lib/hooks.js";
+import { connection, remove } from "./lib/api.js";
+import { useAnswer, useConnection, useRoute, useTheme } from "./lib/hooks.js";
 import { Page } from "./lib/parts.js";
 import { Datasets } from "./pages/datasets.js";
 import { Job } from "./pages/job.js";
 import { Models } from "./pages/models.js";
 import { Noise } from "./pages/noise.js";
 import { Sample } from "./pages/sample.js";
+import { SignIn } from "./pages/sign_in.js";
 import { Start } from "./pages/start.js";
 import { Training } from "./pages/training.js";
 
@@ -22,7 +23,8 @@ const SECTIONS = [
 
 function Console() {
   const { parts, query } = useRoute();
-  const { lost } = useConnection();
+  const { lost, signedOut } = useConnection();
+  const { data: session } = useAnswer("session");
   const [theme, toggleTheme] = useTheme();
   const [section, name] = parts;
   return html`
@@ -44,6 +46,11 @@ function Console() {
         )}
       </nav>
       <div class="tools">
+        ${session?.owner &&
+        !signedOut &&
+        html`<button class="small" title=${`This is ${session.owner}`} onClick=${signOut}>
+          Sign out
+        </button>`}
         <a href="docs">API</a>
         <button class="small" onClick=${toggleTheme}>${theme === "dark" ? "Light" : "Dark"}</button>
       </div>
@@ -51,7 +58,9 @@ function Console() {
     <div class="lost" role="status">
       ${lost && "The service does not answer. This page continues as soon as it is back."}
     </div>
-    <main id="main" tabindex="-1">${page(section, name, query)}</main>
+    <main id="main" tabindex="-1">
+      ${signedOut ? html`<${SignIn} />` : page(section, name, query)}
+    </main>
   `;
 }
 
@@ -74,6 +83,11 @@ function page(section, name, query) {
     default:
       return html`<${Page} title="Nothing here"><p><a href="#/">Go to the start page</a></p><//>`;
   }
+}
+
+async function signOut() {
+  await remove("session");
+  connection.signOut();
 }
 
 function skip(event) {

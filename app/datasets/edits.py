@@ -67,7 +67,7 @@ def add_images(
     summary, index = index_archive(path, limits, choice=choice, reading=reading, at_least=1)
     part = Part(
         summary.digest,
-        f"datasets/{name}/{summary.digest}-{secrets.token_hex(4)}",
+        f"datasets/{version.dataset}/{summary.digest}-{secrets.token_hex(4)}",
         path.stat().st_size,
         summary.num_images,
         asdict(summary.labels),
@@ -101,8 +101,9 @@ def add_images(
 
 
 def newest_version(services: Services, name: str, parent: int | None) -> DatasetVersion:
-    """Return the newest version. Raises DatasetNotFound, and StaleVersion if it is not `parent`."""
-    version = get_version(services.database, name)
+    """Return the newest version, to edit it. Raises DatasetNotFound, NotYours, and StaleVersion if
+    it is not `parent`."""
+    version = get_version(services.database, name, to_change=True)
     if parent not in (None, version.number):
         raise StaleVersion(name, parent, version.number)
     return version

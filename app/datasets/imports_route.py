@@ -8,6 +8,7 @@ from app.jobs.route import JobRoutes, JobTexts
 from app.services import Services
 from client.answers import ImportAnswer
 from models.images.labels import check_choice
+from store.access import new_name
 from store.datasets import get_dataset
 from store.errors import DatasetConflict, DatasetNotFound
 from store.jobs import requests
@@ -26,12 +27,12 @@ def create_import_job(services: Services, body: ImportRequest) -> ImportAnswer:
     _check_source(body.url, settings.import_buckets)
     with reported_at("/labels"):
         check_choice(body.labels)
-    _check_name_is_free(services, body.name)
+    name = _free_name(services, body.name)
     job = requests.create_job(
         services.database,
         KIND.name,
         config=ImportConfig(
-            **body.model_dump(),
+            **{**body.model_dump(), "name": name},
             max_bytes=settings.max_dataset_bytes,
             max_pixels=settings.max_pixels,
         ).to_dict(),
@@ -72,12 +73,15 @@ def _check_source(url: str, allowed_buckets: tuple[str, ...]) -> None:
         )
 
 
-def _check_name_is_free(services: Services, name: str) -> None:
-    """Refuse before the download; the content that would make it the same dataset is not known."""
+def _free_name(services: Services, wanted: str) -> str:
+    """Return the name in full; one that is taken is refused before the download, since the content
+    that would make it the same dataset is not known."""
+    with reported_at("/name"):
+        name = new_name(services.database.caller, "name", wanted)
     try:
         get_dataset(services.database, name)
     except DatasetNotFound:
-        return
+        return name
     raise DatasetConflict(
         f"there is a dataset {name!r} already; delete it first or choose another name"
     )

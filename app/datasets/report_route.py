@@ -39,7 +39,7 @@ def get_report(name: str, services: ServicesDep, version: VersionQuery = None) -
     def image_at(position: int) -> ImageAnswer:
         return image_answer(name, manifest, position, indexes[manifest.part[position]])
 
-    return report_answer(name, found.number, report, image_at)
+    return report_answer(found.dataset, found.number, report, image_at)
 
 
 def report_answer(

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from app.datasets.imports_route import create_import_job
 from app.datasets.imports_schema import ImportRequest
 from app.datasets.parts import manifest_of, read_image
-from app.datasets.schema import dataset_answer
+from app.datasets.schema import VisibilityChange, dataset_answer
 from app.http import problems
 from app.http.conditional import conditional, matches
 from app.http.errors import InvalidInput, reported_at
@@ -29,8 +29,8 @@ from models.images.readers import READERS
 from models.training.config import TrainConfig
 from models.training.defaults import default_image_size
 from store import datasets
+from store.access import new_name
 from store.datasets import DatasetVersion
-from store.names import check_name
 from worker.dataset_archives import store_archive
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
@@ -113,7 +113,7 @@ async def put_dataset(
     Folders named train, val or test are splits. The answer's `labels` says where the classes come
     from, and `warnings` what looks odd, such as images that come out dark.
     """
-    check_name("name", name)
+    name = new_name(services.database.caller, "name", name)
     with reported_at("labels", "query"):
         check_choice(labels)
     async with uploaded_file(request, services.settings.locations.data_dir) as path:
@@ -160,9 +160,21 @@ def list_datasets(
 def get_dataset(name: str, services: ServicesDep, version: VersionQuery = None) -> DatasetAnswer:
     """Show the newest version, or the one that `version` names: the digest that a model has leads
     to exactly the images that it learned from."""
+    record = datasets.get_dataset(services.database, name)
     if version is None:
-        return dataset_answer(datasets.get_dataset(services.database, name))
-    return dataset_answer(find_version(services, name, version))
+        return dataset_answer(record)
+    return dataset_answer(record, find_version(services, name, version))
+
+
+@router.patch(
+    "/{name}",
+    summary="Change who sees a dataset",
+    responses=problems.declare(
+        problems.FORBIDDEN, problems.NOT_FOUND, problems.UNSUPPORTED, problems.INVALID
+    ),
+)
+def change_visibility(name: str, body: VisibilityChange, services: ServicesDep) -> DatasetAnswer:
+    return dataset_answer(datasets.set_visibility(services.database, name, body.visibility))
 
 
 @router.get(

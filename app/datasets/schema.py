@@ -10,6 +10,7 @@ from client.answers import DatasetAnswer, ImageAnswer, VersionAnswer
 from models.images.index import Index
 from models.images.labels import MAX_CLASS_NAME, UNSORTED, LabelRule
 from models.images.versions import Changes, Manifest
+from store.access import Visibility
 from store.datasets import DatasetRecord, DatasetVersion
 
 MAX_EDITED = 100_000  # images in one list of an edit
@@ -57,17 +58,17 @@ class DatasetChange(JsonBody):
         return Changes(self.remove, self.move, self.rename)
 
 
-def dataset_answer(record: DatasetRecord | DatasetVersion) -> DatasetAnswer:
+class VisibilityChange(JsonBody):
+    visibility: Visibility = Field(
+        description="`shared`: every key sees the dataset and may train on it"
+    )
+
+
+def dataset_answer(record: DatasetRecord, version: DatasetVersion | None = None) -> DatasetAnswer:
     """Describe a dataset, or one version of it."""
-    if isinstance(record, DatasetRecord):
-        name, version, query = record.name, record.version, ""
-    else:
-        name, version, query = record.dataset, record.number, f"?version={record.number}"
-    address = f"/datasets/{name}"
-    made = ("name", "version", "labels", "links")
-    plain = {
-        field: getattr(record, field) for field in DatasetAnswer.model_fields if field not in made
-    }
+    contents: DatasetRecord | DatasetVersion = version or record
+    number = version.number if version else record.version
+    address, query = f"/datasets/{record.name}", f"?version={number}" if version else ""
     links = {
         "self": f"{address}{query}",
         "preview": f"{address}/preview{query}",
@@ -75,10 +76,16 @@ def dataset_answer(record: DatasetRecord | DatasetVersion) -> DatasetAnswer:
         "versions": f"{address}/versions",
         "report": f"{address}/report{query}",
     }
-    labels = LabelRule(**(record.labels or {})).choice
-    return DatasetAnswer.model_validate(
-        {**plain, "name": name, "version": version, "labels": labels, "links": links}
-    )
+    made: dict[str, object] = {
+        "name": record.name,
+        "version": number,
+        "labels": LabelRule(**(contents.labels or {})).choice,
+        "owner": record.made_by,
+        "visibility": record.visibility,
+        "links": links,
+    }
+    plain = {f: getattr(contents, f) for f in DatasetAnswer.model_fields if f not in made}
+    return DatasetAnswer.model_validate({**plain, **made})
 
 
 def version_answer(version: DatasetVersion) -> VersionAnswer:

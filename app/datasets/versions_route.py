@@ -14,7 +14,7 @@ from app.http import problems
 from app.http.errors import InvalidInput, reported_in
 from app.http.paging import Limit, Page
 from app.http.uploads import BODY, uploaded_file
-from app.services import ServicesDep
+from app.services import Services, ServicesDep
 from client.answers import DatasetAnswer, VersionAnswer
 from models.fields import Invalid
 from models.images.labels import MAX_CLASS_NAME
@@ -60,7 +60,7 @@ def change_dataset(
     copied."""
     with reported_in(DatasetChange):
         version, is_new = edits.change_images(services, name, body.changes(), body.parent)
-    return _answer(version, is_new, response)
+    return _answer(services, version, is_new, response)
 
 
 @router.post(
@@ -125,7 +125,7 @@ async def add_images(
                 raise InvalidInput.pointer("", str(error)) from error
 
         version, is_new = await run_in_threadpool(add)
-    return _answer(version, is_new, response)
+        return await run_in_threadpool(_answer, services, version, is_new, response)
 
 
 @router.delete(
@@ -142,7 +142,10 @@ def delete_version(
         services.artifacts.delete(key)
 
 
-def _answer(version: DatasetVersion, is_new: bool, response: Response) -> DatasetAnswer:
+def _answer(
+    services: Services, version: DatasetVersion, is_new: bool, response: Response
+) -> DatasetAnswer:
     response.status_code = 201 if is_new else 200
     response.headers["Location"] = f"/datasets/{version.dataset}?version={version.number}"
-    return dataset_answer(version)
+    record = datasets.get_dataset(services.database, version.dataset)
+    return dataset_answer(record, version)

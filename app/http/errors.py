@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 from app.http import problems
 from app.http.problems import FieldError
 from models.fields import Invalid
-from store.errors import InvalidWebhook
+from store.errors import InvalidName, InvalidWebhook
 
 Place = Literal["form", "query", "path", "header", "cookie"]
 
@@ -73,7 +73,7 @@ def reported_at(name: str, place: Place | Literal["body"] = "body") -> Iterator[
     """
     try:
         yield
-    except (Invalid, InvalidWebhook) as error:
+    except (Invalid, InvalidName, InvalidWebhook) as error:
         if place == "body":
             raise InvalidInput.pointer(name, str(error)) from error
         raise InvalidInput.parameter(name, str(error), place) from error

@@ -28,6 +28,7 @@ from app.logs import log
 # Exceptions whose message may be shown to callers; looked up along the class hierarchy.
 KINDS_OF: dict[type[Exception], Kind] = {
     store.errors.InvalidName: problems.INVALID,
+    store.errors.NotYours: problems.FORBIDDEN,
     store.errors.NotFound: problems.NOT_FOUND,
     store.errors.Conflict: problems.CONFLICT,
 }

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import AfterValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from store.names import MAX_NAME, NAME_PATTERN, NAME_RULE, is_name
+from store.names import MAX_FULL_NAME, NAME_PATTERN, NAME_RULE, is_name
 
 
 def _checked_name(name: str) -> str:
@@ -18,6 +18,11 @@ Name = Annotated[
     str,
     AfterValidator(_checked_name),
     WithJsonSchema(
-        {"type": "string", "pattern": NAME_PATTERN, "maxLength": MAX_NAME, "examples": ["digits"]}
+        {
+            "type": "string",
+            "pattern": NAME_PATTERN,
+            "maxLength": MAX_FULL_NAME,
+            "examples": ["digits"],
+        }
     ),
 ]

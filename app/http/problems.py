@@ -41,6 +41,12 @@ class Kind:
 
 
 MALFORMED = Kind("malformed", 400, "Malformed request", "The request cannot be parsed.")
+UNAUTHORIZED = Kind(
+    "unauthorized", 401, "Unauthorized", "A key is needed: `Authorization: Bearer KEY`."
+)
+FORBIDDEN = Kind(
+    "forbidden", 403, "Forbidden", "The key does not allow this, or it belongs to somebody else."
+)
 NOT_FOUND = Kind("not-found", 404, "Not found", "There is nothing of that name.")
 METHOD_NOT_ALLOWED = Kind(
     "method-not-allowed", 405, "Method not allowed", "`Allow` lists the methods of this address."
@@ -58,6 +64,9 @@ RANGE_NOT_SATISFIABLE = Kind(
     416,
     "Range not satisfiable",
     "`Range` begins after the end; `Content-Range` has the length.",
+)
+MISDIRECTED = Kind(
+    "misdirected", 421, "Misdirected request", "`Host` is not a name of this service."
 )
 INVALID = Kind(
     "invalid-input", 422, "Invalid input", "`errors` lists each invalid field with its bound."

@@ -17,7 +17,8 @@ State = TypeVar("State", bound=JobState)
 def described(kind: type[State], database: Database, job: Job, /, **derived: Any) -> State:
     """Return the answer about a job: its fields are those of the record, except for `derived`."""
     error = {"code": job.error_code, "message": job.error_message} if job.error_code else None
-    derived = {"error": error, "waiting": waiting_reason(database, job), **derived}
+    waiting = waiting_reason(database, job)
+    derived = {"owner": job.made_by, "error": error, "waiting": waiting, **derived}
     plain = {name: getattr(job, name) for name in kind.model_fields if name not in derived}
     return kind.model_validate({**plain, **derived})
 

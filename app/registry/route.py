@@ -26,8 +26,8 @@ from models.nets.precision import Precision
 from models.pipeline.portable import CONSISTENCY_STEPS, STEPS
 from models.sampling.samplers import SamplerName
 from store import models
+from store.access import new_name
 from store.errors import ModelConflict
-from store.names import check_name
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -63,14 +63,15 @@ def get_model(name: str, services: ServicesDep, precisions: Precisions) -> Model
 
 @router.patch(
     "/{name}",
-    summary="Change what is said of a model: its license",
+    summary="Change what is said of a model, and who sees it",
     responses=problems.declare(problems.NOT_FOUND, problems.UNSUPPORTED, problems.INVALID),
 )
 def change_model(
     name: str, body: ModelChange, services: ServicesDep, precisions: Precisions
 ) -> ModelAnswer:
-    """Change it here and in the README of later downloads."""
-    return model_answer(models.set_license(services.database, name, body.license), precisions)
+    """Change the license here and in the README of later downloads."""
+    changes = body.model_dump(exclude_unset=True)
+    return model_answer(models.change_model(services.database, name, **changes), precisions)
 
 
 @router.get(
@@ -176,7 +177,7 @@ async def put_model(
     The front matter of its README.md may give the `license`, as on the Hugging Face Hub. PATCH
     changes it later.
     """
-    check_name("name", name)
+    name = new_name(services.database.caller, "name", name)
     data_dir = services.settings.locations.data_dir
     with tempfile.TemporaryDirectory(dir=data_dir) as scratch:
         folder = Path(scratch) / "model"

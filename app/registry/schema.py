@@ -13,6 +13,7 @@ from models.fields import Invalid
 from models.nets.precision import Precision
 from models.pipeline.card import ModelCard
 from models.pipeline.readme import MAX_LICENSE, checked_license
+from store.access import Visibility
 from store.models import ModelRecord
 
 FLOAT32_BYTES = 4
@@ -35,8 +36,13 @@ License = Annotated[
 
 
 class ModelChange(JsonBody):
+    """What is left out stays."""
+
     license: License | None = Field(
-        description="of the weights, an SPDX id or other text; null for unknown"
+        default=None, description="of the weights, an SPDX id or other text; null for unknown"
+    )
+    visibility: Visibility = Field(
+        default="private", description="`shared`: every key sees the model and may use it"
     )
 
 
@@ -56,6 +62,8 @@ def model_answer(
         digest=record.digest,
         num_bytes=record.num_bytes,
         license=record.license,
+        owner=record.made_by,
+        visibility=record.visibility,
         origin=ModelOrigin(
             kind=_kind(record, card), base_model=card.base_model, base_digest=card.base_digest
         ),

@@ -18,6 +18,7 @@ from models.pipeline.folder import (
 )
 from models.pipeline.readme import read_license
 from store import models
+from store.access import new_name
 from store.artifacts import ArtifactStore
 from store.database import Database
 from store.errors import ModelConflict, ModelNotFound
@@ -77,6 +78,7 @@ def store_upload(
 
     Raises ModelConflict where another model has the name, or a job is about to take it.
     """
+    name = new_name(database.caller, "name", name)
     try:
         known = models.get_model(database, name)
     except ModelNotFound:

@@ -16,6 +16,7 @@ from typing import Literal
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
+from store.access import Owned
 from store.database import JsonObject, Record, UtcTime
 from store.jobs.kinds import Kind
 
@@ -34,7 +35,7 @@ class Webhook:
     secret: str
 
 
-class Job(Record):
+class Job(Owned, Record):
     __tablename__ = "jobs"
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -53,7 +54,7 @@ class Job(Record):
     error_message: Mapped[str | None]
     fence: Mapped[int]
     attempts: Mapped[int]
-    owner: Mapped[str | None]
+    owner: Mapped[str | None]  # the worker that holds it
     lease_expires_at: Mapped[datetime | None] = mapped_column(UtcTime)
     cancel_requested: Mapped[bool]
     pause_requested: Mapped[bool]

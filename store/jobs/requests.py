@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from store.access import caller_of, new_name
 from store.database import Database, now
 from store.datasets import DatasetRecord, version_in
 from store.errors import DatasetNotFound, IllegalTransition, JobNotFound, ModelConflict
@@ -22,6 +23,7 @@ from store.jobs.events import forget_events
 from store.jobs.kinds import JOB_KINDS, Kind
 from store.jobs.record import DEFAULT_PRIORITY, DONE, Job, Webhook
 from store.models import ModelRecord
+from store.names import OWNER_SEPARATOR
 
 MODEL_MAKERS = [row.name for row in JOB_KINDS.values() if row.makes_model]
 MAX_STEM = 50  # characters of a name that a number follows
@@ -59,6 +61,8 @@ def create_job(
         job.id = checkpoint.job_id
         job.checkpoint_key, job.checkpoint_step = checkpoint.key, checkpoint.step
     makes_model = JOB_KINDS[kind].makes_model
+    if makes_model and model_name is not None:
+        model_name = new_name(database.caller, "model_name", model_name)
     with database.session(names=makes_model) as session:
         if makes_model:
             job.model_name = _name_to_make(session, model_name, dataset)
@@ -89,7 +93,8 @@ def _name_version(session: Session, job: Job, dataset: str, version: int | None)
     """Let the job read a version of its dataset, if that exists. Raises VersionNotFound."""
     record: DatasetRecord | None = session.get(DatasetRecord, dataset)
     if record is not None:
-        read = version_in(session, dataset, version or record.version)
+        job.dataset = record.name
+        read = version_in(session, record.name, version or record.version)
         job.dataset_version, job.dataset_digest = read.number, read.digest
 
 
@@ -272,5 +277,6 @@ def _model_names(session: Session) -> set[str]:
 
 def _free_model_name(session: Session, dataset: str) -> str:
     taken = _model_names(session)
-    names = (f"{dataset[:MAX_STEM]}-{number}" for number in count(1))
+    stem = dataset.rpartition(OWNER_SEPARATOR)[2][:MAX_STEM]
+    names = (new_name(caller_of(session), "model", f"{stem}-{number}") for number in count(1))
     return next(name for name in names if name not in taken)

@@ -7,9 +7,9 @@ from store.jobs.record import Job
 from store.models import ModelRecord
 
 
-def a_model(name: str = "faces") -> ModelRecord:
+def a_model(name: str = "faces", digest: str = "0") -> ModelRecord:
     return ModelRecord(
-        name=name, digest="0", details={}, artifact_prefix=f"models/{name}", num_bytes=1
+        name=name, digest=digest, details={}, artifact_prefix=f"models/{name}", num_bytes=1
     )
 
 
@@ -20,12 +20,12 @@ def a_job(database: Database, model_name: str | None = "faces", **given: object)
     )
 
 
-def a_dataset(database: Database) -> None:
-    """Add the dataset "photos", unless it is there."""
+def a_dataset(database: Database, name: str = "photos") -> None:
+    """Add a dataset, unless it is there."""
     create_dataset(
         database,
         DatasetRecord(
-            name="photos",
+            name=name,
             digest="d",
             num_bytes=1,
             num_images=2,
@@ -34,7 +34,7 @@ def a_dataset(database: Database) -> None:
             sizes=[],
             rejected=[],
             num_rejected=0,
-            artifact_key="datasets/photos.zip",
+            artifact_key=f"datasets/{name}.zip",
             reading={"frames": "refuse", "range": "full", "levels": None},
             warnings=[],
         ),

@@ -5,11 +5,11 @@ import pytest
 from store.errors import InvalidName, ModelConflict, ModelNotFound
 from store.models import (
     ModelRecord,
+    change_model,
     create_model,
     delete_model,
     get_model,
     list_models,
-    set_license,
 )
 
 
@@ -34,7 +34,7 @@ def test_a_model_is_kept_with_its_details(database):
 def test_a_license_can_be_changed_and_forgotten(database):
     create_model(database, a_model())
     for said in ("Apache-2.0", "MIT", None):
-        assert set_license(database, "faces", said).license == said
+        assert change_model(database, "faces", license=said).license == said
         assert get_model(database, "faces").license == said
 
 
@@ -58,7 +58,7 @@ def test_an_unknown_model_is_not_found(database):
     with pytest.raises(ModelNotFound, match="'faces'"):
         delete_model(database, "faces")
     with pytest.raises(ModelNotFound, match="'faces'"):
-        set_license(database, "faces", "MIT")
+        change_model(database, "faces", license="MIT")
 
 
 def test_models_come_in_pages_newest_first(database):

@@ -38,8 +38,13 @@ export async function send(address, { json, accept, headers, ...options } = {}) 
     init.body = JSON.stringify(json);
   }
   const response = await reach(() => fetch(address, init));
-  if (!response.ok) throw new Problem(response.status, await response.json().catch(() => ({})));
+  if (!response.ok) throw refusal(response.status, await response.json().catch(() => ({})));
   return response;
+}
+
+function refusal(status, body) {
+  if (status === 401) connection.signOut();
+  return new Problem(status, body);
 }
 
 export async function get(address, signal) {
@@ -90,7 +95,7 @@ export function upload(address, blob, sent, method = "PUT") {
         // not the service's own answer; the status is enough
       }
       if (request.status < 300) resolve(body);
-      else reject(new Problem(request.status, body));
+      else reject(refusal(request.status, body));
     };
     request.send(blob);
   });
@@ -126,9 +131,13 @@ export async function* events(response) {
 const HEARTBEAT = 5000;
 const RETRY = 1000;
 
-/** `epoch` grows each time a lost connection is restored, so that hooks repeat their requests. */
+/**
+ * `epoch` grows each time a lost connection is restored or somebody signs in, so that hooks repeat
+ * their requests. `signedOut`: the service wants a key.
+ */
 export const connection = {
   lost: false,
+  signedOut: false,
   epoch: 0,
   listeners: new Set(),
 
@@ -147,6 +156,17 @@ export const connection = {
       this.epoch += 1;
       this.notify();
     }
+  },
+
+  signOut() {
+    this.signedOut = true;
+    this.notify();
+  },
+
+  signIn() {
+    this.signedOut = false;
+    this.epoch += 1;
+    this.notify();
   },
 
   notify() {

@@ -1,0 +1,97 @@
+"""`diffusion keys`: make, list and revoke keys, in the database of the service on this machine."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from app.cli.session import session_of
+from host.environment import read_settings
+from store import keys
+from store.database import Database, open_database
+from store.errors import StoreError
+from store.keys import SCOPES, Scope
+from store.locations import Locations
+
+cli = typer.Typer(help="Who may call the service, and for what.", no_args_is_help=True)
+
+COLUMNS = ("id", "owner", "scopes", "made", "last used", "revoked")
+
+
+@cli.command()
+def create(
+    context: typer.Context,
+    owner: Annotated[str, typer.Argument(help="Whose key it is; they own what they make with it.")],
+    scopes: Annotated[
+        str, typer.Option(help=f"What it is for, split by commas: {', '.join(SCOPES)}.")
+    ] = "read,sample",
+) -> None:
+    """Make a key and print it, once. From the first one on, every request needs a key."""
+    wanted = _scopes(scopes)
+    with _database() as database:
+        record, text = keys.create_key(database, owner, wanted)
+    session = session_of(context)
+    made = {"id": record.id, "owner": record.owner, "scopes": record.scopes, "key": text}
+    session.output(made, lambda console: console.print(text, highlight=False, soft_wrap=True))
+
+
+@cli.command("ls")
+def list_keys(context: typer.Context) -> None:
+    """List the keys, newest first."""
+    with _database() as database:
+        found = keys.list_keys(database)
+    session_of(context).output_list([_described(key) for key in found], COLUMNS, _row)
+
+
+@cli.command()
+def revoke(
+    context: typer.Context,
+    key_id: Annotated[str, typer.Argument(help="The id of a key, or an owner for all of theirs.")],
+) -> None:
+    """Have keys refused, within a second; what was made with them stays."""
+    with _database() as database:
+        found = [key.id for key in keys.list_keys(database) if key_id in (key.id, key.owner)]
+        revoked = [keys.revoke_key(database, each).id for each in found or [key_id]]
+    session_of(context).output(
+        {"revoked": revoked}, lambda console: console.print(f"revoked {', '.join(revoked)}")
+    )
+
+
+@contextmanager
+def _database() -> Iterator[Database]:
+    database = open_database(read_settings(Locations).database_url)
+    try:
+        yield database
+    except StoreError as error:
+        raise typer.BadParameter(str(error)) from None
+    finally:
+        database.close()
+
+
+def _scopes(text: str) -> list[Scope]:
+    found = [scope for scope in SCOPES if scope in text.split(",")]
+    if unknown := set(text.split(",")).difference(found):
+        raise typer.BadParameter(
+            f"{', '.join(sorted(unknown))!r} is none of {', '.join(SCOPES)}", param_hint="--scopes"
+        )
+    return found
+
+
+def _described(key: keys.Key) -> dict[str, object]:
+    times = {
+        name: at and at.isoformat(" ", "minutes")
+        for name, at in (
+            ("created_at", key.created_at),
+            ("last_used_at", key.last_used_at),
+            ("revoked_at", key.revoked_at),
+        )
+    }
+    return {"id": key.id, "owner": key.owner, "scopes": key.scopes, **times}
+
+
+def _row(key: dict[str, object]) -> list[str]:
+    scopes = key["scopes"]
+    assert isinstance(scopes, list)
+    times = [str(key[name] or "") for name in ("created_at", "last_used_at", "revoked_at")]
+    return [str(key["id"]), str(key["owner"]), ",".join(scopes), *times]
