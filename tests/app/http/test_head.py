@@ -71,7 +71,7 @@ def found(client: httpx.Client, settings: Settings, model_archive) -> Iterator[d
 def head(client: httpx.Client, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
     """The status, the headers and all that follows them on the wire until the connection ends."""
     address = urlsplit(str(client.base_url))
-    lines = [f"HEAD {path} HTTP/1.1", "Host: here", "Connection: close"]
+    lines = [f"HEAD {path} HTTP/1.1", "Host: localhost", "Connection: close"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
         connection.sendall("\r\n".join([*lines, "", ""]).encode())
