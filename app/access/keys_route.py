@@ -16,19 +16,13 @@ from store import keys
 from store.keys import Scope
 from store.names import MAX_OWNER
 
+router = APIRouter(prefix="/keys", tags=["keys"])
+
 
 def _need_key(services: ServicesDep) -> None:
     """Refuse callers without a key, where none is needed: a first key would shut them out."""
     if services.database.caller is None:
         raise Forbidden("the first key is made on the server: diffusion keys create NAME")
-
-
-router = APIRouter(
-    prefix="/keys",
-    tags=["keys"],
-    dependencies=[Depends(_need_key)],
-    responses=problems.declare(problems.FORBIDDEN),
-)
 
 
 class NewKey(JsonBody):
@@ -64,7 +58,8 @@ class Keys(BaseModel):
     "",
     summary="Make a key",
     status_code=201,
-    responses=problems.declare(problems.UNSUPPORTED, problems.INVALID),
+    dependencies=[Depends(_need_key)],
+    responses=problems.declare(problems.FORBIDDEN, problems.UNSUPPORTED, problems.INVALID),
 )
 def create_key(body: NewKey, response: Response, services: ServicesDep) -> CreatedKey:
     """Make a key for an owner; the answer is the only one that has it."""
@@ -84,7 +79,8 @@ def list_keys(services: ServicesDep) -> Keys:
     "/{key_id}",
     summary="Revoke a key",
     status_code=204,
-    responses=problems.declare(problems.NOT_FOUND),
+    dependencies=[Depends(_need_key)],
+    responses=problems.declare(problems.FORBIDDEN, problems.NOT_FOUND),
 )
 def revoke_key(key_id: str, services: ServicesDep) -> None:
     """Have it refused, within a second. What was made with it stays."""

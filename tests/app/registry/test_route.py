@@ -133,10 +133,14 @@ def test_a_license_out_of_bounds_is_refused_by_name(client, name, model_archive,
         assert "license is" in answer.json()["detail"]
 
 
-def test_only_the_license_of_a_model_that_exists_can_be_changed(client, name, model_archive):
+def test_only_what_is_said_of_a_model_can_be_changed(client, name, model_archive):
     assert client.patch(f"/models/{name}", json={"license": "MIT"}).status_code == 404
     put(client, name, model_archive()).raise_for_status()
-    for body, pointer in (({"digest": "0"}, "/digest"), ({}, "/license")):
+    before = client.patch(f"/models/{name}", json={"license": "MIT"}).raise_for_status().json()
+    assert client.patch(f"/models/{name}", json={}).json() == before
+    shared = client.patch(f"/models/{name}", json={"visibility": "shared"}).json()
+    assert (shared["license"], shared["visibility"]) == ("MIT", "shared")
+    for body, pointer in (({"digest": "0"}, "/digest"), ({"visibility": None}, "/visibility")):
         answer = client.patch(f"/models/{name}", json=body)
         assert answer.status_code == 422
         assert pointer in [error["pointer"] for error in answer.json()["errors"]]
