@@ -75,6 +75,10 @@ class DatasetAnswer(BaseModel):
     rejected: list[Rejected] = Field(description="the first rejected files, with reasons")
     reading: Reading
     warnings: list[str] = Field(description="what looks odd about the classes and the images")
+    damage: str | None = Field(
+        default=None,
+        description="when and what was found damaged of its archives, where it is stored",
+    )
     created_at: datetime
     links: dict[str, str]
 
@@ -198,6 +202,10 @@ class ModelAnswer(BaseModel):
         description="the digest of that version: `GET /datasets/{name}?version=` finds it by this"
     )
     job_id: str | None
+    damage: str | None = Field(
+        default=None,
+        description="when and what was found damaged of its files, where it is stored",
+    )
     created_at: datetime
     links: dict[str, str]
 
@@ -326,6 +334,10 @@ class CheckpointAnswer(BaseModel):
     )
     best: bool
     last: bool
+    damage: str | None = Field(
+        default=None,
+        description="when and what was found damaged of its files, where it is stored",
+    )
     links: dict[str, str]
 
 

@@ -64,7 +64,7 @@ def dataset_answer(record: DatasetRecord | DatasetVersion) -> DatasetAnswer:
     else:
         name, version, query = record.dataset, record.number, f"?version={record.number}"
     address = f"/datasets/{name}"
-    made = ("name", "version", "labels", "links")
+    made = ("name", "version", "labels", "damage", "links")
     plain = {
         field: getattr(record, field) for field in DatasetAnswer.model_fields if field not in made
     }
@@ -76,9 +76,9 @@ def dataset_answer(record: DatasetRecord | DatasetVersion) -> DatasetAnswer:
         "report": f"{address}/report{query}",
     }
     labels = LabelRule(**(record.labels or {})).choice
-    return DatasetAnswer.model_validate(
-        {**plain, "name": name, "version": version, "labels": labels, "links": links}
-    )
+    own = {"name": name, "version": version, "labels": labels, "links": links}
+    damage = getattr(record, "damage", None)  # found of all versions together
+    return DatasetAnswer.model_validate({**plain, **own, "damage": damage})
 
 
 def version_answer(version: DatasetVersion) -> VersionAnswer:

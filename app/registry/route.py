@@ -27,6 +27,7 @@ from models.pipeline.portable import CONSISTENCY_STEPS, STEPS
 from models.sampling.samplers import SamplerName
 from store import models
 from store.errors import ModelConflict
+from store.model_files import fetch_model
 from store.names import check_name
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -80,7 +81,7 @@ def change_model(
     responses={
         200: {"content": {"application/zip": {}}, "description": "zip"},
         **RESPONSES,
-        **problems.declare(problems.NOT_FOUND, problems.INVALID),
+        **problems.declare(problems.NOT_FOUND, problems.INVALID, problems.DAMAGED),
     },
 )
 def download_model(
@@ -126,7 +127,7 @@ def download_model(
     scratch = tempfile.TemporaryDirectory(dir=services.settings.locations.data_dir)
     folder, archive = Path(scratch.name) / "model", Path(scratch.name) / "model.zip"
     try:
-        services.artifacts.download_folder(record.artifact_prefix, folder)
+        fetch_model(services.artifacts, record.artifact_prefix, record.digest, record.files, folder)
         with reported_at("format", "query"):
             download.write(folder, archive)
         cleanup = BackgroundTask(scratch.cleanup)

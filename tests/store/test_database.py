@@ -149,7 +149,7 @@ def test_models_of_earlier_versions_say_what_they_began_with(tmp_path):
             "by-job_2": {"base_model": "faces", "base_digest": "d1"},
             "uploaded": {},
         }
-        bring_to("0012")
+        bring_to("head")
         assert get_model(database, "by-job_2").license is None
         bring_to("0007", command.downgrade)
 
@@ -169,7 +169,7 @@ def test_datasets_of_earlier_versions_have_no_rule_of_labels(tmp_path):
             **jsons,
             **numbers,
         )
-        bring_to("0012")
+        bring_to("head")
         pets = get_dataset(database, "pets")
         assert (pets.labels, pets.splits, pets.warnings) == (None, {}, [])
         assert pets.classes == jsons["classes"]
@@ -205,7 +205,7 @@ def test_datasets_of_earlier_versions_are_their_own_first_version(tmp_path):
             details={},
             **OLD,
         )
-        bring_to("0012")
+        bring_to("head")
         version = get_version(database, "pets")
         assert get_dataset(database, "pets").version == version.number == 1
         assert version.digest == "d"
