@@ -81,6 +81,10 @@ class DatasetAnswer(BaseModel):
     warnings: list[str] = Field(description="what looks odd about the classes and the images")
     owner: str | None = Field(description=OWNER)
     visibility: Visibility = Field(description=VISIBILITY)
+    damage: str | None = Field(
+        default=None,
+        description="when and what was found damaged of its archives, where it is stored",
+    )
     created_at: datetime
     links: dict[str, str]
 
@@ -206,6 +210,10 @@ class ModelAnswer(BaseModel):
         description="the digest of that version: `GET /datasets/{name}?version=` finds it by this"
     )
     job_id: str | None
+    damage: str | None = Field(
+        default=None,
+        description="when and what was found damaged of its files, where it is stored",
+    )
     created_at: datetime
     links: dict[str, str]
 
@@ -335,6 +343,10 @@ class CheckpointAnswer(BaseModel):
     )
     best: bool
     last: bool
+    damage: str | None = Field(
+        default=None,
+        description="when and what was found damaged of its files, where it is stored",
+    )
     links: dict[str, str]
 
 

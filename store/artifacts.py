@@ -1,11 +1,16 @@
-"""Artifacts: images, checkpoints, model folders, by key; on local disk or S3-compatible storage."""
+"""Artifacts: images, checkpoints, model folders, by key; on local disk or S3-compatible storage.
+
+What writes an artifact returns its sha256, for a record; what reads a whole one compares it with
+that, where it is given, while the bytes go by.
+"""
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -17,7 +22,7 @@ from obstore.exceptions import (
 from obstore.store import LocalStore, ObjectStore, from_url
 
 from host.folders import fsync
-from store.errors import ArtifactNotFound
+from store.errors import ArtifactDamaged, ArtifactNotFound
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -46,44 +51,67 @@ class ArtifactStore:
         else:
             self._store = from_url(url, retry_config=retry_for(patience_seconds))
 
-    def put_bytes(self, key: str, data: bytes) -> None:
-        """Write an artifact whole or not at all; it is on disk when this returns."""
+    def put_bytes(self, key: str, data: bytes) -> str:
+        """Write an artifact whole or not at all; it is on disk when this returns its sha256."""
         _check(key)
         if self._root is None:
             obstore.put(self._store, key, data)
-            return
-        with self._staged(key) as part:
-            part.write(data)
+        else:
+            with self._staged(key) as part:
+                part.write(data)
+        return hashlib.sha256(data).hexdigest()
 
-    def put_file(self, key: str, path: Path) -> None:
+    def put_file(self, key: str, path: Path) -> str:
+        """Write an artifact as `put_bytes` does."""
         _check(key)
         if self._root is None:
             obstore.put(self._store, key, path)
-            return
+            with path.open("rb") as source:
+                return hashlib.file_digest(source, "sha256").hexdigest()
+        sha256 = hashlib.sha256()
         with self._staged(key) as part, path.open("rb") as source:
             while chunk := source.read(1 << 20):
                 part.write(chunk)
+                sha256.update(chunk)
+        return sha256.hexdigest()
 
-    def get_bytes(self, key: str) -> bytes:
-        """Read an artifact. Raises ArtifactNotFound."""
+    def get_bytes(self, key: str, sha256: str | None = None) -> bytes:
+        """Read an artifact. Raises ArtifactNotFound, and ArtifactDamaged if its sha256 is not the
+        one given."""
         _check(key)
         try:
-            return bytes(obstore.get(self._store, key).bytes())
+            content = bytes(obstore.get(self._store, key).bytes())
         except FileNotFoundError:
             raise ArtifactNotFound(key) from None
+        if sha256 is not None and (found := hashlib.sha256(content).hexdigest()) != sha256:
+            raise ArtifactDamaged.differs(key, found, sha256)
+        return content
 
-    def download(self, key: str, path: Path) -> None:
-        """Copy an artifact to a file that appears whole or not at all. Raises ArtifactNotFound."""
+    def download(self, key: str, path: Path, sha256: str | None = None) -> str:
+        """Copy an artifact to a file that appears whole or not at all, and return its sha256.
+        Raises as `get_bytes`."""
         _check(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.part-{os.getpid()}")
+        hashed = hashlib.sha256()
         try:
             with part.open("wb") as file:
                 for chunk in self.stream(key):
                     file.write(chunk)
+                    hashed.update(chunk)
+            if sha256 not in (None, hashed.hexdigest()):
+                raise ArtifactDamaged.differs(key, hashed.hexdigest(), sha256 or "")
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+        return hashed.hexdigest()
+
+    def sha256(self, key: str) -> str:
+        """Read an artifact and return its sha256. Raises ArtifactNotFound."""
+        hashed = hashlib.sha256()
+        for chunk in self.stream(key):
+            hashed.update(chunk)
+        return hashed.hexdigest()
 
     def stream(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """Yield an artifact, or its bytes from `start` to `end`, however slowly they are read, and
@@ -121,18 +149,35 @@ class ArtifactStore:
                 obstore.get(self._store, key, options={"range": piece, "if_match": e_tag}).bytes()
             )
 
-    def upload_folder(self, folder: Path, prefix: str) -> None:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                self.put_file(f"{prefix}/{path.relative_to(folder).as_posix()}", path)
+    def upload_folder(self, folder: Path, prefix: str) -> dict[str, str]:
+        """Write all files of a folder; return the sha256 of each by its path in the folder."""
+        names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+        return {name: self.put_file(f"{prefix}/{name}", folder / name) for name in sorted(names)}
 
-    def download_folder(self, prefix: str, folder: Path) -> None:
-        """Copy all artifacts under the prefix. Raises ArtifactNotFound where there are none."""
+    def download_folder(
+        self, prefix: str, folder: Path, files: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """Copy all artifacts under the prefix, or those of `files`, which has the sha256 of each;
+        return these of what was copied.
+
+        Raises ArtifactNotFound where there are none, and ArtifactDamaged where one of `files` is
+        missing or another.
+        """
         keys = self.keys(prefix)
         if not keys:
             raise ArtifactNotFound(prefix)
-        for key in keys:
-            self.download(key, folder / PurePosixPath(key).relative_to(prefix))
+        wanted: Mapping[str, str | None]
+        wanted = files or {str(PurePosixPath(key).relative_to(prefix)): None for key in keys}
+        found: dict[str, str] = {}
+        for name, sha256 in wanted.items():
+            key = f"{prefix}/{name}"
+            try:
+                found[name] = self.download(key, folder / name, sha256)
+            except ArtifactNotFound:
+                if sha256 is None:
+                    raise
+                raise ArtifactDamaged(key, "it is missing") from None
+        return found
 
     def keys(self, prefix: str, before: datetime | None = None) -> list[str]:
         """Return the keys below `prefix`, sorted; with `before`, only of artifacts that were last

@@ -21,7 +21,9 @@ _NAMES_LOCK = 0x0D1FF052
 
 
 class Record(DeclarativeBase):
-    type_annotation_map: ClassVar = dict.fromkeys((JsonObject, dict[str, int], list[Any]), sa.JSON)
+    type_annotation_map: ClassVar = dict.fromkeys(
+        (JsonObject, dict[str, int], dict[str, str], list[Any]), sa.JSON
+    )
 
 
 class UtcTime(sa.TypeDecorator[datetime]):

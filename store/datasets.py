@@ -8,7 +8,7 @@ or a model names them, and longer, until somebody deletes them.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -28,7 +28,8 @@ INDEX_SUFFIX, FINGERPRINTS_SUFFIX = ".index", ".fingerprints"
 class Part:
     """An archive as it was uploaded. `num_images` counts those that can be used, and `max_pixels`
     is the bound of one, both None if it was uploaded before 0012; `labels` is a LabelRule and
-    `reading` a Reading of the core."""
+    `reading` a Reading of the core. `files` has the sha256 of each artifact by its key, None if it
+    was uploaded before 0013."""
 
     digest: str
     key: str
@@ -37,6 +38,7 @@ class Part:
     labels: JsonObject | None
     reading: JsonObject
     max_pixels: int | None = None
+    files: dict[str, str] | None = None
 
     @property
     def index_key(self) -> str:
@@ -52,6 +54,10 @@ class Part:
     def keys(self) -> set[str]:
         """The keys of all that is stored of it."""
         return {self.key, self.index_key, self.fingerprints_key}
+
+    def sha256_of(self, key: str) -> str | None:
+        """Return the sha256 of one of its artifacts, None where it is not known."""
+        return (self.files or {}).get(key)
 
 
 class Contents:
@@ -79,6 +85,7 @@ class DatasetRecord(Named, Contents, Record):
 
     artifact_key: Mapped[str]  # of the archive that was uploaded first
     version: Mapped[int] = mapped_column(default=1)
+    damage: Mapped[str | None]  # of its artifacts, as it was found last
 
 
 class DatasetVersion(Contents, Record):
@@ -128,7 +135,10 @@ def known_dataset(database: Database, name: str, digest: str) -> DatasetRecord |
 
 
 def create_dataset(
-    database: Database, record: DatasetRecord, max_pixels: int | None = None
+    database: Database,
+    record: DatasetRecord,
+    max_pixels: int | None = None,
+    files: dict[str, str] | None = None,
 ) -> tuple[DatasetRecord, bool]:
     """Add a dataset with its first version; return its record and whether it is new. The same
     content under the same name is the record that exists already. Raises as known_dataset."""
@@ -138,11 +148,13 @@ def create_dataset(
             return known, False
         session.add(record)
         session.flush()  # sets the defaults
-        session.add(first_version(record, max_pixels))
+        session.add(first_version(record, max_pixels, files))
     return record, True
 
 
-def first_version(record: DatasetRecord, max_pixels: int | None = None) -> DatasetVersion:
+def first_version(
+    record: DatasetRecord, max_pixels: int | None = None, files: dict[str, str] | None = None
+) -> DatasetVersion:
     """Return the version that the upload of a dataset is."""
     part = Part(
         record.digest,
@@ -152,6 +164,7 @@ def first_version(record: DatasetRecord, max_pixels: int | None = None) -> Datas
         record.labels,
         record.reading,
         max_pixels,
+        files,
     )
     contents = {name: getattr(record, name) for name in CONTENTS}
     return new_version(
@@ -196,6 +209,19 @@ def delete_dataset(database: Database, name: str) -> set[str]:
         session.execute(sa.delete(DatasetVersion).where(DatasetVersion.dataset == name))
         session.delete(record)
     return keys
+
+
+def restore_dataset(database: Database, name: str, files: dict[str, str]) -> DatasetRecord:
+    """Say that a part of a dataset was written anew; `files` has the sha256 of its artifacts."""
+    with database.session() as session:
+        record = _dataset(session, name, to_change=True)
+        for version in _versions(session, record.name):
+            parts = [
+                replace(part, files=files) if part.key in files else part for part in version.parts
+            ]
+            version.parts_json = [asdict(part) for part in parts]
+        record.damage = None
+    return record
 
 
 # Versions -----------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ StoreError
 │   │   └── StaleVersion    of a dataset: another edit was faster
 │   └── ModelConflict
 ├── LostLease           another worker holds the job by now
+├── ArtifactDamaged     what is stored is not what was written
 └── SecondHost          SQLite serves one host only
 """
 
@@ -73,6 +74,19 @@ class ModelNotFound(NotFound):
 class ArtifactNotFound(NotFound):
     def __init__(self, key: str) -> None:
         super().__init__(f"there is no artifact {key!r}")
+
+
+class ArtifactDamaged(StoreError):
+    """`key` is that of the artifact; `why` completes a sentence about it."""
+
+    def __init__(self, key: str, why: str) -> None:
+        super().__init__(f"artifact {key!r} is damaged where it is stored: {why}")
+        self.key, self.why = key, why
+
+    @classmethod
+    def differs(cls, key: str, found: str, written: str) -> "ArtifactDamaged":
+        """Say that an artifact has another sha256 than when it was written."""
+        return cls(key, f"its sha256 is {found[:12]}..., and was {written[:12]}...")
 
 
 class Conflict(StoreError):

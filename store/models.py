@@ -21,6 +21,8 @@ class ModelRecord(Named, Record):
     artifact_prefix: Mapped[str]
     num_bytes: Mapped[int] = mapped_column(sa.BigInteger)
     license: Mapped[str | None]  # of the weights: an SPDX id, or other text
+    files: Mapped[dict[str, str] | None]  # sha256 by path below the prefix; None before 0013
+    damage: Mapped[str | None]  # of its artifacts, as it was found last
 
 
 def create_model(database: Database, record: ModelRecord) -> ModelRecord:
@@ -36,6 +38,22 @@ def create_model(database: Database, record: ModelRecord) -> ModelRecord:
 def get_model(database: Database, name: str) -> ModelRecord:
     with database.session() as session:
         return _model(session, name)
+
+
+def model_files(database: Database, prefix: str) -> dict[str, str] | None:
+    """Return the sha256 of each file of the model whose artifacts have this prefix; None where they
+    are not known."""
+    query = sa.select(ModelRecord.files).where(ModelRecord.artifact_prefix == prefix)
+    with database.session() as session:
+        return session.scalars(query).first()
+
+
+def restore_model(database: Database, name: str, files: dict[str, str]) -> ModelRecord:
+    """Say that all files of a model were written anew."""
+    with database.session() as session:
+        record = _model(session, name, to_change=True)
+        record.files, record.damage = files, None
+    return record
 
 
 def list_models(

@@ -17,7 +17,9 @@ from store.datasets import (
     Part,
     create_dataset,
     first_version,
+    get_version,
     known_dataset,
+    restore_dataset,
 )
 
 
@@ -33,7 +35,8 @@ def store_archive(
     counted: Callable[[int], None] | None = None,
 ) -> tuple[DatasetRecord, bool]:
     """Store an archive with its index, then its record, so that every record has its archive;
-    return the record and whether it is new. `counted` is as in index_archive.
+    return the record and whether it is new. One that is there already and was found damaged is
+    stored anew. `counted` is as in index_archive.
 
     Raises Invalid as index_archive does, InvalidName, and DatasetConflict where other content has
     the name.
@@ -42,19 +45,31 @@ def store_archive(
     limits = ArchiveLimits(max_pixels=max_pixels)
     summary, index = index_archive(path, limits, choice=labels, reading=reading, counted=counted)
     if known := known_dataset(database, name, summary.digest):
+        if known.damage is not None:
+            part = get_version(database, name, 1).parts[0]
+            files = _store_part(artifacts, part, path, index)
+            known = restore_dataset(database, name, files)
         return known, False
     key = f"datasets/{name}/{summary.digest}"
     record = DatasetRecord(
         name=name, num_bytes=path.stat().st_size, artifact_key=key, **asdict(summary)
     )
     (part,) = first_version(record).parts
-    artifacts.put_file(key, path)
-    store_index(artifacts, part, index)
-    return create_dataset(database, record, max_pixels)
+    files = _store_part(artifacts, part, path, index)
+    return create_dataset(database, record, max_pixels, files)
 
 
-def store_index(artifacts: ArtifactStore, part: Part, index: Index) -> None:
-    """Store the index of a part, and its fingerprints before it."""
+def _store_part(artifacts: ArtifactStore, part: Part, path: Path, index: Index) -> dict[str, str]:
+    archive = artifacts.put_file(part.key, path)
+    return {part.key: archive, **store_index(artifacts, part, index)}
+
+
+def store_index(artifacts: ArtifactStore, part: Part, index: Index) -> dict[str, str]:
+    """Store the index of a part, and its fingerprints before it; return the sha256 of each by its
+    key."""
     assert index.fingerprints is not None, "an index that was read is stored already"
-    artifacts.put_bytes(part.fingerprints_key, index.fingerprints.tobytes())
-    artifacts.put_bytes(part.index_key, index.to_bytes())
+    contents = {
+        part.fingerprints_key: index.fingerprints.tobytes(),
+        part.index_key: index.to_bytes(),
+    }
+    return {key: artifacts.put_bytes(key, content) for key, content in contents.items()}

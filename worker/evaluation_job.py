@@ -44,7 +44,9 @@ class EvaluationJob(JobProcess):
         job = requests.get_job(self.database, self.job_id)
         config = EvaluateConfig.from_dict(job.config)
         precision = config.evaluation.get("precision")
-        model, served = self.fetch_model(config.prefix, partial(self._load, precision))
+        model, served = self.fetch_model(
+            config.prefix, config.digest, partial(self._load, precision)
+        )
         assert job.dataset is not None
         version = get_version(self.database, job.dataset, job.dataset_digest)
         dataset = self._dataset(version, model, cast(Fit, config.fit))

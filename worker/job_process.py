@@ -28,9 +28,18 @@ from models.fields import Invalid
 from models.runtime.device import device_of_torch, is_out_of_memory
 from store.artifacts import ArtifactStore, StorageError
 from store.database import Database
-from store.errors import ArtifactNotFound, DatasetConflict, LostLease, ModelConflict
+from store.errors import (
+    ArtifactDamaged,
+    ArtifactNotFound,
+    DatasetConflict,
+    LostLease,
+    ModelConflict,
+)
+from store.integrity import mark_damage
 from store.jobs import claims
 from store.jobs.files import log_key
+from store.model_files import fetch_model
+from store.models import model_files
 from worker.logs import LOG_FILE, configure_logs
 from worker.settings import WorkerSettings
 
@@ -91,11 +100,13 @@ class JobProcess(ABC):
     def work(self) -> bool:
         """Do the job; True if it is done, False if it was stopped, with a checkpoint."""
 
-    def fetch_model(self, prefix: str, load: Callable[[Path, str], Model]) -> Model:
-        """Load the model whose artifacts have this prefix, for the device. Raises JobFailed."""
+    def fetch_model(self, prefix: str, digest: str, load: Callable[[Path, str], Model]) -> Model:
+        """Load the model of this digest whose artifacts have this prefix, for the device. Raises
+        JobFailed and ArtifactDamaged."""
         folder = self.scratch / "model-to-begin-with"
+        files = model_files(self.database, prefix)
         try:
-            self.artifacts.download_folder(prefix, folder)
+            fetch_model(self.artifacts, prefix, digest, files, folder)
         except ArtifactNotFound:
             raise JobFailed("model_deleted", "the model was deleted before the job began") from None
         return load(folder, self.device)
@@ -144,6 +155,8 @@ def _attempt(kind: type[JobProcess]) -> int:
         with contextlib.suppress(Exception):  # a failing log upload must not keep the job alive
             if job:
                 job.publish_log()
+        if isinstance(error, ArtifactDamaged):
+            mark_damage(database, error)
         with contextlib.suppress(LostLease):
             claims.finish(database, job_id, fence, "failed", code, message)
         return 1
@@ -157,6 +170,8 @@ def classify(error: Exception) -> tuple[str, str]:
     """
     if isinstance(error, Invalid):
         return "invalid", str(error)
+    if isinstance(error, ArtifactDamaged):
+        return "damaged_artifact", str(error)
     if isinstance(error, ModelConflict):
         return "model_exists", str(error)
     if isinstance(error, DatasetConflict):

@@ -42,7 +42,9 @@ class SampleJob(JobProcess):
         precision = job.progress.get("precision")  # of an attempt before this one
         counter = ImageCounter(job.checkpoint_step or 0, config.num_images, precision)
         if counter.images < config.num_images:
-            model = self.fetch_model(config.prefix, partial(self._load, config.precision))
+            model = self.fetch_model(
+                config.prefix, config.digest, partial(self._load, config.precision)
+            )
             steps = engine_steps(
                 model,
                 plan_for(model.config, SampleRequest.from_dict(config.request)),

@@ -101,7 +101,7 @@ class TrainJob(JobProcess):
         return TrainState.create(self.config, dataset, self.device)
 
     def _first_weights(self, first: FirstWeights) -> TrainState:
-        model = self.fetch_model(first.prefix, load_model)
+        model = self.fetch_model(first.prefix, first.digest, load_model)
         log.info("begins with a model", model=first.model)
         return begin_with(model, self.config, self.device)
 
@@ -203,7 +203,7 @@ class TrainJob(JobProcess):
         origin = {name: getattr(job, name) for name in learned}
         save_model(model, folder, {**details, **origin, "job": self.job_id})
         prefix = f"models/{job.model_name}/{self.job_id}"
-        self.artifacts.upload_folder(folder, prefix)
+        files = self.artifacts.upload_folder(folder, prefix)
         record = ModelRecord(
             name=job.model_name,
             digest=weights_digest(folder),
@@ -213,6 +213,7 @@ class TrainJob(JobProcess):
             **origin,
             artifact_prefix=prefix,
             num_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+            files=files,
         )
         last = progress_of(*self.latest) if self.latest else TrainProgress.from_dict(job.progress)
         progress = replace(last, progress=1.0, eta_seconds=0.0)

@@ -108,6 +108,12 @@ def worker(
     _exec_module("worker.main", *kinds or ())
 
 
+@cli.command()
+def verify() -> None:
+    """Read all that the service on this machine stores, and print what is damaged."""
+    _exec_module("store.verify")
+
+
 def _exec_module(module: str, *arguments: str, **settings: object) -> NoReturn:
     for name, value in settings.items():
         if value is not None:

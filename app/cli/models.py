@@ -48,6 +48,7 @@ def show(context: typer.Context, name: Name) -> None:
         "origin": facts.origin(model),
         "network": facts.network(model),
         "precisions": facts.precisions(model),
+        **({"damaged": model.damage} if model.damage else {}),
         **facts.scores(model),
         **{key: value for key, value in model.details.items() if key not in _IN_WORDS},
     }

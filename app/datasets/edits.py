@@ -74,8 +74,9 @@ def add_images(
         asdict(summary.reading),
         limits.max_pixels,
     )
-    services.artifacts.put_file(part.key, path)
-    store_index(services.artifacts, part, index)
+    archive = services.artifacts.put_file(part.key, path)
+    files = {part.key: archive, **store_index(services.artifacts, part, index)}
+    part = replace(part, files=files)
     INDEXES.add(services.artifacts, part.index_key, index)  # it is needed at once
     used = False
     try:

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
+from app.logs import log
 from app.services import Services
 from host.folders import staged_folder
 from models.arrays import UInt8
+from models.fields import Invalid
 from models.images.dataset import index_archive
 from models.images.fingerprints import FINGERPRINT, Fingerprints
 from models.images.formats import Reading
-from models.images.index import Index
+from models.images.index import Index, sha256_of
 from models.images.labels import LabelRule
 from models.images.parts import decode_frame, read_at, unpack
 from models.images.readers import ArchiveLimits, Place
@@ -28,7 +30,8 @@ from models.images.reading import MAX_PIXELS
 from models.images.versions import Manifest
 from store.artifacts import ArtifactStore
 from store.datasets import DatasetVersion, Part
-from store.errors import ArtifactNotFound, DatasetConflict
+from store.errors import ArtifactDamaged, ArtifactNotFound, DatasetConflict
+from store.integrity import read_index, read_manifest
 from worker.dataset_archives import store_index
 
 MAX_ROWS = 2_000_000  # of the indexes in memory: about 1 GB
@@ -41,12 +44,12 @@ def index_of(services: Services, part: Part) -> Index:
     if known := INDEXES.get(services.artifacts, part.index_key):
         return known
     with suppress(ArtifactNotFound):
-        index = Index.from_bytes(services.artifacts.get_bytes(part.index_key))
+        index = Index.from_bytes(read_index(services.artifacts, part))
         INDEXES.add(services.artifacts, part.index_key, index)
         return index
     with tempfile.TemporaryDirectory(dir=services.settings.locations.data_dir) as scratch:
         archive = Path(scratch) / "archive"
-        services.artifacts.download(part.key, archive)
+        services.artifacts.download(part.key, archive, part.sha256_of(part.key))
         _, index = index_archive(
             archive,
             limits_of(part),
@@ -65,7 +68,8 @@ def fingerprints_of(services: Services, version: DatasetVersion) -> Fingerprints
     rows = np.empty(len(manifest), FINGERPRINT)
     for number, part in enumerate(version.parts):
         index_of(services, part)  # made now, with the fingerprints, where there is none
-        content = services.artifacts.get_bytes(part.fingerprints_key)
+        key = part.fingerprints_key
+        content = services.artifacts.get_bytes(key, part.sha256_of(key))
         here = manifest.part == number
         rows[here] = np.frombuffer(content, FINGERPRINT)[manifest.row[here]]
     return rows
@@ -75,7 +79,7 @@ def manifest_of(services: Services, version: DatasetVersion) -> Manifest:
     """Return the manifest of a version. Raises DatasetConflict if it is an upload from before, in
     which other images are found now."""
     if version.manifest_key is not None:
-        return _stored_manifest(services.artifacts, version.manifest_key)
+        return _stored_manifest(services.artifacts, version.manifest_key, version.digest)
     (part,) = version.parts
     manifest = Manifest.of(part.digest, index_of(services, part))
     if len(manifest) != version.num_images or manifest.counts != version.classes:
@@ -87,22 +91,34 @@ def manifest_of(services: Services, version: DatasetVersion) -> Manifest:
 
 
 def read_file(services: Services, part: Part, row: int) -> bytes:
-    """Return the file of an image, as it was uploaded. Raises Invalid if it is damaged."""
+    """Return the file of an image, as it was uploaded. It is compared with the sha256 in the index,
+    so that an archive need not be read whole. Raises ArtifactDamaged."""
     index, limits = index_of(services, part), limits_of(part)
     if index.places is not None:
         read = partial(services.artifacts.read, part.key)
-        return read_at(index.places[row], read, limits.max_file_bytes)
+        try:
+            data = read_at(index.places[row], read, limits.max_file_bytes)
+        except Invalid as error:
+            raise ArtifactDamaged(part.key, f"{index.names[row]!r}: {error}") from None
+        if (found := sha256_of(data)) != index.sha256[row]:
+            why = ArtifactDamaged.differs(part.key, found, index.sha256[row]).why
+            raise ArtifactDamaged(part.key, f"{index.names[row]!r} in it: {why}")
+        return data
     while True:
         folder = _unpacked(services, part, index)
         with suppress(FileNotFoundError):  # another part has just taken its room
             place = _places(folder)[row]
             with (folder / "files").open("rb") as file:
                 file.seek(place.offset)
-                return file.read(place.length)
+                data = file.read(place.length)
+            if sha256_of(data) == index.sha256[row]:
+                return data
+            log.warning("unpacked files are damaged; they are unpacked again", folder=str(folder))
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def read_image(services: Services, part: Part, row: int) -> UInt8:
-    """Return an image, (H, W, C), as its dataset is read. Raises Invalid if it is damaged."""
+    """Return an image, (H, W, C), as its dataset is read. Raises ArtifactDamaged."""
     frame = index_of(services, part).frames[row]
     data, reading = read_file(services, part, row), Reading.from_dict(part.reading)
     return decode_frame(data, frame, reading, limits_of(part).max_pixels)
@@ -142,8 +158,8 @@ INDEXES = Indexes(MAX_ROWS)
 
 
 @lru_cache(maxsize=8)
-def _stored_manifest(artifacts: ArtifactStore, key: str) -> Manifest:
-    return Manifest.from_bytes(artifacts.get_bytes(key))
+def _stored_manifest(artifacts: ArtifactStore, key: str, digest: str) -> Manifest:
+    return Manifest.from_bytes(read_manifest(artifacts, key, digest))
 
 
 # Archives that can only be read from their beginning ----------------------------------------------
@@ -161,7 +177,7 @@ def _unpacked(services: Services, part: Part, index: Index) -> Path:
         if not folder.exists():
             with staged_folder(folder) as staged:
                 archive = staged / "archive"
-                services.artifacts.download(part.key, archive)
+                services.artifacts.download(part.key, archive, part.sha256_of(part.key))
                 places = unpack(archive, index, staged / "files", limits_of(part))
                 archive.unlink()
                 (staged / "places.json").write_text(json.dumps(places))

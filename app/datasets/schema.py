@@ -82,6 +82,7 @@ def dataset_answer(record: DatasetRecord, version: DatasetVersion | None = None)
         "labels": LabelRule(**(contents.labels or {})).choice,
         "owner": record.made_by,
         "visibility": record.visibility,
+        "damage": record.damage,  # found of all versions together
         "links": links,
     }
     plain = {f: getattr(contents, f) for f in DatasetAnswer.model_fields if f not in made}

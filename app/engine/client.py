@@ -20,6 +20,7 @@ from app.settings import Settings
 from host.environment import to_environment
 from models.engine.orders import Event, Failed, Made, Order, event_of
 from models.nets.precision import Precision
+from store.errors import ArtifactDamaged
 
 START_SECONDS = 60.0  # loading torch from a cold disk takes long
 POLL_SECONDS = 0.1
@@ -59,7 +60,7 @@ class EngineClient:
         sent again, and they begin anew.
 
         Raises InvalidInput, Busy where too many wait, the deadline cannot be met or the engine does
-        not come back, and EngineFailed.
+        not come back, ArtifactDamaged and EngineFailed.
         """
         if self._pending >= self._capacity:
             raise Busy(f"{self._pending} requests for images are waiting already", 5.0)
@@ -177,4 +178,6 @@ def _error(event: Failed) -> Exception:
         return InvalidInput.pointer("", event.message)
     if event.reason == "busy":
         return Busy(event.message, event.retry_after)
+    if event.reason == "damaged":
+        return ArtifactDamaged(event.artifact, event.message)
     return EngineFailed(event.message)

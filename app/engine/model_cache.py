@@ -4,12 +4,13 @@ import asyncio
 import os
 import shutil
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from models.pipeline.engine_model import load_checked, load_engine_model
 from models.runtime.net import EngineModel
 from store.artifacts import ArtifactStore
+from store.model_files import fetch_model
 
 Key = tuple[str, str]  # an artifact prefix, and the digest of the weights below it
 
@@ -31,14 +32,14 @@ class ModelCache:
         self._models: OrderedDict[Key, EngineModel] = OrderedDict()
         self._loading: dict[Key, asyncio.Task[EngineModel]] = {}
 
-    async def get(self, key: Key) -> EngineModel:
-        """Return a model, loading it once however many callers wait. Raises ValueError and
-        ArtifactNotFound."""
+    async def get(self, key: Key, files: Mapping[str, str] | None = None) -> EngineModel:
+        """Return a model, loading it once however many callers wait; `files` are as in
+        fetch_model. Raises ValueError, ArtifactNotFound and ArtifactDamaged."""
         if key in self._models:
             self._models.move_to_end(key)
             return self._models[key]
         if key not in self._loading:
-            task = asyncio.create_task(asyncio.to_thread(self._load, key))
+            task = asyncio.create_task(asyncio.to_thread(self._load, key, files))
             task.add_done_callback(lambda task: self._keep(key, task))
             self._loading[key] = task
         return await asyncio.shield(self._loading[key])
@@ -64,12 +65,12 @@ class ModelCache:
             del sizes[oldest]
             self._forgotten(oldest)
 
-    def _load(self, key: Key) -> EngineModel:
+    def _load(self, key: Key, files: Mapping[str, str] | None) -> EngineModel:
         prefix, digest = key
         folder = self._folder / f"{digest}-{os.getpid()}"
         shutil.rmtree(folder, ignore_errors=True)
         try:
-            self._artifacts.download_folder(prefix, folder)
+            fetch_model(self._artifacts, prefix, digest, files, folder)
             return load_engine_model(folder, self._device, self._folder.parent)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -34,7 +34,7 @@ with loading():
     from models.pipeline.engine_model import precisions, runtime_name
     from models.runtime.device import device_of_torch
     from store.artifacts import ArtifactStore
-    from store.errors import ArtifactNotFound
+    from store.errors import ArtifactDamaged, ArtifactNotFound
 
 IDLE_SECONDS = 60.0
 MAX_UNREAD_BYTES = 4 * 2**20  # of one caller; beyond it no previews are sent to it
@@ -136,9 +136,13 @@ class EngineServer:
         leaving = asyncio.ensure_future(reader.read())  # nothing more is sent until it is closed
         try:
             try:
-                model = await self._models.get(key)
-            except (Invalid, ArtifactNotFound) as error:
+                model = await self._models.get(key, order.files)
+            except Invalid as error:
                 caller.send(Failed(number, "invalid", str(error)))
+            except ArtifactDamaged as error:
+                caller.send(Failed(number, "damaged", error.why, artifact=error.key))
+            except ArtifactNotFound:
+                caller.send(Failed(number, "damaged", "it is missing", artifact=order.prefix))
             except Exception as error:
                 log.exception("a model does not load", model=order.model)
                 why = f": {error.strerror}" if isinstance(error, OSError) else ""  # a full disk

@@ -9,9 +9,11 @@ import sqlalchemy.exc
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 import store.errors
 from app.http import problems
@@ -24,6 +26,8 @@ from app.http.problems import (
     unexpected_problem,
 )
 from app.logs import log
+from store.database import Database
+from store.integrity import mark_damage
 
 # Exceptions whose message may be shown to callers; looked up along the class hierarchy.
 KINDS_OF: dict[type[Exception], Kind] = {
@@ -37,7 +41,7 @@ KINDS_OF: dict[type[Exception], Kind] = {
 KINDS_OF_STATUS: dict[int, Kind] = {
     kind.status: kind
     for kind in problems.KINDS
-    if kind not in (problems.INTERNAL, problems.NO_SPACE)
+    if kind not in (problems.INTERNAL, problems.DAMAGED, problems.NO_SPACE)
 }
 
 
@@ -46,6 +50,7 @@ def install_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _validation_error)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(sqlalchemy.exc.OperationalError, _database_error)
+    app.add_exception_handler(store.errors.ArtifactDamaged, _damage)
     for exception in KINDS_OF:
         app.add_exception_handler(exception, _known_error)
 
@@ -103,6 +108,21 @@ async def _known_error(request: Request, error: Exception) -> Response:
     if isinstance(error, store.errors.InvalidName):
         errors = [FieldError(parameter=error.field, place="path", detail=str(error))]
     return problem_response(kind, str(error), request.scope, errors)
+
+
+async def _damage(request: Request, error: Exception) -> Response:
+    assert isinstance(error, store.errors.ArtifactDamaged)
+    database = request.app.state.services.database
+    return await run_in_threadpool(damage_problem, database, error, request.scope)
+
+
+def damage_problem(
+    database: Database, error: store.errors.ArtifactDamaged, scope: Scope
+) -> Response:
+    """Answer that an artifact is damaged, and mark that in its record."""
+    log.error("an artifact is damaged", artifact=error.key, why=error.why)
+    mark_damage(database, error)
+    return problem_response(problems.DAMAGED, str(error), scope, artifact=error.key)
 
 
 async def _database_error(request: Request, error: Exception) -> Response:

@@ -74,6 +74,13 @@ INVALID = Kind(
 INTERNAL = Kind(
     "internal-error", 500, "Internal error", "The service failed; its log has the request id."
 )
+DAMAGED = Kind(
+    "damaged-artifact",
+    500,
+    "Damaged artifact",
+    "A stored file is not what was written; the request is not at fault. `artifact` names it; the "
+    "operator restores it, and `diffusion verify` looks for others.",
+)
 UNAVAILABLE = Kind(
     "unavailable",
     503,

@@ -28,6 +28,7 @@ from models.sampling.samplers import SamplerName
 from store import models
 from store.access import new_name
 from store.errors import ModelConflict
+from store.model_files import fetch_model
 
 router = APIRouter(prefix="/models", tags=["models"])
 
@@ -81,7 +82,7 @@ def change_model(
     responses={
         200: {"content": {"application/zip": {}}, "description": "zip"},
         **RESPONSES,
-        **problems.declare(problems.NOT_FOUND, problems.INVALID),
+        **problems.declare(problems.NOT_FOUND, problems.INVALID, problems.DAMAGED),
     },
 )
 def download_model(
@@ -127,7 +128,7 @@ def download_model(
     scratch = tempfile.TemporaryDirectory(dir=services.settings.locations.data_dir)
     folder, archive = Path(scratch.name) / "model", Path(scratch.name) / "model.zip"
     try:
-        services.artifacts.download_folder(record.artifact_prefix, folder)
+        fetch_model(services.artifacts, record.artifact_prefix, record.digest, record.files, folder)
         with reported_at("format", "query"):
             download.write(folder, archive)
         cleanup = BackgroundTask(scratch.cleanup)

@@ -79,6 +79,7 @@ def model_answer(
         dataset_version=record.dataset_version,
         dataset_digest=record.dataset_digest,
         job_id=record.job_id,
+        damage=record.damage,
         created_at=record.created_at,
         links={"self": address, "download": f"{address}/download"},
     )

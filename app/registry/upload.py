@@ -74,7 +74,8 @@ def store_upload(
     name: str,
     license_: str | None,
 ) -> tuple[ModelRecord, bool]:
-    """Store an uploaded model; return its record and whether it is new.
+    """Store an uploaded model; return its record and whether it is new. One that is there already
+    and was found damaged is stored anew.
 
     Raises ModelConflict where another model has the name, or a job is about to take it.
     """
@@ -90,11 +91,14 @@ def store_upload(
             raise ModelConflict(
                 f"there is a model {name!r} with these weights, but another {differing}"
             )
+        if known.damage is not None:
+            files = artifacts.upload_folder(uploaded.folder, known.artifact_prefix)
+            known = models.restore_model(database, name, files)
         return known, False
     if name in model_names(database):
         raise ModelConflict(f"a job is about to make a model {name!r}")
     prefix = uploaded.prefix(name)
-    artifacts.upload_folder(uploaded.folder, prefix)
+    files = artifacts.upload_folder(uploaded.folder, prefix)
     record = ModelRecord(
         name=name,
         digest=uploaded.digest,
@@ -102,5 +106,6 @@ def store_upload(
         artifact_prefix=prefix,
         num_bytes=sum(f.stat().st_size for f in uploaded.folder.rglob("*") if f.is_file()),
         license=license_,
+        files=files,
     )
     return models.create_model(database, record), True

@@ -16,9 +16,11 @@ from functools import partial
 from itertools import count
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
+from starlette.concurrency import run_in_threadpool
 from starlette.types import Scope
 
 from app.http.errors import RequestError
+from app.http.handlers import damage_problem
 from app.http.problems import problem_response, stopping_problem, unexpected_problem
 from app.http.streams import Stopping, with_pauses
 from app.logs import log
@@ -26,6 +28,7 @@ from app.sample.answer import Collected, answer, base64_png
 from app.sample.schema import PreviewEvent, StartedEvent
 from app.services import Services
 from models.engine.orders import Event, Order, Preview, Started
+from store.errors import ArtifactDamaged
 
 
 async def event_stream(
@@ -54,6 +57,9 @@ async def event_stream(
         yield event("error", bytes(stopping_problem(scope).body).decode())
     except RequestError as error:
         problem = problem_response(error.kind, str(error), scope, error.errors)
+        yield event("error", bytes(problem.body).decode())
+    except ArtifactDamaged as error:
+        problem = await run_in_threadpool(damage_problem, services.database, error, scope)
         yield event("error", bytes(problem.body).decode())
     except Exception as error:
         log.exception("request failed")

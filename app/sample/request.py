@@ -74,6 +74,7 @@ def resolve(
         prefix=record.artifact_prefix,
         digest=record.digest,
         plan=plan,
+        files=record.files,
         deterministic=body.deterministic,
         precision=precision,
         ranges=_ranges(record) if precision == "int8" else (),

@@ -55,6 +55,7 @@ Result = TypeVar("Result")
             problems.NOT_ACCEPTABLE,
             problems.UNSUPPORTED,
             problems.INVALID,
+            problems.DAMAGED,
             problems.UNAVAILABLE,
         ),
     },

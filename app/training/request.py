@@ -25,7 +25,13 @@ from models.pipeline.folder import read_config
 from models.training.config import CHANGEABLE, TrainConfig, resolve_config
 from models.training.defaults import DEVICES, DatasetFacts, Device
 from store.datasets import DatasetVersion, get_version
-from store.errors import ArtifactNotFound, CheckpointGone, DatasetConflict, VersionNotFound
+from store.errors import (
+    ArtifactDamaged,
+    ArtifactNotFound,
+    CheckpointGone,
+    DatasetConflict,
+    VersionNotFound,
+)
 from store.jobs import requests
 from store.jobs.checkpoints import Checkpoint, list_checkpoints
 from store.jobs.files import checkpoint_key
@@ -153,8 +159,8 @@ def _first_model(services: Services, record: ModelRecord) -> FirstModel:
         folder = Path(scratch) / "model"
         for key in services.artifacts.keys(record.artifact_prefix):
             if key.endswith(".json"):  # the weights are for the worker
-                name_in_folder = PurePosixPath(key).relative_to(record.artifact_prefix)
-                services.artifacts.download(key, folder / name_in_folder)
+                name = str(PurePosixPath(key).relative_to(record.artifact_prefix))
+                services.artifacts.download(key, folder / name, (record.files or {}).get(name))
         config = read_config(folder)
     weights = FirstWeights(record.name, record.digest, record.artifact_prefix)
     return FirstModel(weights, config, ModelCard.from_dict(record.details).fit)
@@ -353,19 +359,22 @@ def create_job(
 def _copy_checkpoint(services: Services, checkpoint: Checkpoint) -> Checkpoint:
     """Copy a checkpoint into a new job, as its first, so that the earlier job can be deleted.
 
-    Raises CheckpointGone where it is removed meanwhile.
+    Raises CheckpointGone where it is removed meanwhile, and ArtifactDamaged.
     """
     job_id = requests.new_job_id()
     key = checkpoint_key(job_id, 0, checkpoint.step)
     with tempfile.TemporaryDirectory(dir=services.settings.locations.data_dir) as scratch:
         folder = Path(scratch) / "checkpoint"
         try:
-            services.artifacts.download_folder(checkpoint.key, folder)
-        except ArtifactNotFound:
+            services.artifacts.download_folder(checkpoint.key, folder, checkpoint.files)
+        except (ArtifactNotFound, ArtifactDamaged) as error:
+            kept = list_checkpoints(services.database, checkpoint.job_id)
+            if isinstance(error, ArtifactDamaged) and checkpoint.key in (c.key for c in kept):
+                raise
             raise CheckpointGone(checkpoint.job_id, checkpoint.step) from None
         if sum(file.stat().st_size for file in folder.iterdir()) != checkpoint.num_bytes:
             raise CheckpointGone(checkpoint.job_id, checkpoint.step)  # half of it
-        services.artifacts.upload_folder(folder, key)
+        files = services.artifacts.upload_folder(folder, key)
     return Checkpoint(
         job_id=job_id,
         step=checkpoint.step,
@@ -373,4 +382,5 @@ def _copy_checkpoint(services: Services, checkpoint: Checkpoint) -> Checkpoint:
         num_bytes=checkpoint.num_bytes,
         seconds=checkpoint.seconds,
         score=checkpoint.score,
+        files=files,
     )

@@ -77,6 +77,7 @@ def checkpoint_list(job_id: str, checkpoints: Sequence[Checkpoint]) -> Checkpoin
             score=checkpoint.score,
             best=checkpoint is best,
             last=checkpoint is checkpoints[-1],
+            damage=checkpoint.damage,
             links=_checkpoint_links(job_id, checkpoint),
         )
         for checkpoint in checkpoints

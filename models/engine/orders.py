@@ -20,7 +20,8 @@ class Order:
     """Images asked of an engine. `model` is the model's name, `prefix` and `digest` say where its
     weights are among the artifacts and which they are. `watched` asks for a Preview after every
     row; `seconds` is how long the caller waits; images before `first_image` are there already.
-    `ranges` are those of int8."""
+    `ranges` are those of int8, and `files` the sha256 of each file of the model, where they are
+    known."""
 
     model: str
     prefix: str
@@ -32,6 +33,7 @@ class Order:
     watched: bool = False
     seconds: float | None = None
     first_image: int = 0
+    files: Mapping[str, str] | None = None
 
     @property
     def model_key(self) -> tuple[str, str]:
@@ -83,12 +85,14 @@ class Made:
 @dataclass(frozen=True)
 class Failed:
     """The order has ended. `invalid`: it cannot be made; `busy`: not now, but after `retry_after`
-    seconds; `out_of_memory`: not even a row of it fits the device; `failed`: a fault of ours."""
+    seconds; `out_of_memory`: not even a row of it fits the device; `damaged`: the `artifact` is not
+    what was written, as the message says; `failed`: a fault of ours."""
 
     id: Hashable
-    reason: Literal["invalid", "busy", "out_of_memory", "failed"]
+    reason: Literal["invalid", "busy", "out_of_memory", "damaged", "failed"]
     message: str
     retry_after: float = 0.0
+    artifact: str = ""
 
 
 Event = Started | Preview | Made | Failed
@@ -123,7 +127,8 @@ def event_of(header: Mapping[str, Any], payload: bytes) -> Event:
         case "made":
             return Made(None, header["image"], _pixels(payload, header["shape"]), header["last"])
         case _:
-            return Failed(None, header["reason"], header["message"], header["retry_after"])
+            told = (header[name] for name in ("reason", "message", "retry_after", "artifact"))
+            return Failed(None, *told)
 
 
 def _pixels(payload: bytes, shape: list[int]) -> UInt8:

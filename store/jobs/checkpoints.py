@@ -24,6 +24,8 @@ class Checkpoint(Record):
     num_bytes: Mapped[int] = mapped_column(sa.BigInteger)
     seconds: Mapped[float]
     score: Mapped[float | None]
+    files: Mapped[dict[str, str] | None]  # sha256 by path below the key; None before 0013
+    damage: Mapped[str | None]  # of its artifacts, as it was found last
     created_at: Mapped[datetime] = mapped_column(UtcTime, default=now)
 
 
@@ -31,6 +33,14 @@ def list_checkpoints(database: Database, job_id: str) -> list[Checkpoint]:
     """Return the checkpoints of a job, the oldest first."""
     with database.session() as session:
         return _all(session, job_id)
+
+
+def checkpoint_files(database: Database, key: str) -> dict[str, str] | None:
+    """Return the sha256 of each file of the checkpoint with this prefix; None where they are not
+    known."""
+    query = sa.select(Checkpoint.files).where(Checkpoint.key == key)
+    with database.session() as session:
+        return session.scalars(query).first()
 
 
 def best_of(checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:

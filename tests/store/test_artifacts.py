@@ -1,6 +1,7 @@
 """Artefacts are there whole or not at all, and never outside their place."""
 
 import contextlib
+import hashlib
 import os
 import resource
 import shutil
@@ -16,7 +17,7 @@ import pytest
 from obstore.exceptions import GenericError, PreconditionError
 
 from store.artifacts import PIECE, ArtifactStore, StorageError
-from store.errors import ArtifactNotFound
+from store.errors import ArtifactDamaged, ArtifactNotFound
 from tests.s3 import KEYS_PER_PAGE, S3Server
 
 ROOT = Path(__file__).parents[2]
@@ -72,6 +73,36 @@ def test_a_file_comes_back_as_it_was(artifacts, tmp_path):
         artifacts.download("files/one", target)
         assert target.read_bytes() == data
         assert files_in(target.parent) == ["target"]
+
+
+def test_what_is_not_what_was_written_is_refused_and_leaves_no_file(artifacts, tmp_path):
+    data, source = os.urandom(PIECE + 1), tmp_path / "source"
+    source.write_bytes(data)
+    sha256 = artifacts.put_bytes("a/b", data)
+    assert sha256 == artifacts.put_file("a/c", source) == hashlib.sha256(data).hexdigest()
+    assert artifacts.sha256("a/b") == artifacts.download("a/b", tmp_path / "copy", sha256) == sha256
+    assert artifacts.get_bytes("a/b", sha256) == data
+    artifacts.put_bytes("a/b", data[:-1] + b"x" + data[-1:])
+    with pytest.raises(ArtifactDamaged, match="'a/b' is damaged where it is stored: its sha256"):
+        artifacts.get_bytes("a/b", sha256)
+    with pytest.raises(ArtifactDamaged):
+        artifacts.download("a/b", tmp_path / "new" / "copy", sha256)
+    assert files_in(tmp_path / "new") == []
+
+
+def test_of_a_folder_with_digests_only_these_files_are_fetched(artifacts, tmp_path):
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    for name in ("one", "two"):
+        (source / name).write_text(name)
+    files = artifacts.upload_folder(source, "models/m")
+    assert files == {name: hashlib.sha256(name.encode()).hexdigest() for name in ("one", "two")}
+    artifacts.put_bytes("models/m/three", b"")
+    assert artifacts.download_folder("models/m", target, files) == files
+    assert files_in(target) == ["one", "two"]
+    artifacts.delete("models/m/two")
+    with pytest.raises(ArtifactDamaged, match=r"'models/m/two' .* it is missing"):
+        artifacts.download_folder("models/m", target, files)
 
 
 def test_a_folder_comes_back_as_it_was(artifacts, tmp_path):

@@ -59,6 +59,7 @@ class Place:
         self.processes: list[subprocess.Popen[bytes]] = []
         self.valkey: subprocess.Popen[bytes] | None = None
         self.queue = make_queue(self.locations.redis_url)
+        self.model_digest = ""  # of the model saved last
         self.scratch = folder / "scratch"
         self.scratch.mkdir()
         self._add_dataset(folder)
@@ -109,7 +110,7 @@ class Place:
         config = {
             "request": request.to_dict(),
             "prefix": "models/tiny",
-            "digest": "d",
+            "digest": self.model_digest,
             "deterministic": True,
             "precision": "float32",
             **given,
@@ -129,6 +130,7 @@ class Place:
     def save(self, model: DiffusionModel) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             save_model(model, Path(scratch) / "tiny", {})
+            self.model_digest = weights_digest(Path(scratch) / "tiny")
             self.artifacts.upload_folder(Path(scratch) / "tiny", "models/tiny")
 
     def wait(self, job: Job, until: Callable[[Job], bool]) -> Job:

@@ -14,7 +14,7 @@ from models.training.state import TrainState
 from store.artifacts import ArtifactStore
 from store.database import Database
 from store.jobs import claims
-from store.jobs.checkpoints import Checkpoint, best_of, list_checkpoints
+from store.jobs.checkpoints import Checkpoint, best_of, checkpoint_files, list_checkpoints
 from store.jobs.events import NewEvent
 from store.jobs.files import attempt_of, checkpoint_key, samples_key
 from store.jobs.kinds import JOB_KINDS
@@ -46,7 +46,7 @@ class Checkpoints:
         folder = self._scratch / f"checkpoint-{state.step}"
         save_checkpoint(state, folder)
         lines.save(folder)
-        self._artifacts.upload_folder(folder, key)
+        files = self._artifacts.upload_folder(folder, key)
         checkpoint = Checkpoint(
             job_id=self._job_id,
             step=state.step,
@@ -54,6 +54,7 @@ class Checkpoints:
             num_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
             seconds=state.elapsed(),
             score=snapshot.score if snapshot else None,
+            files=files,
         )
         shutil.rmtree(folder)
         if snapshot:
@@ -72,9 +73,10 @@ class Checkpoints:
         log.info("checkpoint", step=state.step)
 
     def load(self, key: str, device: str) -> tuple[TrainState, Path]:
-        """Return the state, and the folder with the rest of the checkpoint."""
+        """Return the state, and the folder with the rest of the checkpoint. Raises
+        ArtifactDamaged."""
         folder = self._scratch / PurePosixPath(key).name
-        self._artifacts.download_folder(key, folder)
+        self._artifacts.download_folder(key, folder, checkpoint_files(self._database, key))
         return load_checkpoint(folder, device), folder
 
     def best(self) -> Checkpoint | None:

@@ -73,6 +73,7 @@ function Card({ model, evaluations, refresh }) {
             model.dataset && html`<a href=${at`#/datasets/${model.dataset}`}>${model.dataset}</a>`,
           ],
           ["made by", origin(model)],
+          ["damaged", model.damage],
           [
             "trained",
             details.seconds &&

@@ -125,7 +125,7 @@ def test_a_dataset_from_before_there_were_versions_is_listed_and_edited(
     database = Database(settings.locations.database_url)
     with database.session() as session:
         version = session.get(DatasetVersion, ("old", 1))
-        before = {"num_images": None, "max_pixels": None, "labels": None}
+        before = {"num_images": None, "max_pixels": None, "labels": None, "files": None}
         version.parts_json = [{**version.parts_json[0], **before}]
         version.labels = None
     database.close()
