@@ -13,6 +13,7 @@ from typing_extensions import Doc
 from host.environment import Items, table
 from models.engine.batcher import Batching
 from models.nets.precision import FloatChoice
+from store.access import Quotas
 from store.locations import Locations
 from store.urls import BUCKET
 from worker.settings import WorkerSettings
@@ -58,6 +59,8 @@ class Settings:
         Literal["auto", "console", "json"],
         Doc("`console` is readable text; `auto` means console on a terminal, else JSON"),
     ] = "auto"
+
+    quotas: Quotas = field(default_factory=Quotas)
 
     # The bounds of one request.
     max_upload_bytes: Annotated[

@@ -9,11 +9,13 @@ She may leave out the prefix. Names without one belong to nobody: they are from 
 keys.
 """
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import sqlalchemy as sa
+from annotated_types import Ge
 from sqlalchemy.orm import Mapped, ORMExecuteState, Session, mapped_column, with_loader_criteria
+from typing_extensions import Doc
 
 from store.errors import InvalidName, NotYours
 from store.names import OWNER_SEPARATOR, check_name
@@ -23,11 +25,30 @@ VISIBILITIES: tuple[Visibility, ...] = get_args(Visibility)
 
 
 @dataclass(frozen=True)
+class Quotas:
+    """What each owner of a key may use, where 0 is no limit. Read by host.environment; it is
+    checked in store.quotas."""
+
+    quota_bytes: Annotated[
+        int, Ge(0), Doc("bytes of datasets and models that each owner of a key may store; 0: any")
+    ] = 0
+    quota_jobs: Annotated[int, Ge(0), Doc("jobs of an owner that are not done; 0: any")] = 0
+    quota_train_minutes: Annotated[
+        int, Ge(0), Doc("minutes of training of an owner in 24 hours; 0: any")
+    ] = 0
+    quota_images: Annotated[
+        int, Ge(0), Doc("images that an owner may order in 24 hours; 0: any")
+    ] = 0
+
+
+@dataclass(frozen=True)
 class Caller:
-    """Who asks: the owner of a key, who sees everything if that is an administrator's."""
+    """Who asks: the owner of a key, who sees everything if that is an administrator's. `quotas` are
+    those of every owner."""
 
     owner: str
     sees_all: bool = False
+    quotas: Quotas = field(default_factory=Quotas)
 
 
 class Owned:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Session
 
-from store.access import Caller, CallersSession
+from store.access import Caller, CallersSession, Quotas
 
 JsonObject = dict[str, Any]  # a JSON column, or a part of one
 
@@ -54,9 +54,9 @@ class Database:
         seen.caller = caller
         return seen
 
-    def for_owner(self, owner: str | None) -> "Database":
+    def for_owner(self, owner: str | None, quotas: Quotas) -> "Database":
         """Return the same database for what is done in the name of a key's owner."""
-        return self.for_caller(None if owner is None else Caller(owner))
+        return self.for_caller(None if owner is None else Caller(owner, quotas=quotas))
 
     @contextmanager
     def session(self, *, names: bool = False) -> Iterator[Session]:

@@ -3,6 +3,7 @@
 StoreError
 ├── InvalidName         a name that breaks the rule for names
 ├── InvalidWebhook      a URL or a secret that cannot be used (a ValueError, too)
+├── QuotaExceeded       of a key's owner
 ├── NotYours            it is shared, and belongs to another
 ├── NotFound
 │   ├── JobNotFound
@@ -35,6 +36,15 @@ class InvalidName(StoreError):
 
 class InvalidWebhook(StoreError, ValueError):
     pass
+
+
+class QuotaExceeded(StoreError):
+    """`wait` is in how many seconds it will be possible, None where that is not a matter of
+    time."""
+
+    def __init__(self, message: str, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait
 
 
 class NotYours(StoreError):

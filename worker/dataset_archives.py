@@ -21,6 +21,7 @@ from store.datasets import (
     known_dataset,
     restore_dataset,
 )
+from store.quotas import check_space
 
 
 def store_archive(
@@ -38,8 +39,8 @@ def store_archive(
     return the record and whether it is new. One that is there already and was found damaged is
     stored anew. `counted` is as in index_archive.
 
-    Raises Invalid as index_archive does, InvalidName, and DatasetConflict where other content has
-    the name.
+    Raises Invalid as index_archive does, InvalidName, QuotaExceeded, and DatasetConflict where
+    other content has the name.
     """
     name = new_name(database.caller, "dataset", name)
     limits = ArchiveLimits(max_pixels=max_pixels)
@@ -50,6 +51,7 @@ def store_archive(
             files = _store_part(artifacts, part, path, index)
             known = restore_dataset(database, name, files)
         return known, False
+    check_space(database, path.stat().st_size)
     key = f"datasets/{name}/{summary.digest}"
     record = DatasetRecord(
         name=name, num_bytes=path.stat().st_size, artifact_key=key, **asdict(summary)

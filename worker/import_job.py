@@ -40,7 +40,7 @@ class ImportJob(JobProcess):
             self._fetch(config, archive)
             self._report(stage="inspecting", progress=0.0)
             record, is_new = store_archive(
-                self.database.for_owner(job.made_by),
+                self.database.for_owner(job.made_by, self.settings.quotas),
                 self.artifacts,
                 config.name,
                 archive,

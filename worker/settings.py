@@ -6,6 +6,7 @@ from typing import Annotated
 from annotated_types import Ge, Interval
 from typing_extensions import Doc
 
+from store.access import Quotas
 from store.locations import Locations
 
 
@@ -14,6 +15,7 @@ class WorkerSettings:
     """Read by host.environment: `device` is DIFFUSION_DEVICE."""
 
     locations: Locations = field(default_factory=Locations)
+    quotas: Quotas = field(default_factory=Quotas)
     worker_concurrency: Annotated[int, Ge(1), Doc("jobs that a worker runs at once")] = 1
     lease_seconds: Annotated[
         float, Ge(1), Doc("how long the job of a lost worker waits for the next worker")

@@ -27,6 +27,7 @@ from store.errors import JobNotFound, LostLease
 from store.jobs import claims, requests
 from store.jobs.files import log_key
 from store.jobs.kinds import JOB_KINDS, JobKind, Kind
+from store.quotas import charge_training
 from worker.logs import LOG_FILE
 from worker.settings import WorkerSettings
 
@@ -66,6 +67,7 @@ class Supervisor:
         job_log = log.bind(job=job_id, fence=fence)
         scratch = Path(tempfile.gettempdir(), f"diffusion-{job_id}-{fence}")  # the process makes it
         process = self._start(JOB_KINDS[kind], job_id, fence, scratch)
+        begun = time.monotonic()
         job_log.info("job started", pid=process.pid)
         try:
             must_end = self._watch(process, job_id, fence)
@@ -77,6 +79,8 @@ class Supervisor:
             self._stop(process, self._settings.grace_seconds, job_id, fence)
             self._keep_log(job_id, fence, scratch)
             shutil.rmtree(scratch, ignore_errors=True)
+            if kind == "train":
+                self._charge(job_id, time.monotonic() - begun)
         return self._settle(job_id, fence, process.returncode, must_end)
 
     def _start(
@@ -164,6 +168,14 @@ class Supervisor:
                 self._artifacts.put_file(log_key(job_id, fence), scratch / LOG_FILE)
         except Exception:  # the store is full or out of reach; other workers may still have the job
             log.exception("the job's log could not be kept", job=job_id, fence=fence)
+
+    def _charge(self, job_id: str, seconds: float) -> None:
+        """Count the time of an attempt for the job's owner."""
+        try:
+            owner = requests.get_job(self._database, job_id).made_by
+            charge_training(self._database, owner, seconds)
+        except (JobNotFound, SQLAlchemyError) as error:  # deleted as soon as it was done
+            log.info("its time is not counted", job=job_id, reason=str(error))
 
     def _settle(self, job_id: str, fence: int, exit_code: int, must_end: bool) -> bool:
         job_log = log.bind(job=job_id, fence=fence)

@@ -105,7 +105,7 @@ class Guard:
         if "admin" not in key.scopes and not any(scope in key.scopes for scope in wanted):
             needed = " or ".join(repr(scope) for scope in (*wanted, "admin"))
             raise Forbidden(f"this key is for {', '.join(key.scopes)}; this needs {needed}")
-        return Caller(key.owner, sees_all="admin" in key.scopes)
+        return caller_with(key, self.settings)
 
     async def _key(self, database: Database, text: str) -> Key:
         known = self._known.get(text)
@@ -125,6 +125,10 @@ class Guard:
             self._needed = await run_in_threadpool(any_key, database)
             self._looked_at = time.monotonic()
         return self._needed
+
+
+def caller_with(key: Key, settings: Settings) -> Caller:
+    return Caller(key.owner, "admin" in key.scopes, settings.quotas)
 
 
 def key_in(headers: Headers) -> str | None:

@@ -6,11 +6,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.access.guard import COOKIE, Unauthorized, key_in
+from app.access.guard import COOKIE, Unauthorized, caller_with, key_in
 from app.http import problems
 from app.http.body import JsonBody
 from app.services import services_of
 from store.keys import Key, any_key, find_key
+from store.quotas import usage_of
 
 router = APIRouter(prefix="/session", tags=["keys"])
 
@@ -21,10 +22,19 @@ class SignIn(JsonBody):
     key: str = Field(max_length=200)
 
 
+class Used(BaseModel):
+    used: float
+    quota: int = Field(description="0 if there is none")
+
+
 class SessionAnswer(BaseModel):
     key_needed: bool
     owner: str | None = Field(description="of the key that the request carries; null without one")
     scopes: list[str]
+    usage: dict[str, Used] = Field(
+        description="what the owner has used: `bytes` stored, `jobs` that are not done, and "
+        "`train_minutes` and `images` of the last 24 hours"
+    )
 
 
 @router.get("", summary="Whose key does this request carry, and is one needed?")
@@ -67,8 +77,11 @@ async def sign_out(request: Request, response: Response) -> None:
 async def _answer(request: Request, key: Key | None) -> SessionAnswer:
     services = services_of(request)
     needed = not services.settings.open and await run_in_threadpool(any_key, services.database)
+    caller = caller_with(key, services.settings) if key else None
+    usage = await run_in_threadpool(usage_of, services.database.for_caller(caller))
     return SessionAnswer(
         key_needed=needed,
         owner=key.owner if key else None,
         scopes=key.scopes if key else [],
+        usage={name: Used.model_validate(amounts) for name, amounts in usage.items()},
     )

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import Annotated
 
 import typer
@@ -9,13 +10,16 @@ import typer
 from app.cli.session import session_of
 from host.environment import read_settings
 from store import keys
+from store.access import Quotas
 from store.database import Database, open_database
 from store.errors import StoreError
 from store.keys import SCOPES, Scope
 from store.locations import Locations
+from store.quotas import set_quotas
 
 cli = typer.Typer(help="Who may call the service, and for what.", no_args_is_help=True)
 
+QUOTAS = [each.name.removeprefix("quota_") for each in fields(Quotas)]
 COLUMNS = ("id", "owner", "scopes", "made", "last used", "revoked")
 
 
@@ -58,6 +62,25 @@ def revoke(
     )
 
 
+@cli.command()
+def limit(
+    context: typer.Context,
+    owner: Annotated[str, typer.Argument(help="Whose quotas these are.")],
+    quotas: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME=NUMBER...", help=f"Of {', '.join(QUOTAS)}; 0 is no limit."),
+    ],
+) -> None:
+    """Give an owner quotas of its own, in place of those of the environment."""
+    values = dict(map(_quota, quotas))
+    with _database() as database:
+        found = set_quotas(database, owner, values)
+    session_of(context).output(
+        {"owner": owner, "quotas": found},
+        lambda console: console.print(*(f"{name}={value}" for name, value in found.items())),
+    )
+
+
 @contextmanager
 def _database() -> Iterator[Database]:
     database = open_database(read_settings(Locations).database_url)
@@ -76,6 +99,15 @@ def _scopes(text: str) -> list[Scope]:
             f"{', '.join(sorted(unknown))!r} is none of {', '.join(SCOPES)}", param_hint="--scopes"
         )
     return found
+
+
+def _quota(text: str) -> tuple[str, int]:
+    name, _, value = text.partition("=")
+    if name not in QUOTAS or not value.isdecimal():
+        raise typer.BadParameter(
+            f"{text!r} is not NAME=NUMBER with a name of {', '.join(QUOTAS)} and a whole number"
+        )
+    return name, int(value)
 
 
 def _described(key: keys.Key) -> dict[str, object]:

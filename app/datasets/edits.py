@@ -17,6 +17,7 @@ from models.images.readers import ArchiveLimits, is_archive, path_of
 from models.images.versions import Changes, Contents, Manifest, check_class
 from store.datasets import DatasetVersion, Part, add_version, get_version, new_version
 from store.errors import StaleVersion
+from store.quotas import check_space
 from worker.dataset_archives import store_index
 
 MAX_REJECTED = 100  # files that a version lists
@@ -63,6 +64,7 @@ def add_images(
     limits = ArchiveLimits(max_pixels=services.settings.max_pixels)
     if not is_archive(path) and path.stat().st_size <= limits.max_file_bytes:
         _pack(path, file_name)
+    check_space(services.database, path.stat().st_size)
     reading = Reading.from_dict(version.reading)
     summary, index = index_archive(path, limits, choice=choice, reading=reading, at_least=1)
     part = Part(

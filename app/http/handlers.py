@@ -33,6 +33,7 @@ from store.integrity import mark_damage
 KINDS_OF: dict[type[Exception], Kind] = {
     store.errors.InvalidName: problems.INVALID,
     store.errors.NotYours: problems.FORBIDDEN,
+    store.errors.QuotaExceeded: problems.QUOTA_EXCEEDED,
     store.errors.NotFound: problems.NOT_FOUND,
     store.errors.Conflict: problems.CONFLICT,
 }
@@ -107,7 +108,10 @@ async def _known_error(request: Request, error: Exception) -> Response:
     # The names in a body are checked earlier, so this one comes from the path.
     if isinstance(error, store.errors.InvalidName):
         errors = [FieldError(parameter=error.field, place="path", detail=str(error))]
-    return problem_response(kind, str(error), request.scope, errors)
+    headers = {}
+    if isinstance(error, store.errors.QuotaExceeded) and error.wait is not None:
+        headers = {"Retry-After": str(max(1, round(error.wait)))}
+    return problem_response(kind, str(error), request.scope, errors, headers)
 
 
 async def _damage(request: Request, error: Exception) -> Response:

@@ -71,6 +71,12 @@ MISDIRECTED = Kind(
 INVALID = Kind(
     "invalid-input", 422, "Invalid input", "`errors` lists each invalid field with its bound."
 )
+QUOTA_EXCEEDED = Kind(
+    "quota-exceeded",
+    429,
+    "Quota exceeded",
+    "The owner of the key has used its share; `Retry-After` says when there is more.",
+)
 INTERNAL = Kind(
     "internal-error", 500, "Internal error", "The service failed; its log has the request id."
 )

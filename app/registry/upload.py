@@ -24,6 +24,7 @@ from store.database import Database
 from store.errors import ModelConflict, ModelNotFound
 from store.jobs.requests import model_names
 from store.models import ModelRecord
+from store.quotas import check_space
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ def store_upload(
         return known, False
     if name in model_names(database):
         raise ModelConflict(f"a job is about to make a model {name!r}")
+    num_bytes = sum(f.stat().st_size for f in uploaded.folder.rglob("*") if f.is_file())
+    check_space(database, num_bytes)
     prefix = uploaded.prefix(name)
     files = artifacts.upload_folder(uploaded.folder, prefix)
     record = ModelRecord(
@@ -104,7 +107,7 @@ def store_upload(
         digest=uploaded.digest,
         details=uploaded.card.to_dict(),
         artifact_prefix=prefix,
-        num_bytes=sum(f.stat().st_size for f in uploaded.folder.rglob("*") if f.is_file()),
+        num_bytes=num_bytes,
         license=license_,
         files=files,
     )

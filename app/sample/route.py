@@ -25,6 +25,7 @@ from app.settings import Settings
 from models.engine.orders import Order
 from models.images.formats import BY_MEDIA_TYPE
 from store.models import get_model
+from store.quotas import charge_images
 
 router = APIRouter(tags=["sample"])
 
@@ -85,6 +86,8 @@ async def sample(body: SampleBody, request: Request, services: ServicesDep) -> R
             media_type, card.image_size, body.num_images, len(order.plan), bool(body.trajectory)
         )
     headers = _headers(resolved.used, resolved.warnings)
+    if services.database.caller is not None:
+        await run_in_threadpool(charge_images, services.database, body.num_images)
     if as_job:
         job = await run_in_threadpool(create_sample_job, services, resolved)
         return _accepted(job, request, headers)

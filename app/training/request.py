@@ -39,6 +39,7 @@ from store.jobs.options import FirstWeights, Origin, TrainOptions
 from store.jobs.record import Job, Webhook
 from store.models import ModelRecord, get_model
 from store.nodes import devices
+from store.quotas import usage_of
 from store.webhooks import check_secret, check_url, new_secret
 
 HYPERPARAMETERS = set(Hyperparameters.model_fields)
@@ -335,6 +336,8 @@ def create_job(
 ) -> Job:
     """Write the job. Raises Conflict where the name of its model is taken, or where its checkpoint
     was removed meanwhile."""
+    if training.config.minutes is None:
+        _check_has_minutes(services)
     checkpoint = _copy_checkpoint(services, training.checkpoint) if training.checkpoint else None
     try:
         return requests.create_job(
@@ -354,6 +357,16 @@ def create_job(
         if checkpoint:
             services.artifacts.delete_prefix(f"jobs/{checkpoint.job_id}")
         raise
+
+
+def _check_has_minutes(services: Services) -> None:
+    """Refuse a budget in steps alone where the caller's quota is in minutes."""
+    quota = usage_of(services.database).get("train_minutes")
+    if quota and quota["quota"]:
+        raise InvalidInput.pointer(
+            "/minutes",
+            "minutes is missing; your quota is in minutes, so that a job in steps needs them, too",
+        )
 
 
 def _copy_checkpoint(services: Services, checkpoint: Checkpoint) -> Checkpoint:

@@ -24,6 +24,7 @@ from store.jobs.kinds import JOB_KINDS, Kind
 from store.jobs.record import DEFAULT_PRIORITY, DONE, Job, Webhook
 from store.models import ModelRecord
 from store.names import OWNER_SEPARATOR
+from store.quotas import check_job
 
 MODEL_MAKERS = [row.name for row in JOB_KINDS.values() if row.makes_model]
 MAX_STEM = 50  # characters of a name that a number follows
@@ -48,7 +49,7 @@ def create_job(
 
     A job of a kind that makes a model takes the name of that model: `model_name`, or as
     free_model_name says. Raises DatasetNotFound, VersionNotFound, or ModelConflict where a model of
-    that name exists or another job is about to make it.
+    that name exists or another job is about to make it, and QuotaExceeded.
 
     For other kinds the job reads `model_name` and `dataset`. Nothing protects these: the job fails
     where they are deleted before it starts.
@@ -64,6 +65,7 @@ def create_job(
     if makes_model and model_name is not None:
         model_name = new_name(database.caller, "model_name", model_name)
     with database.session(names=makes_model) as session:
+        check_job(session, _minutes(kind, config))
         if makes_model:
             job.model_name = _name_to_make(session, model_name, dataset)
         if dataset is not None:
@@ -74,6 +76,12 @@ def create_job(
         session.flush()
         transitions.record_event(session, job.id, "queued", step=job.checkpoint_step or 0)
     return job
+
+
+def _minutes(kind: Kind, config: Mapping[str, Any]) -> float | None:
+    """Return for how long a job may train; None if it does not, or is limited by steps alone."""
+    minutes: float | None = config.get("minutes") if kind == "train" else None
+    return minutes
 
 
 def _name_to_make(session: Session, model_name: str | None, dataset: str | None) -> str:

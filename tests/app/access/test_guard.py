@@ -17,9 +17,11 @@ from PIL import Image
 from app.access.scopes import is_open, scopes_for
 from app.main import create_app
 from app.settings import Settings
+from store.access import Quotas
 from store.database import open_database
 from store.keys import SCOPES, create_key
 from store.locations import Locations
+from store.quotas import set_quotas
 
 OPERATIONS = [
     (method.upper(), path)
@@ -29,6 +31,7 @@ OPERATIONS = [
 GUARDED = [(method, path) for method, path in OPERATIONS if not is_open(path)]
 NAMED = [(m, p) for m, p in GUARDED if "{" in p and not re.match("/(keys|schedules)/", p)]
 # Where a body is needed to come as far as the records that the path names.
+NOBODY = {"key_needed": True, "owner": None, "scopes": [], "usage": {}}
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("PATCH", "/models/{name}"): {"license": "MIT"},
     ("PATCH", "/datasets/{name}"): {"visibility": "shared"},
@@ -252,7 +255,7 @@ def test_a_revoked_key_is_refused_within_a_second(service):
 
 def test_a_browser_signs_in_with_a_cookie(service):
     with httpx.Client(base_url=service.url) as browser:
-        assert browser.get("/session").json() == {"key_needed": True, "owner": None, "scopes": []}
+        assert browser.get("/session").json() == NOBODY
         assert browser.post("/session", json={"key": "dk_x"}).status_code == 401
         answer = browser.post("/session", json={"key": service.keys["alice"]})
         assert answer.json()["owner"] == "alice"
@@ -262,6 +265,46 @@ def test_a_browser_signs_in_with_a_cookie(service):
         assert browser.get("/models").is_success
         assert browser.delete("/session").status_code == 204
         assert browser.get("/models").status_code == 401
+
+
+# Quotas -------------------------------------------------------------------------------------------
+
+
+def test_a_quota_that_is_used_up_is_answered_429(serve, tmp_path, model_archive):
+    quotas = Quotas(quota_bytes=2_000_000, quota_jobs=1, quota_train_minutes=30, quota_images=5)
+    settings = Settings(locations=Locations(tmp_path), quotas=quotas)
+    database = open_database(settings.locations.database_url)
+    _, key = create_key(database, "alice", ["read", "sample", "train", "datasets"])
+    headers = {"Authorization": f"Bearer {key}"}
+    with (
+        serve(create_app(settings)) as url,
+        httpx.Client(base_url=url, headers=headers, timeout=60) as alice,
+    ):
+        alice.put("/datasets/digits", content=archive()).raise_for_status()
+        alice.put("/models/faces", content=model_archive()).raise_for_status()
+        order = {"model": "faces", "num_images": 3, "num_inference_steps": 2}
+        alice.post("/sample", json=order, headers={"Accept": "image/png"}).raise_for_status()
+        refused = alice.post("/sample", json=order)
+        assert refused.status_code == 429, refused.text
+        assert refused.json()["type"] == "/problems/quota-exceeded"
+        assert 0 < int(refused.headers["Retry-After"]) <= 86_400
+        steps = alice.post("/train-jobs", json={"dataset": "digits", "steps": 10})
+        assert [error["pointer"] for error in steps.json()["errors"]] == ["/minutes"]
+        request = {"dataset": "digits", "minutes": 20}
+        alice.post("/train-jobs", json=request).raise_for_status()
+        refused = alice.post("/train-jobs", json=request)
+        assert refused.status_code == 429
+        assert "Retry-After" not in refused.headers, "more will not come by waiting"
+        usage = alice.get("/session").json()["usage"]
+        assert usage["images"] == {"used": 3, "quota": 5}
+        assert usage["jobs"] == {"used": 1, "quota": 1}
+        set_quotas(database, "alice", {"bytes": 1})
+        answer = alice.put("/datasets/more", content=archive())
+        assert answer.status_code == 429
+        assert "your quota is 1 bytes" in answer.json()["detail"]
+        assert alice.get("/datasets/more").status_code == 404
+        assert list(tmp_path.rglob("*more*")) == []
+    database.close()
 
 
 # Hosts and origins --------------------------------------------------------------------------------
