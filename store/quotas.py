@@ -77,7 +77,7 @@ def usage_of(database: Database) -> dict[str, dict[str, float]]:
             "images": _used(session, caller.owner, "images"),
         }
     return {
-        name: {"used": round(amount, 1), "quota": 0 if caller.sees_all else quotas[f"quota_{name}"]}
+        name: {"used": round(amount, 2), "quota": 0 if caller.sees_all else quotas[f"quota_{name}"]}
         for name, amount in used.items()
     }
 
