@@ -33,6 +33,7 @@ cli.add_typer(models.cli, name="models")
 cli.command("train")(jobs.train)
 cli.command("noise")(images.noise)
 cli.command("sample")(images.sample)
+cli.command("again")(images.again)
 cli.command("doctor")(examine)
 
 
