@@ -32,6 +32,7 @@ from app.http.request_log import RequestLog
 from app.metrics import Metrics
 from app.noise import route as noise
 from app.registry import route as models
+from app.sample import again_route as sample_again
 from app.sample import route as sample
 from app.service import console, docs, health
 from app.service import metrics_route as metrics
@@ -58,6 +59,7 @@ ROUTES: tuple[ModuleType, ...] = (  # without those of jobs, which are in JOB_KI
     dataset_images,
     models,
     sample,
+    sample_again,
     samplers,
     session,
     keys,

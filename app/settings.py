@@ -103,6 +103,10 @@ class Settings:
         int, Ge(0), Doc("processes that answer `POST /noise`; 0 means one more than cores")
     ] = 0
 
+    recipe: Annotated[
+        bool, Doc("images carry how they were made, for `POST /sample/again`; 0 leaves it out")
+    ] = True
+
     # The sampling engine.
     engine_batching: Annotated[
         Batching,

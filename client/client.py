@@ -68,6 +68,7 @@ __all__ = [
     "JobEnded",
     "Noised",
     "Refused",
+    "Remade",
     "Samples",
     "Unreachable",
 ]
@@ -97,6 +98,19 @@ class Samples:
     images: list[bytes]
     used: dict[str, Any]
     trajectories: list[list[dict[str, Any]]] | None = None
+
+
+@dataclass(frozen=True)
+class Remade:
+    """The answer of `again`: a file of `media_type`.
+
+    `exact`: its pixels are those of the first to the bit; else `warning` says what may differ.
+    """
+
+    content: bytes
+    media_type: str
+    exact: bool
+    warning: str
 
 
 class _Evaluated(JobState):
@@ -130,12 +144,11 @@ class Client(Connection):
         **options: Any,
     ) -> Noised:
         """Add noise to an image: x_t for each t; t = 0 is the clean image."""
-        content = image if isinstance(image, bytes) else Path(image).read_bytes()
         times = [t] if isinstance(t, int) else list(t)
         answer = self._request(
             "POST",
             "/noise",
-            files={"image": content},
+            files={"image": _content(image)},
             data={"t": times, **without_none(options)},
             headers={"Accept": accept},
         )
@@ -356,6 +369,32 @@ class Client(Connection):
         images = [base64.b64decode(image) for image in made["images"]]
         return Samples(images, made["used"], made["trajectories"])
 
+    def again(
+        self,
+        file: bytes | str | os.PathLike[str],
+        *,
+        accept: str = "*/*",
+        **pictures: bytes | str | os.PathLike[str] | None,
+    ) -> Remade:
+        """Make an image again from its file, which carries how it was made, or from a JSON answer.
+
+        `pictures` are the files of `init_image` and `mask`, where it was made with these. Refused
+        with the status 404 or 409 where the model is gone or another has its name.
+        """
+        files = {"image": file, **without_none(pictures)}
+        answer = self._request(
+            "POST",
+            "/sample/again",
+            files={name: _content(each) for name, each in files.items()},
+            headers={"Accept": accept},
+        )
+        return Remade(
+            answer.content,
+            answer.headers["content-type"],
+            answer.headers["diffusion-exact"] == "1",
+            answer.headers.get("diffusion-warning", ""),
+        )
+
     def _samples_of_job(self, address: str) -> Samples:
         job = self._wait_for(address, _Sampled)
         with tempfile.TemporaryFile() as file:
@@ -433,6 +472,10 @@ class Client(Connection):
     def _job_action(self, job_id: str, action: str) -> JobAnswer:
         answer = self._request("POST", path_to("train-jobs", job_id, action))
         return JobAnswer.model_validate_json(answer.content)
+
+
+def _content(file: Any) -> bytes:
+    return file if isinstance(file, bytes) else Path(file).read_bytes()
 
 
 @contextmanager

@@ -20,6 +20,7 @@ with loading():
     from models.engine.alone import engine_steps
     from models.engine.orders import Event, Made, Started
     from models.images.files import encode_image
+    from models.images.recipe import Recipe, as_made, of_image
     from models.nets.precision import PrecisionChoice, ranges_of
     from models.pipeline.engine_model import load_engine_model
     from models.runtime.net import EngineModel
@@ -36,9 +37,12 @@ log = structlog.get_logger("sampler")
 
 
 class SampleJob(JobProcess):
+    recipe: Recipe | None = None  # of all images, where each carries its own
+
     def work(self) -> bool:
         job = requests.get_job(self.database, self.job_id)
         config = SampleJobConfig.from_dict(job.config)
+        self.recipe = config.recipe
         precision = job.progress.get("precision")  # of an attempt before this one
         counter = ImageCounter(job.checkpoint_step or 0, config.num_images, precision)
         if counter.images < config.num_images:
@@ -71,8 +75,12 @@ class SampleJob(JobProcess):
             for event in events:
                 if isinstance(event, Started):
                     counter.precision = event.precision
+                    if self.recipe is not None:
+                        computed = (event.precision, event.computed_by, event.exact)
+                        self.recipe = as_made(self.recipe, *computed)
                 if isinstance(event, Made):
-                    content = encode_image(event.pixels, "png")
+                    recipe = None if self.recipe is None else of_image(self.recipe, event.image)
+                    content = encode_image(event.pixels, "png", recipe)
                     self.artifacts.put_bytes(image_key(self.job_id, event.image), content)
                     counter.add(event.image)
             if self.stop.is_set() or time.monotonic() - kept_at > KEEP_SECONDS:

@@ -1,4 +1,4 @@
-"""`diffusion noise` and `diffusion sample`: write image files, and show them in the terminal."""
+"""`diffusion noise`, `sample` and `again`: write image files, and show them in the terminal."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +8,7 @@ import typer
 from app.cli.pictures import show_pictures
 from app.cli.session import Settings, request_of, session_of
 from client.client import Samples
-from models.images.formats import BY_SUFFIX
+from models.images.formats import BY_MEDIA_TYPE, BY_SUFFIX
 
 DEFAULT_TIMESTEPS = (0, 50, 100, 200, 300, 500, 700, 1000)
 
@@ -90,6 +90,34 @@ def sample(
     )
     if session.is_live:
         show_pictures(session.console, made.images)
+
+
+def again(
+    context: typer.Context,
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="An image that the service made.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write; NAME-again by default.")
+    ] = None,
+    init_image: Annotated[
+        Path | None, typer.Option(exists=True, help="The image that it was made from, if any.")
+    ] = None,
+    mask: Annotated[Path | None, typer.Option(exists=True, help="Its mask, if any.")] = None,
+) -> None:
+    """Make an image again from its file, which carries how it was made."""
+    session = session_of(context)
+    with session.busy("sampling"):
+        made = session.client.again(file, init_image=init_image, mask=mask)
+    out = out or Path(f"{file.stem}-again{file.suffix}")
+    out.write_bytes(made.content)
+    how = "the same to the bit" if made.exact else f"perhaps not the same: {made.warning}"
+    session.output(
+        {"file": str(out), "exact": made.exact, "warning": made.warning},
+        lambda console: console.print(f"{out}, {how}", markup=False),
+    )
+    if session.is_live and made.media_type in BY_MEDIA_TYPE:
+        show_pictures(session.console, [made.content])
 
 
 def _write(made: Samples, model: str, folder: Path) -> list[Path]:

@@ -34,6 +34,7 @@ cli.add_typer(keys.cli, name="keys")
 cli.command("train")(jobs.train)
 cli.command("noise")(images.noise)
 cli.command("sample")(images.sample)
+cli.command("again")(images.again)
 cli.command("doctor")(examine)
 
 

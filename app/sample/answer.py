@@ -10,32 +10,65 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from app.http.errors import InvalidInput
-from app.sample.schema import SampleAnswer, SampleUsed, TrajectoryStep
+from app.sample.recipe import differences
+from app.sample.schema import Recipe, SampleAnswer, SampleUsed, TrajectoryStep
 from models.arrays import UInt8
 from models.engine.orders import Event, Made, Preview, Started
 from models.images.files import encode_animation, encode_image, image_grid
 from models.images.formats import BY_MEDIA_TYPE
+from models.images.recipe import Recipe as JsonRecipe
+from models.images.recipe import as_made, of_image
 
 
 @dataclass
 class Collected:
     """The images of one order and, where `keeps_previews`, the previews of its steps. `t` has the
-    time of each row. Where the engine starts the order anew, later events replace earlier ones."""
+    time of each row. Where the engine starts the order anew, later events replace earlier ones.
+    `recipe` is that of all images, None where they carry none; `again` is the one that they follow
+    where they are made again, and then `warnings` say what is different."""
 
     used: SampleUsed
     t: tuple[float, ...]
     keeps_previews: bool
     warnings: list[str] = field(default_factory=list)
+    recipe: JsonRecipe | None = None
+    again: Recipe | None = None
     images: dict[int, UInt8] = field(default_factory=dict)
     previews: dict[tuple[int, int], Preview] = field(default_factory=dict)  # by image and row
+    differences: list[str] = field(default_factory=list)  # from `again`
 
     def add(self, event: Event) -> None:
         if isinstance(event, Started):
-            self.used = self.used.model_copy(update={"precision": event.precision})
+            self._start(event)
         elif isinstance(event, Made):
             self.images[event.image] = event.pixels
         elif isinstance(event, Preview) and self.keeps_previews:
             self.previews[event.image, event.row] = event
+
+    def _start(self, event: Started) -> None:
+        self.used = self.used.model_copy(update={"precision": event.precision})
+        computed = (event.precision, event.computed_by, event.exact)
+        if self.recipe is not None:
+            self.recipe = as_made(self.recipe, *computed)
+        if self.again is not None:
+            self.differences = differences(self.again, *computed)
+
+    def recipe_of(
+        self, image: int, preview: Preview | None = None, view: str = ""
+    ) -> JsonRecipe | None:
+        """Return the recipe of one image, or of a preview of it."""
+        if self.recipe is None:
+            return None
+        recipe = of_image(self.recipe, image)
+        return recipe if preview is None else {**recipe, "step": preview.row, "view": view}
+
+    def recipe_of_all(self, media_type: str) -> JsonRecipe | None:
+        """Return the recipe of the answer as a whole."""
+        if self.recipe is None:
+            return None
+        if self.again is not None and self.again.image is not None:  # one of several
+            return {**of_image(self.recipe, self.again.image), "media_type": media_type}
+        return {**self.recipe, "media_type": media_type}
 
     def all_images(self) -> UInt8:
         """Return them in order: (N, H, W, C)."""
@@ -50,13 +83,24 @@ def represent(collected: Collected, media_type: str) -> bytes:
     if media_type == "application/json":
         return answer(collected).model_dump_json().encode()
     if media_type == "application/zip":
-        return _zip(collected, images)
-    if collected.previews and media_type == "image/webp":
-        return _animation(collected, images)
+        return _zip(collected)
+    recipe, name = collected.recipe_of_all(media_type), BY_MEDIA_TYPE[media_type].name
+    if collected.previews and name == "webp":
+        return encode_animation(_frames(collected, images), name, recipe)
     if collected.previews:
-        return encode_image(_strip(collected, images), BY_MEDIA_TYPE[media_type].name)
-    picture = images[0] if len(images) == 1 else image_grid(images)
-    return encode_image(picture, BY_MEDIA_TYPE[media_type].name)
+        picture = _strip(collected, images)
+    else:
+        picture = images[0] if len(images) == 1 else image_grid(images)
+    return encode_image(picture, name, recipe)
+
+
+def represent_step(collected: Collected, again: Recipe) -> bytes:
+    """Return the PNG of the picture on the way that a recipe is of."""
+    assert again.image is not None
+    assert again.step is not None
+    preview = collected.previews[again.image, again.step]
+    pixels = preview.x_t if again.view == "x_t" else preview.x0_hat
+    return encode_image(pixels, "png", collected.recipe_of(again.image, preview, again.view or ""))
 
 
 def check_size(
@@ -86,33 +130,46 @@ def answer(collected: Collected) -> SampleAnswer:
     t = collected.t
     trajectories = [
         [
-            TrajectoryStep(t=t[p.row], x_t=base64_png(p.x_t), x0_hat=base64_png(p.x0_hat))
+            TrajectoryStep(
+                t=t[p.row],
+                x_t=base64_png(p.x_t, collected.recipe_of(p.image, p, "x_t")),
+                x0_hat=base64_png(p.x0_hat, collected.recipe_of(p.image, p, "x0_hat")),
+            )
             for p in previews
         ]
         for previews in map(collected.trajectory, sorted(collected.images))
         if previews
     ]
+    recipe = collected.recipe_of_all("application/json")
     return SampleAnswer(
         used=collected.used,
-        warnings=collected.warnings,
-        images=[base64_png(image) for image in collected.all_images()],
+        warnings=collected.warnings + collected.differences,
+        images=[
+            base64_png(image, collected.recipe_of(i))
+            for i, image in sorted(collected.images.items())
+        ],
         trajectories=trajectories or None,
+        recipe=None if recipe is None else Recipe.model_validate(recipe),
     )
 
 
-def base64_png(image: UInt8) -> str:
-    return base64.b64encode(encode_image(image, "png")).decode()
+def base64_png(image: UInt8, recipe: JsonRecipe | None = None) -> str:
+    return base64.b64encode(encode_image(image, "png", recipe)).decode()
 
 
-def _zip(collected: Collected, images: UInt8) -> bytes:
-    files = {f"{i:04}.png": image for i, image in enumerate(images)}
-    for (image, row), preview in sorted(collected.previews.items()):
-        files[f"{image:04}/{row:04}-x_t.png"] = preview.x_t
-        files[f"{image:04}/{row:04}-x0_hat.png"] = preview.x0_hat
+def _zip(collected: Collected) -> bytes:
+    files = {
+        f"{i:04}.png": (image, collected.recipe_of(i))
+        for i, image in sorted(collected.images.items())
+    }
+    for (i, row), step in sorted(collected.previews.items()):
+        for view in ("x_t", "x0_hat"):
+            recipe = collected.recipe_of(i, step, view)
+            files[f"{i:04}/{row:04}-{view}.png"] = getattr(step, view), recipe
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, pixels in files.items():
-            archive.writestr(zipfile.ZipInfo(name), encode_image(pixels, "png"))
+        for name, (pixels, recipe) in files.items():
+            archive.writestr(zipfile.ZipInfo(name), encode_image(pixels, "png", recipe))
     return buffer.getvalue()
 
 
@@ -120,18 +177,18 @@ def _strip(collected: Collected, images: UInt8) -> UInt8:
     """Draw two lines for each image: x_t above, the clean image predicted from it below; the last
     column is the image that was made."""
     lines: list[UInt8] = []
-    for i, image in enumerate(images):
+    for i, image in zip(sorted(collected.images), images, strict=True):
         previews = collected.trajectory(i)
         lines += [*(p.x_t for p in previews), image, *(p.x0_hat for p in previews), image]
     return image_grid(np.stack(lines), columns=len(lines) // (2 * len(images)), padding=1)
 
 
-def _animation(collected: Collected, images: UInt8) -> bytes:
+def _frames(collected: Collected, images: UInt8) -> list[UInt8]:
     """Show x_t beside the predicted clean image frame by frame; one line for each image."""
-    trajectories = [collected.trajectory(i) for i in range(len(images))]
+    trajectories = [collected.trajectory(i) for i in sorted(collected.images)]
     frames = [_frame([(p.x_t, p.x0_hat) for p in step]) for step in zip(*trajectories, strict=True)]
     frames.append(_frame([(image, image) for image in images]))
-    return encode_animation(frames, "webp")
+    return frames
 
 
 def _frame(pairs: Sequence[tuple[UInt8, UInt8]]) -> UInt8:

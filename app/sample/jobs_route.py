@@ -42,6 +42,7 @@ def create_sample_job(services: Services, resolved: Resolved) -> SampleJobAnswer
             precision=order.precision,
             ranges=[list(ends) for ends in order.ranges],
             used=resolved.used.model_dump(mode="json"),
+            recipe=dict(resolved.recipe) if resolved.recipe else None,
         ).to_dict(),
     )
     submit(services.queue, job.id, KIND.name)  # if it fails, the reaper announces the job

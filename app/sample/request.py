@@ -1,13 +1,12 @@
 """A body of POST /sample resolved: every open choice made, pictures decoded and fitted, and the
 plan computed."""
 
-import base64
 import secrets
 from dataclasses import asdict, dataclass
-from typing import Literal
 
 from app.http.errors import InvalidInput, reported_at, reported_in
-from app.sample.schema import SampleBody, SampleUsed
+from app.sample.recipe import make_recipe, picture_bytes
+from app.sample.schema import PictureField, SampleBody, SampleUsed
 from app.settings import Settings
 from models.arrays import UInt8
 from models.engine.orders import Order
@@ -15,6 +14,7 @@ from models.evaluation.int8 import MAX_RATIO, int8_ranges, int8_refusal
 from models.images.files import resize_image, with_channels
 from models.images.formats import Reading
 from models.images.reading import read_pictures, warning_of
+from models.images.recipe import Recipe
 from models.nets.precision import PrecisionChoice, Ranges
 from models.pipeline.card import ModelCard
 from models.sampling.request import (
@@ -40,13 +40,14 @@ DEFAULT_STRENGTH = 0.5
 
 @dataclass(frozen=True)
 class Resolved:
-    """A request with every choice made, the order that carries it out, what is said of both, and
-    sentences on what looks odd in its pictures."""
+    """A request with every choice made, the order that carries it out, what is said of both,
+    sentences on what looks odd in its pictures, and the recipe, where images carry one."""
 
     request: SampleRequest
     order: Order
     used: SampleUsed
     warnings: list[str]
+    recipe: Recipe | None
 
 
 def resolve(
@@ -81,7 +82,9 @@ def resolve(
         watched=watched or body.trajectory,
         seconds=body.deadline_seconds,
     )
-    return Resolved(request, order, _used(request, order), warnings)
+    used = _used(request, order)
+    recipe = make_recipe(body, used, record) if settings.recipe else None
+    return Resolved(request, order, used, warnings, recipe)
 
 
 def _used(request: SampleRequest, order: Order) -> SampleUsed:
@@ -175,7 +178,7 @@ def _ranges(record: ModelRecord) -> Ranges:
 
 
 def _picture(
-    field: Literal["init_image", "mask"],
+    field: PictureField,
     body: SampleBody,
     card: ModelCard,
     channels: int,
@@ -183,13 +186,7 @@ def _picture(
     warnings: list[str],
 ) -> UInt8:
     """Decode an image file in base64 and fit it to the model's images: (H, W, channels)."""
-    text: str = getattr(body, field)
-    if text.startswith("data:"):
-        text = text.partition(",")[2]
-    try:
-        data = base64.b64decode(text, validate=True)
-    except ValueError:  # also where it is not ASCII
-        raise InvalidInput.pointer(f"/{field}", f"{field} is not base64") from None
+    data = picture_bytes(field, getattr(body, field))
     with reported_at(f"/{field}"):
         picture = next(read_pictures(data, settings.max_pixels, body.frames))
     if warning := warning_of(picture, body.range):

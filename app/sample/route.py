@@ -1,7 +1,7 @@
 """POST /sample: new images from a model."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
 
@@ -85,24 +85,44 @@ async def sample(body: SampleBody, request: Request, services: ServicesDep) -> R
         check_size(
             media_type, card.image_size, body.num_images, len(order.plan), bool(body.trajectory)
         )
-    headers = _headers(resolved.used, resolved.warnings)
-    if services.database.caller is not None:
-        await run_in_threadpool(charge_images, services.database, body.num_images)
     if as_job:
+        await _charge(services, body.num_images)
         job = await run_in_threadpool(create_sample_job, services, resolved)
-        return _accepted(job, request, headers)
-    collected = Collected(resolved.used, order.plan.t, body.trajectory, resolved.warnings)
-    if watched:
+        return _accepted(job, request, _headers(resolved.used, resolved.warnings))
+    collected = Collected(
+        resolved.used, order.plan.t, body.trajectory, resolved.warnings, resolved.recipe
+    )
+    return await respond(request, services, order, collected, media_type, represent)
+
+
+async def respond(
+    request: Request,
+    services: Services,
+    order: Order,
+    collected: Collected,
+    media_type: str,
+    represent: Callable[[Collected, str], bytes],
+) -> Response:
+    """Have the engine make the images, and answer with the file that `represent` makes of them, or
+    with events."""
+    await _charge(services, order.count or order.plan.num_images)
+    if media_type == EVENT_STREAM:
+        headers = {**_headers(collected.used, collected.warnings), "Cache-Control": "no-cache"}
         events = event_stream(services, order, collected, request.scope)
-        return StreamingResponse(
-            events, media_type=EVENT_STREAM, headers={**headers, "Cache-Control": "no-cache"}
-        )
+        return StreamingResponse(events, media_type=EVENT_STREAM, headers=headers)
     if await _unless_disconnected(request, _collect(services, order, collected)) is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     content = await services.threads.run(partial(represent, collected, media_type))
-    return Response(
-        content, media_type=media_type, headers=_headers(collected.used, resolved.warnings)
-    )
+    headers = _headers(collected.used, collected.warnings + collected.differences)
+    if collected.again is not None:
+        headers["Diffusion-Exact"] = "0" if collected.differences else "1"
+    return Response(content, media_type=media_type, headers=headers)
+
+
+async def _charge(services: Services, num_images: int) -> None:
+    """Count the images against the caller's quota. Raises QuotaExceeded."""
+    if services.database.caller is not None:
+        await run_in_threadpool(charge_images, services.database, num_images)
 
 
 def _becomes_a_job(body: SampleBody, request: Request, settings: Settings) -> bool:

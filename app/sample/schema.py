@@ -1,9 +1,9 @@
 """The body and the answers of POST /sample."""
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from app.http.body import JsonBody
 from app.http.names import Name
@@ -24,7 +24,14 @@ from models.sampling.samplers import (
     about_spacing,
     quoted,
 )
+from store.datasets import MAX_VERSION
 
+Made = Literal["image/png", "image/webp", "image/jpeg", "application/zip", "application/json"]
+PictureField = Literal["init_image", "mask"]
+PICTURES: tuple[PictureField, ...] = get_args(PictureField)
+
+Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{1,64}$")]
+Line = Annotated[str, StringConstraints(pattern="^[ -~]*$", max_length=200)]
 Time = Annotated[float, Field(allow_inf_nan=False)]
 Base64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
 
@@ -199,6 +206,33 @@ class SampleUsed(BaseModel):
     )
 
 
+class Recipe(JsonBody):
+    """How images were made. `POST /sample/again` takes it."""
+
+    format: Literal[1]
+    service: Line = Field(description="its version")
+    model_digest: Digest
+    dataset: Name | None = Field(default=None, description="that the model learned from")
+    dataset_version: int | None = Field(default=None, ge=1, le=MAX_VERSION)
+    dataset_digest: Digest | None = None
+    media_type: Made = Field(description="of the file")
+    image: int | None = Field(
+        default=None, ge=0, description="which of the images is in the file; null: all of them"
+    )
+    step: int | None = Field(
+        default=None, ge=0, description="of a picture on the way: after which step, from 0"
+    )
+    view: Literal["x_t", "x0_hat"] | None = Field(
+        default=None, description="of such a picture: what the network saw, or predicted"
+    )
+    request: SampleBody = Field(description="a body of POST /sample, with every choice made")
+    pictures: dict[PictureField, Digest] = Field(
+        default={}, description="sha256 of the files of init_image and mask, which are not in it"
+    )
+    computed_by: Line = Field(description="library, device and threads; the last bits may differ")
+    exact: bool = Field(description="the pixels did not depend on what else was sampled")
+
+
 class TrajectoryStep(BaseModel):
     t: float
     x_t: Base64 = Field(description="what the network saw, PNG")
@@ -212,6 +246,10 @@ class SampleAnswer(BaseModel):
     images: list[Base64] = Field(description="one file each")
     trajectories: list[list[TrajectoryStep]] | None = Field(
         default=None, description="for each image its steps, where they were asked for"
+    )
+    recipe: Recipe | None = Field(
+        default=None,
+        description="of all images; each file has its own, POST /sample/again takes it",
     )
 
 

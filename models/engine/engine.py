@@ -157,7 +157,7 @@ class Engine:
                 submitted.id,
                 key,
                 plan.evaluations,
-                plan.num_images - order.first_image,
+                order.count or plan.num_images - order.first_image,
                 now,
                 submitted.deadline,
                 order.first_image,
@@ -209,13 +209,24 @@ class Engine:
             if not is_out_of_memory(error):
                 raise
             return self._make_room(batch)
-        events = _started(batch.samples, cast(GroupKey, batch.group).precision)
+        events = self._started(batch)
         finished = self.batcher.done(batch, seconds)
         events += self._previews(batch.samples, updated)
         if finished:
             where = [b for b, sample in enumerate(batch.samples) if sample in finished]
             events += self._hand_out(finished, updated.x[where])
         return events
+
+    def _started(self, batch: Batch) -> list[Event]:
+        """Return an event for each order whose very first row was taken."""
+        key = cast(GroupKey, batch.group)
+        model = self._states[key].model
+        exact = model.same_rows or key.deterministic
+        return [
+            Started(sample.ticket.id, key.precision, model.computed_by, exact)
+            for sample in batch.samples
+            if sample.at == 0 and sample.image == sample.ticket.first_image
+        ]
 
     def _call(self, batch: Batch) -> tuple[Updated, float]:
         """Take the samples of a batch one row further; return that and the seconds it took."""
@@ -290,12 +301,3 @@ class Engine:
         stats.evaluations += batch.used
         stats.padding += batch.width - batch.used
         stats.seconds += seconds
-
-
-def _started(samples: Sequence[Sample], precision: Precision) -> list[Event]:
-    """Return an event for each order whose very first row was taken."""
-    return [
-        Started(sample.ticket.id, precision)
-        for sample in samples
-        if sample.at == 0 and sample.image == sample.ticket.first_image
-    ]

@@ -18,10 +18,10 @@ from models.sampling.plan import Plan
 @dataclass(frozen=True)
 class Order:
     """Images asked of an engine. `model` is the model's name, `prefix` and `digest` say where its
-    weights are among the artifacts and which they are. `watched` asks for a Preview after every
-    row; `seconds` is how long the caller waits; images before `first_image` are there already.
-    `ranges` are those of int8, and `files` the sha256 of each file of the model, where they are
-    known."""
+    weights are among the artifacts and which they are, `files` the sha256 of each file there where
+    they are known. `watched` asks for a Preview after every
+    row; `seconds` is how long the caller waits. Images are made from `first_image` on, `count` of
+    them or all. `ranges` are those of int8."""
 
     model: str
     prefix: str
@@ -33,6 +33,7 @@ class Order:
     watched: bool = False
     seconds: float | None = None
     first_image: int = 0
+    count: int | None = None
     files: Mapping[str, str] | None = None
 
     @property
@@ -54,10 +55,13 @@ class Order:
 
 @dataclass(frozen=True)
 class Started:
-    """The first row of an order is taken; its network computes in `precision`."""
+    """The first row of an order is taken; its network computes in `precision`. `computed_by` is as
+    in EngineModel; `exact`: the same pixels to the bit whatever else is sampled."""
 
     id: Hashable
     precision: Precision
+    computed_by: str = ""
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -105,7 +109,7 @@ def event_message(event: Event) -> tuple[dict[str, object], bytes]:
     """
     match event:
         case Started():
-            return {"event": "started", "precision": event.precision}, b""
+            return {**vars(event), "event": "started", "id": None}, b""
         case Preview():
             header = {"event": "preview", "image": event.image, "row": event.row}
             payload = event.x_t.tobytes() + event.x0_hat.tobytes()
@@ -120,7 +124,7 @@ def event_message(event: Event) -> tuple[dict[str, object], bytes]:
 def event_of(header: Mapping[str, Any], payload: bytes) -> Event:
     match header["event"]:
         case "started":
-            return Started(None, header["precision"])
+            return Started(None, header["precision"], header["computed_by"], header["exact"])
         case "preview":
             x_t, x0_hat = _pixels(payload, [2, *header["shape"]])
             return Preview(None, header["image"], header["row"], x_t, x0_hat)

@@ -19,8 +19,8 @@ MAX_STATE_BYTES = 256 * 2**20
 
 
 class GroupState:
-    """The network in a precision, and float32 (slots, C, H, W) `x`, `prev`, `prev2`: the image
-    under way, and the network's estimates of the clean image one and two rows earlier."""
+    """A `model`'s network in a precision, and float32 (slots, C, H, W) `x`, `prev`, `prev2`: the
+    image under way, and the network's estimates of the clean image one and two rows earlier."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class GroupState:
     ) -> None:
         """Make the network and room for images. With `can_prepare`, calls of a width may take
         another way once that is prepared."""
-        config = model.config
+        self.model, config = model, model.config
         self._shape = (config.channels, *config.image_size)
         self._null_label = len(config.class_names) if config.class_names else None
         slot_bytes = 3 * 4 * math.prod(self._shape)

@@ -13,18 +13,23 @@ from PIL import Image, ImageOps
 
 from models.arrays import UInt8
 from models.images.formats import BY_NAME, Fit, FormatName
+from models.images.recipe import Recipe, carrying
 
 FRAME_MILLISECONDS, LAST_FRAME_MILLISECONDS = 80, 1500
 
 
-def encode_image(image: UInt8, file_format: FormatName) -> bytes:
-    """Encode an image (H, W, C) uint8. PNG is exact; WebP and JPEG, of quality 95, are not."""
+def encode_image(image: UInt8, file_format: FormatName, recipe: Recipe | None = None) -> bytes:
+    """Encode an image (H, W, C) uint8. PNG is exact; WebP and JPEG, of quality 95, are not. The
+    file carries its `recipe`."""
+    options = {**BY_NAME[file_format].encoder_options, **carrying(recipe, file_format)}
     buffer = io.BytesIO()
-    _as_pillow(image).save(buffer, file_format, **BY_NAME[file_format].encoder_options)
+    _as_pillow(image).save(buffer, file_format, **options)
     return buffer.getvalue()
 
 
-def encode_animation(images: Sequence[UInt8], file_format: Literal["png", "webp"]) -> bytes:
+def encode_animation(
+    images: Sequence[UInt8], file_format: Literal["png", "webp"], recipe: Recipe | None = None
+) -> bytes:
     """Write images (H, W, C) uint8 as an animation: lossless, in an endless loop."""
     first, *others = (_as_pillow(image) for image in images)
     durations = [FRAME_MILLISECONDS] * len(others) + [LAST_FRAME_MILLISECONDS]
@@ -37,6 +42,7 @@ def encode_animation(images: Sequence[UInt8], file_format: Literal["png", "webp"
         duration=durations,
         loop=0,
         **BY_NAME[file_format].animation_options,
+        **carrying(recipe, file_format),
     )
     return buffer.getvalue()
 

@@ -42,7 +42,8 @@ class EngineModel:
     """`precision` is what a choice comes to on this machine, and `net` makes the network in it; it
     raises Invalid for int8 where that cannot be had.
     `widths` are those of calls, ascending. `same_rows`: a row's result is the same to the bit
-    whatever the width, and the other rows."""
+    whatever the width, and the other rows. `computed_by` is all that the last bits of a result may
+    differ with beside that: the library with its version, the device, the number of threads."""
 
     config: ModelConfig
     precision: Callable[[PrecisionChoice], Precision]
@@ -51,3 +52,4 @@ class EngineModel:
     widths: tuple[int, ...]
     same_rows: bool
     runtime: Literal["openvino", "torch"]
+    computed_by: str = ""

@@ -68,6 +68,7 @@ def openvino_engine_model(
         WIDTHS,
         same_rows=True,
         runtime="openvino",
+        computed_by=f"{NAME}, {_device_name()}, {num_threads()} threads",
     )
 
 
@@ -136,7 +137,7 @@ def resolve_precision(choice: PrecisionChoice, cache: Path | None = None) -> Pre
 def faster_precision(cache: Path | None = None) -> FloatPrecision:
     """Return the precision in which this machine computes faster. It is measured once and kept in
     the folder `cache`, so that the same request gives the same pixels after a restart."""
-    machine = f"{_CORE.get_property('CPU', 'FULL_DEVICE_NAME')}, OpenVINO {openvino.__version__}"
+    machine = f"{_device_name()}, OpenVINO {openvino.__version__}"
     file = cache / "precision.json" if cache else None
     with suppress(OSError, ValueError):
         known = json.loads(file.read_text()) if file else {}
@@ -168,6 +169,10 @@ def _seconds_of_a_call(precision: Precision) -> float:
         net(x, np.zeros(width, np.float32))
         times.append(time.perf_counter() - started)
     return min(times[1:])
+
+
+def _device_name() -> str:
+    return str(_CORE.get_property("CPU", "FULL_DEVICE_NAME")).strip()
 
 
 def num_threads() -> int:

@@ -37,7 +37,14 @@ def torch_engine_model(model: DiffusionModel) -> EngineModel:
         widths=WIDTHS,
         same_rows=False,
         runtime="torch",
+        computed_by=f"torch {torch.__version__}, {_device_name(model.device)}",
     )
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
 
 
 def precision_in_torch(choice: PrecisionChoice, on_gpu: bool) -> FloatPrecision:

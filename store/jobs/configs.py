@@ -62,8 +62,8 @@ class SampleJobConfig:
     """The config of a job that makes images from a model.
 
     `prefix` and `digest` say where the model's artifacts are and which weights they hold. `request`
-    is a SampleRequest of models.sampling.request. `used` is shown to callers, so that
-    they can make the same images again.
+    is a SampleRequest of models.sampling.request. `used` is shown to callers, so that they can make
+    the same images again; the images carry `recipe`, a Recipe of app.sample, if there is one.
     """
 
     request: JsonObject
@@ -73,6 +73,7 @@ class SampleJobConfig:
     precision: str = "float32"  # of the network, a PrecisionChoice of the core
     ranges: list[list[float]] = field(default_factory=list)  # of int8, Ranges of the core
     used: JsonObject = field(default_factory=dict)
+    recipe: JsonObject | None = None
 
     @property
     def num_images(self) -> int:

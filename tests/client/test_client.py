@@ -100,6 +100,12 @@ def test_samples_are_files_and_can_be_made_again(client, model):
     )
     for one, other in zip(made.images, again.images, strict=True):
         assert np.abs(_pixels(one) - _pixels(other)).max() <= 1
+    remade = client.again(made.images[1])
+    assert (remade.content, remade.media_type) == (made.images[1], "image/png")
+    assert (remade.exact, remade.warning) == (True, "")
+    assert client.again(made.images[1], accept="image/webp").media_type == "image/webp"
+    with pytest.raises(Refused, match="carries no recipe"):
+        client.again(b"no image")
 
 
 def test_an_image_to_start_from_is_given_as_bytes(client, model, folder):
@@ -107,6 +113,7 @@ def test_an_image_to_start_from_is_given_as_bytes(client, model, folder):
     made = client.sample(model, init_image=image, strength=0.34, num_inference_steps=3, seed=1)
     assert made.used["strength"] == 0.34
     assert len(made.images) == 1
+    assert client.again(made.images[0], init_image=image).content == made.images[0]
 
 
 def test_a_trajectory_comes_along_where_it_was_asked_for(client, model):

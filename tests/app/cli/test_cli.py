@@ -112,6 +112,8 @@ def test_the_whole_loop(process, folder, model):
     assert "new/little-5-0.png .. little-5-2.png, seed 5" in done.stdout
     files = sorted((folder / "new").iterdir())
     assert [_size_of(file) for file in files] == [(8, 8)] * 3
+    assert "little-5-1-again.png, the same to the bit" in process("again", str(files[1])).stdout
+    assert (folder / "little-5-1-again.png").read_bytes() == files[1].read_bytes()
 
     process("noise", str(files[0]), "-t0", "-t1000", "-oladder.webp", "--seed=1")
     assert _size_of(folder / "ladder.webp") == (16, 8)
@@ -216,7 +218,7 @@ def test_the_doctor_looks_at_every_part(diffusion):
 
 @pytest.mark.parametrize(
     "command",
-    ["", "up", "api", "worker", "noise", "train", "sample", "doctor"]
+    ["", "up", "api", "worker", "verify", "noise", "train", "sample", "again", "doctor"]
     + [f"dataset {name}" for name in ("add", "list", "show", "delete")]
     + [f"jobs {name}" for name in ("list", "watch", "pause", "resume", "cancel", "log")]
     + [f"models {name}" for name in ("list", "show", "pull", "push", "license", "delete")],

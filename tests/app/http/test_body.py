@@ -64,6 +64,7 @@ def test_the_cases_have_numbers_of_every_depth():
         "/datasets/any/versions",
         "/evaluations",
         "/sample",
+        "/sample/again",
         "/train-jobs",
         "/train-jobs/plan",
     }

@@ -219,9 +219,9 @@ def test_images_lead_from_one_seed_to_another(ask):
 
 
 def test_a_disturbance_begins_where_it_is_asked_for(ask):
-    def walk(**body: object) -> list[str]:
+    def walk(**body: object) -> list[bytes]:
         answer = ask(trajectory=True, **body)
-        return [step["x_t"] for step in answer.json()["trajectories"][0]]
+        return [opened(step["x_t"]).tobytes() for step in answer.json()["trajectories"][0]]
 
     calm, disturbed = walk(), walk(disturb={"at": 3, "strength": 0.5})
     assert [a == b for a, b in zip(calm, disturbed, strict=True)] == [True] * 3 + [False] * 3
