@@ -171,9 +171,12 @@ def test_a_seed_and_a_precision_that_the_service_chose_are_in_the_recipe(client,
 
 def test_an_image_without_its_recipe_is_the_same_image(ask, serve, tmp_path, tones):
     settings = Settings(locations=Locations(tmp_path), recipe=False)
-    with serve(create_app(settings)) as address, httpx.Client(base_url=address) as other:
+    with (
+        serve(create_app(settings)) as address,
+        httpx.Client(base_url=address, timeout=60) as other,
+    ):
         other.put("/models/tones", content=tones).raise_for_status()
-        answer = other.post("/sample", json=REQUEST, timeout=60).raise_for_status()
+        answer = other.post("/sample", json=REQUEST).raise_for_status()
         as_json = other.post("/sample", json=REQUEST, headers=JSON).json()
         file = ask().content
         bare = other.post("/sample/again", content=file)
