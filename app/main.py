@@ -27,6 +27,7 @@ from app.http.body_limit import BodyLimit
 from app.http.faults import Faults
 from app.http.handlers import install_error_handlers
 from app.http.head import Head
+from app.http.idempotency import Idempotency
 from app.http.openapi import openapi_document
 from app.http.request_log import RequestLog
 from app.metrics import Metrics
@@ -115,6 +116,7 @@ def _add_middleware(app: FastAPI, settings: Settings, counters: Metrics) -> None
             "/models/[^/]+": settings.max_model_bytes,
         },
     )
+    app.add_middleware(Idempotency)
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(Faults)
     if settings.cors_origins:

@@ -21,7 +21,6 @@ from app.processes.threads import ThreadPool
 from app.service.health_schema import ComponentDown
 from app.settings import Settings
 from host.environment import to_environment
-from store.access import Caller
 from store.artifacts import ArtifactStore
 from store.database import Database, open_database
 from store.locations import for_redis_py
@@ -91,9 +90,11 @@ class Services:
             },
         )
 
-    def for_caller(self, caller: Caller | None) -> "Services":
-        """Return the same services, with the records that this caller may see."""
-        return replace(self, database=self.database.for_caller(caller))
+    def for_request(self, request: Request) -> "Services":
+        """Return the same services, with the records that its caller may see."""
+        state = request.state
+        database = self.database.for_caller(state.caller, getattr(state, "claim", None))
+        return replace(self, database=database)
 
     async def close(self) -> None:
         await self.engine.close()
@@ -107,7 +108,7 @@ class Services:
 
 async def services(request: Request) -> Services:
     """Return the services as the caller of this request may use them."""
-    return services_of(request).for_caller(request.state.caller)
+    return services_of(request).for_request(request)
 
 
 def services_of(request: Request) -> Services:

@@ -47,11 +47,12 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
         self.caller: Caller | None = None
+        self.claim: object = None  # of a request that is done once (store.idempotency)
 
-    def for_caller(self, caller: Caller | None) -> "Database":
-        """Return the same database as this caller may see it."""
+    def for_caller(self, caller: Caller | None, claim: object = None) -> "Database":
+        """Return the same database as this caller may see it, in this request."""
         seen = copy(self)
-        seen.caller = caller
+        seen.caller, seen.claim = caller, claim
         return seen
 
     def for_owner(self, owner: str | None, quotas: Quotas) -> "Database":
@@ -66,7 +67,7 @@ class Database:
         Sessions with `names`, which look whether a name is free and then take it, run one after the
         other. (On SQLite all sessions do.)
         """
-        info = {"caller": self.caller}
+        info = {"caller": self.caller, "claim": self.claim}
         session = CallersSession(self.engine, expire_on_commit=False, info=info)
         with session, session.begin():
             if names and self.engine.dialect.name == "postgresql":

@@ -3,6 +3,7 @@
 StoreError
 ├── InvalidName         a name that breaks the rule for names
 ├── InvalidWebhook      a URL or a secret that cannot be used (a ValueError, too)
+├── OtherRequest        with the same idempotency key
 ├── QuotaExceeded       of a key's owner
 ├── NotYours            it is shared, and belongs to another
 ├── NotFound
@@ -15,6 +16,8 @@ StoreError
 ├── Conflict
 │   ├── IllegalTransition   the job's status does not allow it
 │   ├── CheckpointGone      it was removed a moment ago
+│   ├── AlreadyRunning      the first request with an idempotency key
+│   ├── AlreadyMade         by such a request, whose answer was lost
 │   ├── DatasetConflict
 │   │   └── StaleVersion    of a dataset: another edit was faster
 │   └── ModelConflict
@@ -111,6 +114,24 @@ class IllegalTransition(Conflict):
 class CheckpointGone(Conflict):
     def __init__(self, job_id: str, step: int) -> None:
         super().__init__(f"the checkpoint of step {step} of job {job_id!r} is not kept any more")
+
+
+class AlreadyRunning(Conflict):
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the first request with the key {_shown(key)} is not answered yet")
+
+
+class AlreadyMade(Conflict):
+    def __init__(self, key: str, made: str) -> None:
+        super().__init__(
+            f"the first request with the key {_shown(key)} made {made}; its answer is not kept"
+        )
+        self.made = made
+
+
+class OtherRequest(StoreError):
+    def __init__(self, key: str) -> None:
+        super().__init__(f"another request has the key {_shown(key)}")
 
 
 class DatasetConflict(Conflict):

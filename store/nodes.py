@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from store.database import Database, Record, UtcTime, now
 from store.errors import SecondHost
@@ -76,6 +76,10 @@ def devices(database: Database, kind: Kind) -> set[str]:
 def kinds_taken(database: Database) -> set[Kind]:
     """Return the kinds of jobs that live workers take."""
     return {kind for node in live_nodes(database, "worker") for kind in node.kinds}
+
+
+def is_alive(session: Session, node: str) -> bool:
+    return bool(session.scalar(sa.select(sa.exists().where(_alive(), Node.id == node))))
 
 
 def leave(database: Database, role: str) -> None:

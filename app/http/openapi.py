@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from app.http.idempotency import PARAMETER, is_maker
 from app.http.problems import ANY_PROBLEM, FieldError, Problem
 
 
@@ -23,9 +24,11 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
             tags=app.openapi_tags,
         )
         _add_problem_schemas(document)
-        for path in document["paths"].values():
-            for operation in path.values():
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
                 _add_problem_responses(operation["responses"])
+                if method == "post" and is_maker(path):
+                    operation.setdefault("parameters", []).append(PARAMETER)
         app.openapi_schema = document
     return app.openapi_schema
 
