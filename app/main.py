@@ -14,8 +14,10 @@ import sqlalchemy as sa
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 
+from app.access import audit_route as audit
 from app.access import keys_route as keys
 from app.access import session_route as session
+from app.access.audit import Audit
 from app.access.guard import Guard
 from app.catalogue import samplers_route as samplers
 from app.catalogue import schedules_route as schedules
@@ -64,6 +66,7 @@ ROUTES: tuple[ModuleType, ...] = (  # without those of jobs, which are in JOB_KI
     samplers,
     session,
     keys,
+    audit,
     health,
     metrics,
     docs,
@@ -116,6 +119,7 @@ def _add_middleware(app: FastAPI, settings: Settings, counters: Metrics) -> None
             "/models/[^/]+": settings.max_model_bytes,
         },
     )
+    app.add_middleware(Audit)
     app.add_middleware(Idempotency)
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(Faults)

@@ -44,11 +44,12 @@ class Quotas:
 @dataclass(frozen=True)
 class Caller:
     """Who asks: the owner of a key, who sees everything if that is an administrator's. `quotas` are
-    those of every owner."""
+    those of every owner; `key_id` is for the audit log."""
 
     owner: str
     sees_all: bool = False
     quotas: Quotas = field(default_factory=Quotas)
+    key_id: str | None = None
 
 
 class Owned:

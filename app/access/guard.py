@@ -128,7 +128,7 @@ class Guard:
 
 
 def caller_with(key: Key, settings: Settings) -> Caller:
-    return Caller(key.owner, "admin" in key.scopes, settings.quotas)
+    return Caller(key.owner, "admin" in key.scopes, settings.quotas, key.id)
 
 
 def key_in(headers: Headers) -> str | None:
