@@ -21,6 +21,7 @@ from models.images.reading import MAX_PIXELS
 from models.images.versions import Manifest
 from store.artifacts import ArtifactStore
 from store.datasets import DatasetVersion
+from store.errors import ArtifactDamaged, ArtifactNotFound
 from store.integrity import read_manifest
 
 SUMS = "sha256.json"  # of the other files of a prepared part
@@ -55,7 +56,10 @@ def cached_dataset(
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not _is_intact(folder):
                 archive = scratch / "archive"
-                artifacts.download(part.key, archive, part.sha256_of(part.key))
+                try:
+                    artifacts.download(part.key, archive, part.sha256_of(part.key))
+                except ArtifactNotFound:  # no dataset is deleted while a job needs it
+                    raise ArtifactDamaged(part.key, "it is missing") from None
                 prepare(
                     archive,
                     folder,

@@ -17,14 +17,13 @@ from app.http.multipart import parse_form
 from app.http.streams import EVENT_STREAM
 from app.registry.card import model_card
 from app.sample.answer import Collected, check_size, represent, represent_step
-from app.sample.recipe import read_recipe
+from app.sample.recipe import check_model, read_recipe
 from app.sample.request import Resolved, resolve
 from app.sample.route import OFFERED, respond
 from app.sample.schema import PICTURES, PictureField, Recipe, SampleAnswer, SampleBody
 from app.services import Services, ServicesDep
 from models.images.formats import BY_MEDIA_TYPE
 from models.pipeline.card import ModelCard
-from store.errors import ModelConflict
 from store.models import ModelRecord, get_model
 
 router = APIRouter(tags=["sample"])
@@ -87,11 +86,7 @@ async def sample_again(request: Request, services: ServicesDep) -> Response:
         offered = ("image/png",)
     media_type = choose(request.headers.get("accept"), offered)
     record = await run_in_threadpool(get_model, services.database, recipe.request.model)
-    if record.digest != recipe.model_digest:
-        raise ModelConflict(
-            f"model {record.name!r} has other weights now: their digest is "
-            f"{record.digest[:12]}..., that of the recipe is {recipe.model_digest[:12]}..."
-        )
+    check_model(recipe, record)
     card = await run_in_threadpool(model_card, services.artifacts, record)
     body = _body(recipe, files)
     resolved = await services.threads.run(

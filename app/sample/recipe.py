@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from app.http.errors import InvalidInput, invalid_input
 from app.sample.schema import PICTURES, PictureField, Recipe, SampleBody, SampleUsed
 from models.images.recipe import MAX_TEXT, carried
+from store.errors import ModelConflict
 from store.models import ModelRecord
 
 
@@ -40,6 +41,7 @@ def make_recipe(body: SampleBody, used: SampleUsed, record: ModelRecord) -> dict
         format=1,
         service=_version(),
         model_digest=record.digest,
+        config_digest=_config_digest(record),
         dataset=record.dataset,
         dataset_version=record.dataset_version,
         dataset_digest=record.dataset_digest,
@@ -121,6 +123,27 @@ def differences(recipe: Recipe, precision: str, computed_by: str, exact: bool) -
     if recipe.service != _version():
         found.append(f"made by version {_version()} of the service; first by {recipe.service}")
     return found
+
+
+def check_model(recipe: Recipe, record: ModelRecord) -> None:
+    """Raise ModelConflict where a model has other weights or another config than the recipe's."""
+    then, now = recipe.model_digest, record.digest
+    what = "file of weights"
+    if then == now and recipe.config_digest is not None:
+        what, then, now = "config", recipe.config_digest, _config_digest(record) or ""
+    if then != now:
+        raise ModelConflict(
+            f"model {record.name!r} has another {what} now: its digest is {now[:12]}..., that of "
+            f"the recipe is {then[:12]}..."
+        )
+
+
+def _config_digest(record: ModelRecord) -> str | None:
+    """Return a digest of the config's files, which the one of the weights leaves out."""
+    if record.files is None:
+        return None
+    config = {name: sha256 for name, sha256 in record.files.items() if name.endswith(".json")}
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 @cache

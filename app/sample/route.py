@@ -65,7 +65,8 @@ async def sample(body: SampleBody, request: Request, services: ServicesDep) -> R
     """`curl --json '{"model": "digits-1"}' -H Accept:image/png .../sample -o new.png`
 
     The seed, the sampler and the model's digest are in the answer: the same again gives the same
-    images. A caller that leaves is not sampled for any further.
+    images. Each image carries all of it, for POST /sample/again. Nothing more is made for a caller
+    that leaves.
 
     `Prefer: respond-async`, or more images than one answer may hold, make it a job for the workers;
     not with a deadline, a trajectory or events, which are for those who wait.

@@ -11,6 +11,7 @@ from app.http.refusal import refused_with
 from models.diffusion.noise import MAX_SEED
 from models.evaluation.int8 import MAX_RATIO
 from models.images.formats import FITS, RANGES, Fit, ValueRange
+from models.images.recipe import MAX_LINE
 from models.nets.precision import PrecisionChoice
 from models.sampling.grid import SPACINGS, SpacingName, spacings_of
 from models.sampling.request import DEFAULT_CONSISTENCY_STEPS, DEFAULT_STEPS, MAX_CONSISTENCY_STEPS
@@ -31,7 +32,7 @@ PictureField = Literal["init_image", "mask"]
 PICTURES: tuple[PictureField, ...] = get_args(PictureField)
 
 Digest = Annotated[str, StringConstraints(pattern="^[0-9a-f]{1,64}$")]
-Line = Annotated[str, StringConstraints(pattern="^[ -~]*$", max_length=200)]
+Line = Annotated[str, StringConstraints(pattern="^[ -~]*$", max_length=MAX_LINE)]
 Time = Annotated[float, Field(allow_inf_nan=False)]
 Base64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
 
@@ -212,6 +213,9 @@ class Recipe(JsonBody):
     format: Literal[1]
     service: Line = Field(description="its version")
     model_digest: Digest
+    config_digest: Digest | None = Field(
+        default=None, description="of the model's config files; null for one of an earlier version"
+    )
     dataset: Name | None = Field(default=None, description="that the model learned from")
     dataset_version: int | None = Field(default=None, ge=1, le=MAX_VERSION)
     dataset_digest: Digest | None = None

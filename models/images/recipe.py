@@ -24,6 +24,7 @@ KEYWORD = "diffusion-recipe"  # of the chunk
 NAMESPACE = "urn:diffusion-service:recipe"
 MAX_XMP = 65_000  # bytes; a JPEG holds no more, and a recipe for thousands of images is left out
 MAX_TEXT = 2**20  # characters that are read
+MAX_LINE = 200  # characters of what computed the images
 
 _PACKET = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
@@ -31,10 +32,9 @@ _PACKET = (
     '<rdf:Description rdf:about="" xmlns:diffusion="{namespace}" diffusion:recipe={recipe}/>'
     "</rdf:RDF></x:xmpmeta>"
 )
-# As an attribute, or as the element that other programs make of it.
-_IN_PACKET = re.compile(
-    rb"""[\w-]+:recipe(?:\s*=\s*"(\{[^"<]*)"|\s*=\s*'(\{[^'<]*)'|\s*>\s*(\{[^<]*)<)"""
-)
+# As an attribute, or as the element that other programs make of it. It takes time linear in the
+# packet: no part of it runs over what another match could begin with.
+_IN_PACKET = re.compile(rb""":recipe(?:="(\{[^"<]*)"|='(\{[^'<]*)'|>(\{[^<>]*)<)""")
 
 
 def carrying(recipe: Recipe | None, file_format: FormatName) -> dict[str, Any]:
@@ -83,4 +83,5 @@ def of_image(recipe: Recipe, image: int) -> Recipe:
 def as_made(recipe: Recipe, precision: str, computed_by: str, exact: bool) -> Recipe:
     """Return the recipe with what is known once the first image is begun."""
     request = {**recipe["request"], "precision": precision}
+    computed_by = re.sub("[^ -~]", "?", computed_by)[:MAX_LINE]
     return {**recipe, "request": request, "computed_by": computed_by, "exact": exact}

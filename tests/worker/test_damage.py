@@ -89,6 +89,8 @@ def test_a_training_learns_from_no_damaged_archive_and_from_no_damaged_copy(trai
     before = invert(archive, 10)
     check_failed(trainer, trainer.accept(steps=1), "datasets/tones")
     assert "datasets/tones" in get_dataset(trainer.database, "tones").damage
+    archive.unlink()
+    check_failed(trainer, trainer.accept(steps=1), "datasets/tones")
     archive.write_bytes(before)
     trainer.finish(trainer.accept(steps=1))
     (images,) = (trainer.locations.data_dir / "cache").rglob("images.npy")

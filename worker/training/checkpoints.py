@@ -13,6 +13,7 @@ from models.training.checkpoint import load_checkpoint, save_checkpoint
 from models.training.state import TrainState
 from store.artifacts import ArtifactStore
 from store.database import Database
+from store.errors import ArtifactDamaged, ArtifactNotFound
 from store.jobs import claims
 from store.jobs.checkpoints import Checkpoint, best_of, checkpoint_files, list_checkpoints
 from store.jobs.events import NewEvent
@@ -76,7 +77,11 @@ class Checkpoints:
         """Return the state, and the folder with the rest of the checkpoint. Raises
         ArtifactDamaged."""
         folder = self._scratch / PurePosixPath(key).name
-        self._artifacts.download_folder(key, folder, checkpoint_files(self._database, key))
+        files = checkpoint_files(self._database, key)
+        try:
+            self._artifacts.download_folder(key, folder, files)
+        except ArtifactNotFound:
+            raise ArtifactDamaged(key, "it is missing") from None
         return load_checkpoint(folder, device), folder
 
     def best(self) -> Checkpoint | None:

@@ -21,6 +21,7 @@ SAMPLE = {
     "precision": "int8",
     "ranges": [[-0.25, 3.5]],
     "used": {"seed": 1},
+    "recipe": {"format": 1},
 }
 
 
