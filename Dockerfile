@@ -45,12 +45,13 @@ RUN /venv/bin/python3 -c "import app.main, app.noise.process, worker.main, worke
 
 FROM ${BASE} AS base
 # A new volume inherits the owner of its mount point.
-RUN useradd --system --create-home --uid 10001 diffusion && install -d -o diffusion /data /artifacts
+RUN useradd --create-home --uid 10001 diffusion && install -d -o diffusion /data /artifacts
 ENV PATH=/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     DIFFUSION_HOST=0.0.0.0 \
     DIFFUSION_DATA_DIR=/data
-USER diffusion
+# By number: Kubernetes' runAsNonRoot cannot tell whether a name is root's.
+USER 10001:10001
 WORKDIR /data
 VOLUME /data
 EXPOSE 8000

@@ -46,6 +46,8 @@ def main() -> int:
     )
     if DIES_WITH_PARENT in os.environ:
         end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    # uvicorn raises the signal that stopped it once more when it is done.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     server = uvicorn.Server(config)
     server.run(sockets=[listener])
     return 0 if server.started else 1

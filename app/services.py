@@ -30,10 +30,12 @@ from worker.queue import make_queue
 
 @dataclass(frozen=True)
 class HealthCheck:
-    """A check of one component: `probe` returns a line on its state, and raises if it is down."""
+    """A check of one component: `probe` returns a line on its state, and raises if it is down.
+    `starts`: required until it has answered once, be it that it is down."""
 
     probe: Callable[[], Awaitable[str]]
     required: bool = False
+    starts: bool = False
 
 
 @dataclass
@@ -51,6 +53,7 @@ class Services:
     step_by_step_pool: ProcessPool  # noise in steps takes seconds: one at a time beside the others
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # when set, streams end
     checks: dict[str, HealthCheck] = field(default_factory=dict)  # of /readyz, by component
+    answered: set[str] = field(default_factory=set)  # components of these, since the start
 
     @classmethod
     def start(cls, settings: Settings, metrics: Metrics) -> "Services":
@@ -85,7 +88,7 @@ class Services:
                 "database": HealthCheck(lambda: asyncio.to_thread(_probe_database, database), True),
                 "artifacts": HealthCheck(lambda: asyncio.to_thread(artifacts.state)),
                 "redis": HealthCheck(lambda: _probe_redis(client)),
-                "engine": HealthCheck(engine.state),
+                "engine": HealthCheck(engine.state, starts=True),
                 "workers": HealthCheck(lambda: asyncio.to_thread(_probe_workers, database)),
             },
         )

@@ -35,12 +35,14 @@ async def healthz() -> Alive:
 async def readyz(request: Request) -> Response | Readiness:
     """Report the state of every component.
 
-    The answer is 503 only if a required component, the database, is down. Without the others the
-    service still adds noise to images and accepts jobs, which start once the component is back.
+    The answer is 503 only if a required component, the database, is down, and until the engine has
+    answered once. Without the others the service still adds noise to images and accepts jobs, which
+    start once the component is back.
     `workers` names the kinds of jobs that wait because no live worker takes them.
     """
-    checks = services_of(request).checks
-    found = await asyncio.gather(*(_probe(name, check) for name, check in checks.items()))
+    services = services_of(request)
+    checks, answered = services.checks, services.answered
+    found = await asyncio.gather(*(_probe(name, check, answered) for name, check in checks.items()))
     components = dict(zip(checks, found, strict=True))
     down = [name for name, component in components.items() if component.status == "down"]
     missing = [name for name in down if components[name].required]
@@ -54,15 +56,20 @@ async def readyz(request: Request) -> Response | Readiness:
     return Readiness(status="degraded" if down else "ready", components=components)
 
 
-async def _probe(name: str, check: HealthCheck) -> Component:
+async def _probe(name: str, check: HealthCheck, answered: set[str]) -> Component:
+    """Look at a component, and note it among those that have `answered`."""
     try:
         async with asyncio.timeout(CHECK_SECONDS):
-            return Component(status="up", required=check.required, detail=await check.probe())
+            detail = await check.probe()
+        answered.add(name)
+        return Component(status="up", required=check.required, detail=detail)
     except TimeoutError:
         detail = f"did not answer within {CHECK_SECONDS:g} s"
     except ComponentDown as error:
+        answered.add(name)
         detail = str(error)
     except Exception as error:
         log.warning("component is down", component=name, reason=f"{type(error).__name__}: {error}")
         detail = "cannot be reached"
-    return Component(status="down", required=check.required, detail=detail)
+    required = check.required or (check.starts and name not in answered)
+    return Component(status="down", required=required, detail=detail)

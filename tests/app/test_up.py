@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -149,6 +150,33 @@ def test_what_it_uses_is_refused_to_others_and_nothing_outlives_it_when_it_is_ki
     descendants = service.descendants()
     service.process.kill()
     service.wait_for(lambda: not any(map(_alive, descendants)), 30)
+
+
+def test_the_api_alone_ends_with_0_and_is_not_ready_before_its_engine(tmp_path) -> None:
+    environment = {"DIFFUSION_DATA_DIR": str(tmp_path), "DIFFUSION_PORT": "0"}
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.set_inheritable(True)
+    api = subprocess.Popen(
+        [sys.executable, "-m", "app.server", "--fd", str(listener.fileno())],
+        env={**os.environ, **environment},
+        pass_fds=[listener.fileno()],
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    listener.close()
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while (answer := httpx.get(f"{address}/readyz", timeout=START_SECONDS)).status_code != 200:
+            assert answer.json()["components"]["engine"]["status"] == "down"
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert answer.json()["components"]["engine"]["status"] == "up"
+        api.terminate()
+        assert api.wait(START_SECONDS) == 0
+    finally:
+        api.kill()
+        api.wait()
 
 
 def _check_that_its_port_is_taken(port: str) -> None:

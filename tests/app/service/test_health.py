@@ -6,6 +6,7 @@ import pytest
 from fastapi import FastAPI
 
 from app.main import create_app
+from app.service.health_schema import ComponentDown
 from app.services import HealthCheck, Services
 
 
@@ -15,6 +16,10 @@ async def _answers() -> str:
 
 async def _fails() -> str:
     raise ConnectionRefusedError("secret.example:5432")
+
+
+async def _has_none() -> str:
+    raise ComponentDown("there is none here")
 
 
 async def _hangs() -> str:
@@ -63,6 +68,16 @@ def test_degraded_and_serving_without_what_is_not_required(with_checks) -> None:
     assert answer.status_code == 200
     assert answer.json()["status"] == "degraded"
     assert answer.json()["components"]["redis"]["status"] == "down"
+
+
+def test_unavailable_until_the_engine_has_answered_once(with_checks) -> None:
+    engine = HealthCheck(_fails, starts=True)
+    answer = with_checks(database=HealthCheck(_answers, required=True), other=engine)
+    assert answer.status_code == 503
+    assert "other is down" in answer.json()["detail"]
+    assert with_checks(other=HealthCheck(_answers, starts=True)).status_code == 200
+    assert with_checks(other=engine).status_code == 200, "it comes back by itself"
+    assert with_checks(none=HealthCheck(_has_none, starts=True)).status_code == 200
 
 
 def test_unavailable_without_the_database(with_checks) -> None:
