@@ -46,6 +46,10 @@ class Settings:
         Doc("`console` is readable text; `auto` means console on a terminal, else JSON"),
     ] = "auto"
 
+    example_model: Annotated[
+        bool, Doc("whether an empty service begins with the model `emoji`")
+    ] = True
+
     # The bounds of one request.
     max_upload_bytes: Annotated[
         int, Ge(1), Doc("largest request body, other than an uploaded archive")

@@ -1,7 +1,5 @@
 """/models: the registry of trained and uploaded models."""
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Iterator
 from functools import partial
@@ -21,26 +19,14 @@ from app.http.resumable import RESPONSES, Resumable
 from app.http.uploads import uploaded_file
 from app.registry.download import diffusers_download, portable_download
 from app.registry.schema import License, ModelChange, model_answer
-from app.services import Services, ServicesDep
+from app.registry.upload import read_upload, store_upload
+from app.services import ServicesDep
 from client.answers import ModelAnswer, ModelFormat, Rejected, UploadedModel
 from models.nets.precision import Precision
-from models.pipeline.archive import Skipped, extract_model_archive
-from models.pipeline.card import ModelCard
-from models.pipeline.folder import (
-    SCHEDULER,
-    choose_null_class,
-    read_config,
-    read_weights,
-    unused_scheduler_fields,
-    weights_digest,
-)
 from models.pipeline.portable import CONSISTENCY_STEPS, STEPS
-from models.pipeline.readme import read_license
 from models.sampling.samplers import SamplerName
 from store import models
-from store.errors import ModelConflict, ModelNotFound
-from store.jobs.requests import model_names
-from store.models import ModelRecord
+from store.errors import ModelConflict
 from store.names import check_name
 
 router = APIRouter(prefix="/models", tags=["models"])
@@ -202,13 +188,17 @@ async def put_model(
     with tempfile.TemporaryDirectory(dir=data_dir) as scratch:
         folder = Path(scratch) / "model"
         async with uploaded_file(request, data_dir) as archive:
-            card, digest, theirs, skipped = await run_in_threadpool(
-                _read_model, services, archive, folder, null_class
+            uploaded = await run_in_threadpool(
+                read_upload, archive, folder, services.settings.max_model_bytes, null_class
             )
-        prefix = _prefix(name, digest, card)
-        await services.engine.check(folder, prefix, digest)
+        await services.engine.check(folder, uploaded.prefix(name), uploaded.digest)
         record, is_new = await run_in_threadpool(
-            _store_model, services, folder, name, prefix, digest, card, license_ or theirs
+            store_upload,
+            services.database,
+            services.artifacts,
+            uploaded,
+            name,
+            license_ or uploaded.license,
         )
     if license_ not in (None, record.license):
         raise ModelConflict(
@@ -218,8 +208,8 @@ async def put_model(
     response.headers["Location"] = f"/models/{name}"
     return UploadedModel(
         **model_answer(record, precisions).model_dump(),
-        num_skipped=len(skipped),
-        skipped=[Rejected(name=s.name, reason=s.reason) for s in skipped[:MAX_SKIPPED]],
+        num_skipped=len(uploaded.skipped),
+        skipped=[Rejected(name=s.name, reason=s.reason) for s in uploaded.skipped[:MAX_SKIPPED]],
     )
 
 
@@ -239,67 +229,3 @@ def _bytes_of(path: Path, start: int, end: int) -> Iterator[bytes]:
         file.seek(start)
         while chunk := file.read(min(1 << 20, end - file.tell())):
             yield chunk
-
-
-def _read_model(
-    services: Services, archive: Path, folder: Path, null_class: int | None
-) -> tuple[ModelCard, str, str | None, list[Skipped]]:
-    """Extract an uploaded model, and check its config and its weights; return its card, the digest
-    of the weights, their license, and the files that are no part of it."""
-    with reported_at(""):
-        skipped = extract_model_archive(
-            archive, folder, max_bytes=services.settings.max_model_bytes
-        )
-        if null_class is not None:
-            with reported_at("null_class", "query"):
-                choose_null_class(folder, null_class)
-        config = read_config(folder)
-        read_weights(folder, config)
-        skipped += [
-            Skipped(f"{SCHEDULER}: {field}", "a request chooses its sampler")
-            for field in unused_scheduler_fields(folder)
-        ]
-        return ModelCard.of(config), weights_digest(folder), read_license(folder), skipped
-
-
-def _prefix(name: str, digest: str, card: ModelCard) -> str:
-    """Return where the artifacts of a model are. It differs with the weights and with the config,
-    so that what the engine keeps under it is right even if the model is replaced."""
-    config = hashlib.sha256(json.dumps(card.to_dict(), sort_keys=True).encode()).hexdigest()
-    return f"models/{name}/{digest[:16]}-{config[:8]}"
-
-
-def _store_model(
-    services: Services,
-    folder: Path,
-    name: str,
-    prefix: str,
-    digest: str,
-    card: ModelCard,
-    license_: str | None,
-) -> tuple[ModelRecord, bool]:
-    """Store an uploaded model; return its record and whether it is new."""
-    try:
-        known = models.get_model(services.database, name)
-    except ModelNotFound:
-        pass
-    else:
-        if known.digest != digest:
-            raise ModelConflict(f"there is a model {name!r} with other weights")
-        if differing := ModelCard.from_dict(known.details).first_difference(card):
-            raise ModelConflict(
-                f"there is a model {name!r} with these weights, but another {differing}"
-            )
-        return known, False
-    if name in model_names(services.database):
-        raise ModelConflict(f"a job is about to make a model {name!r}")
-    services.artifacts.upload_folder(folder, prefix)
-    record = ModelRecord(
-        name=name,
-        digest=digest,
-        details=card.to_dict(),
-        artifact_prefix=prefix,
-        num_bytes=sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
-        license=license_,
-    )
-    return models.create_model(services.database, record), True
