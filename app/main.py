@@ -16,7 +16,10 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app.catalogue import samplers_route as samplers
 from app.catalogue import schedules_route as schedules
+from app.datasets import images_route as dataset_images
+from app.datasets import report_route as dataset_report
 from app.datasets import route as datasets
+from app.datasets import versions_route as dataset_versions
 from app.http.body_limit import BodyLimit
 from app.http.faults import Faults
 from app.http.handlers import install_error_handlers
@@ -48,6 +51,9 @@ ROUTES: tuple[ModuleType, ...] = (  # without those of jobs, which are in JOB_KI
     noise,
     schedules,
     datasets,
+    dataset_versions,
+    dataset_report,
+    dataset_images,
     models,
     sample,
     samplers,
@@ -97,7 +103,10 @@ def _add_middleware(app: FastAPI, settings: Settings, counters: Metrics) -> None
     app.add_middleware(
         BodyLimit,
         limit=settings.max_upload_bytes,
-        exceptions={"/datasets": settings.max_dataset_bytes, "/models": settings.max_model_bytes},
+        exceptions={
+            "/datasets/[^/]+(/images)?": settings.max_dataset_bytes,
+            "/models/[^/]+": settings.max_model_bytes,
+        },
     )
     app.add_middleware(Faults)
     if settings.cors_origins:

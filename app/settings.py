@@ -12,8 +12,9 @@ from typing_extensions import Doc
 
 from host.environment import Items, table
 from models.engine.batcher import Batching
-from models.nets.precision import PrecisionChoice
+from models.nets.precision import FloatChoice
 from store.locations import Locations
+from store.urls import BUCKET
 from worker.settings import WorkerSettings
 
 MEBIBYTE = 2**20
@@ -68,6 +69,12 @@ class Settings:
         int, Ge(1), Doc("most steps times pixels of a request that adds noise step by step")
     ] = 1024 * 256 * 256
 
+    import_buckets: Annotated[
+        tuple[str, ...],
+        Items(BUCKET, "names of buckets, split by commas"),
+        Doc("buckets of S3 that anybody may fetch datasets from, by the service's credentials"),
+    ] = ()
+
     features_folder: Annotated[
         Path | None,
         Doc("folder with DINOv2 (`config.json`, `model.safetensors`), for evaluations that use it"),
@@ -91,7 +98,7 @@ class Settings:
         Doc("`step`: requests share network calls at every step; the others are for comparison"),
     ] = "step"
     engine_precision: Annotated[
-        PrecisionChoice,
+        FloatChoice,
         Doc("precision of the network, unless a request names one; `auto` is the faster one"),
     ] = "auto"
     engine_model_bytes: Annotated[

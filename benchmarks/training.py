@@ -336,7 +336,9 @@ def files_of(task: Task, config: TrainConfig) -> Iterator[Files]:
 
 
 def _write_images(dataset: Dataset, folder: Path) -> None:
-    for i, (image, label) in enumerate(zip(dataset.images, dataset.labels, strict=True)):
+    for i, (image, label) in enumerate(
+        zip(np.asarray(dataset.images), dataset.labels, strict=True)
+    ):
         path = folder / f"{label:03}" / f"{i:06}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image).save(path)

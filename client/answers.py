@@ -10,6 +10,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Status = Literal["queued", "running", "paused", "succeeded", "failed", "cancelled"]
+FindingKind = Literal[
+    "exact-duplicate",
+    "near-duplicate",
+    "one-colour",
+    "blurred",
+    "tiny",
+    "odd-size",
+    "odd-shape",
+    "small-class",
+]
 
 
 # Datasets and models ------------------------------------------------------------------------------
@@ -43,11 +53,13 @@ class Reading(BaseModel):
 
 class DatasetAnswer(BaseModel):
     name: str
+    version: int = Field(description="the number of this version: 1, 2, ...")
     digest: str = Field(
-        description="sha256 of the archive, and of `labels`, `frames` and `range` where they are "
-        "not the default"
+        description="sha256 of the version: of an upload that of the archive, and of `labels`, "
+        "`frames` and `range` where they are not the default; after an edit that of the list of "
+        "its images and their classes"
     )
-    num_bytes: int
+    num_bytes: int = Field(description="of its archives")
     num_images: int
     channels: int = Field(description="1 for greyscale, 3 for RGB")
     classes: dict[str, int] = Field(description="images per class; empty without classes")
@@ -64,6 +76,71 @@ class DatasetAnswer(BaseModel):
     reading: Reading
     warnings: list[str] = Field(description="what looks odd about the classes and the images")
     created_at: datetime
+    links: dict[str, str]
+
+
+class VersionAnswer(BaseModel):
+    """One version of a dataset."""
+
+    number: int
+    digest: str
+    change: str = Field(description="from the version before, in words")
+    num_images: int
+    classes: dict[str, int] = Field(description="images per class; empty without classes")
+    splits: dict[str, int] = Field(description="images per split; empty if all are for training")
+    created_at: datetime
+    links: dict[str, str]
+
+
+class ImageAnswer(BaseModel):
+    """One image of a dataset."""
+
+    id: str = Field(description="the same in all versions of the dataset")
+    name: str = Field(description="path of its file in the archive that it came in")
+    frame: int = Field(description="which picture of that file it is, from 0")
+    class_name: str | None = Field(description="null if the dataset has no classes")
+    split: Literal["train", "val", "test"]
+    height: int
+    width: int
+    sha256: str = Field(description="of its file, in hexadecimal")
+    links: dict[str, str]
+
+
+class DuplicateGroup(BaseModel):
+    """Images that are the same, or look the same."""
+
+    images: list[str] = Field(
+        description="ids of the first images; the very first is the best to keep"
+    )
+    num_images: int
+    across_splits: bool = Field(description="some are for training, others measure the model")
+    across_classes: bool
+
+
+class Finding(BaseModel):
+    """One kind of images that are worth looking at."""
+
+    kind: FindingKind
+    sentence: str = Field(description="what was found, for people")
+    num_images: int
+    images: list[ImageAnswer] = Field(description="the first of them, the worst first")
+    num_groups: int = Field(description="of duplicates; 0 for other kinds")
+    groups: list[DuplicateGroup] = Field(
+        description="the first groups of duplicates: those across splits, then those across "
+        "classes, then the largest"
+    )
+
+
+class DatasetReport(BaseModel):
+    """What in a version of a dataset is likely to harm a training."""
+
+    dataset: str
+    version: int
+    num_images: int
+    findings: list[Finding] = Field(description="in the order of kinds; empty if nothing was found")
+    complete: bool = Field(
+        description="false if so many images are alike that not all pairs were compared"
+    )
     links: dict[str, str]
 
 
@@ -102,15 +179,24 @@ class ModelAnswer(BaseModel):
     )
     origin: ModelOrigin
     network: NetworkSize
-    precisions: dict[str, Literal["float32", "bfloat16"]] | None = Field(
+    precisions: dict[str, Literal["float32", "bfloat16", "int8"]] | None = Field(
         description="what each `precision` of a request comes to on this service's device, `auto` "
-        "among them; null while the engine starts"
+        "among them, and `int8` where it is offered of this model; null while the engine starts"
+    )
+    int8_refusal: str | None = Field(
+        default=None,
+        description="why `int8` is not offered of this model; null where it is, and where the "
+        "device has none",
     )
     details: dict[str, Any] = Field(
         description="image_size, channels, class_names, schedule, ...; `scores` are those of the "
         "latest evaluation in each precision"
     )
     dataset: str | None
+    dataset_version: int | None = Field(description="the version of it that the model learned from")
+    dataset_digest: str | None = Field(
+        description="the digest of that version: `GET /datasets/{name}?version=` finds it by this"
+    )
     job_id: str | None
     created_at: datetime
     links: dict[str, str]
@@ -153,6 +239,25 @@ class JobState(BaseModel):
     links: dict[str, str]
 
 
+class ImportProgress(BaseModel):
+    stage: Literal["queued", "downloading", "inspecting", "done"]
+    progress: float = Field(description="0..1, of the stage; 0 if its total is not known")
+    num_bytes: int = Field(description="received so far")
+    total_bytes: int | None = Field(description="null until it is known; some servers do not say")
+    num_skipped: int = Field(
+        description="objects below a prefix that are larger than any file of an archive may be"
+    )
+    num_images: int = Field(description="inspected so far")
+
+
+class ImportAnswer(JobState):
+    """A job that fetches a dataset; `links` has the dataset once it has succeeded."""
+
+    dataset: str = Field(description="the name that it gets")
+    url: str = Field(description="without its query, which may hold a signature")
+    progress: ImportProgress
+
+
 class WebhookState(BaseModel):
     url: str
     secret: str | None = Field(
@@ -174,6 +279,8 @@ class JobAnswer(JobState):
     pause_requested: bool
     priority: int
     dataset: str
+    dataset_version: int | None = Field(description="the version of it that the job reads")
+    dataset_digest: str | None
     model_name: str
     progress: dict[str, Any] = Field(
         description="step, steps, images_seen, loss, images_per_second, eta_seconds, progress 0..1"
@@ -197,6 +304,7 @@ class TrainPlan(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
     dataset: str
+    dataset_version: int
     model_name: str
     device: str | None = Field(description="the device that the defaults are chosen for")
     waiting: str | None = Field(

@@ -21,26 +21,25 @@ Methods pass other options of a request by keyword, under their names in GET /do
 """
 
 import base64
-import io
 import os
 import shutil
 import tempfile
-import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self, TypeVar
-from urllib.parse import quote
+from typing import IO, Any
 
 import httpx
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 
 from client.answers import (
     CheckpointList,
     DatasetAnswer,
+    DatasetReport,
+    ImageAnswer,
+    ImportAnswer,
     JobAnswer,
     JobMetrics,
     JobState,
@@ -48,39 +47,29 @@ from client.answers import (
     ModelFormat,
     TrainPlan,
     UploadedModel,
+    VersionAnswer,
+)
+from client.connection import (
+    CHUNK,
+    ClientError,
+    Connection,
+    JobEnded,
+    Refused,
+    Sent,
+    Unreachable,
+    path_to,
+    without_none,
 )
 
-DEFAULT_URL = "http://127.0.0.1:8000"
-URL_VARIABLE, KEY_VARIABLE = "DIFFUSION_URL", "DIFFUSION_API_KEY"
-CONNECT_SECONDS = 5.0
-POLL_SECONDS = 30  # long polling: the service answers when the job changes, or after this time
-CHUNK = 1 << 18  # bytes
-
-Answer = TypeVar("Answer", bound=BaseModel)
-Sent = Callable[[int, int], None]  # called with the bytes sent so far, and in total
-
-
-class ClientError(Exception):
-    pass
-
-
-class Unreachable(ClientError):
-    pass
-
-
-class Refused(ClientError):
-    """An answer with an error status.
-
-    `problem` is its body; it is empty if something other than the service answered.
-    """
-
-    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        super().__init__(problem.get("detail") or f"the service answered {status}")
-        self.status, self.problem = status, problem
-
-
-class JobEnded(ClientError):
-    pass
+__all__ = [
+    "Client",
+    "ClientError",
+    "JobEnded",
+    "Noised",
+    "Refused",
+    "Samples",
+    "Unreachable",
+]
 
 
 @dataclass(frozen=True)
@@ -117,37 +106,12 @@ class _Sampled(JobState):
     used: dict[str, Any]
 
 
-class Client:
-    """A connection to the service.
+class Client(Connection):
+    """The service's calls, a method each.
 
     `url` and `api_key` default to DIFFUSION_URL and DIFFUSION_API_KEY. `timeout` is how many
     seconds to wait for an answer.
     """
-
-    def __init__(
-        self, url: str | None = None, *, api_key: str | None = None, timeout: float = 600.0
-    ) -> None:
-        self.url = (url or os.environ.get(URL_VARIABLE) or DEFAULT_URL).rstrip("/")
-        key = api_key or os.environ.get(KEY_VARIABLE)
-        self._http = httpx.Client(
-            base_url=self.url,
-            headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(timeout, connect=CONNECT_SECONDS),
-        )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._http.close()
 
     def ready(self) -> dict[str, Any]:
         """Return the answer of GET /readyz, even if a component is down."""
@@ -171,7 +135,7 @@ class Client:
             "POST",
             "/noise",
             files={"image": content},
-            data={"t": times, **_without_none(options)},
+            data={"t": times, **without_none(options)},
             headers={"Accept": accept},
         )
         prefix = "diffusion-"
@@ -198,35 +162,136 @@ class Client:
         or "data"."""
         with _archive(Path(source)) as file:
             options = {"labels": labels, "frames": frames, "range": range}
-            answer = self._upload(_path("datasets", name), file, sent, **options)
+            answer = self._upload("PUT", path_to("datasets", name), file, sent, **options)
         return DatasetAnswer.model_validate_json(answer.content)
+
+    def import_dataset(
+        self,
+        name: str,
+        url: str,
+        *,
+        labels: str | None = None,
+        frames: str | None = None,
+        range: str | None = None,  # noqa: A002
+    ) -> ImportAnswer:
+        """Start a job that fetches a dataset: an archive at http://, https:// or s3://bucket/key,
+        or all that lies below s3://bucket/prefix/. The rest is as in add_dataset."""
+        options = {"labels": labels, "frames": frames, "range": range}
+        body = without_none({"name": name, "url": url, **options})
+        return ImportAnswer.model_validate_json(
+            self._request("POST", "/datasets", json=body).content
+        )
+
+    def watch_import(self, job_id: str, *, patience: float = 120.0) -> Iterator[ImportAnswer]:
+        """Yield the job now and after each change, until it is done; as `watch` does."""
+        return self._watch(path_to("dataset-imports", job_id), ImportAnswer, patience)
+
+    def cancel_import(self, job_id: str) -> ImportAnswer:
+        answer = self._request("POST", path_to("dataset-imports", job_id, "cancel"))
+        return ImportAnswer.model_validate_json(answer.content)
 
     def datasets(self) -> Iterator[DatasetAnswer]:
         """List the datasets, newest first."""
         return self._pages("/datasets", DatasetAnswer, "name")
 
-    def dataset(self, name: str) -> DatasetAnswer:
-        return self._get(_path("datasets", name), DatasetAnswer)
+    def dataset(self, name: str, version: int | str | None = None) -> DatasetAnswer:
+        """Describe a dataset, or a version of it by its number or digest."""
+        params = without_none({"version": version})
+        answer = self._request("GET", path_to("datasets", name), params=params)
+        return DatasetAnswer.model_validate_json(answer.content)
+
+    def versions(self, name: str) -> Iterator[VersionAnswer]:
+        """List the versions of a dataset, newest first."""
+        return self._pages(path_to("datasets", name, "versions"), VersionAnswer, "number")
+
+    def images(
+        self,
+        name: str,
+        *,
+        class_name: str | None = None,
+        split: str | None = None,
+        version: int | str | None = None,
+    ) -> Iterator[ImageAnswer]:
+        """List the images of a dataset, or those of a class, a split, a version, in its order."""
+        query = {"class": class_name, "split": split, "version": version}
+        return self._pages(path_to("datasets", name, "images"), ImageAnswer, "id", 1000, **query)
+
+    def report(self, name: str, version: int | str | None = None) -> DatasetReport:
+        """Return what in a dataset is likely to harm a training: duplicates, blurred images, ..."""
+        params = without_none({"version": version})
+        answer = self._request("GET", path_to("datasets", name, "report"), params=params)
+        return DatasetReport.model_validate_json(answer.content)
+
+    def thumbnail(self, name: str, image: str) -> bytes:
+        """Return a small PNG of an image, by its id."""
+        return self._request("GET", path_to("datasets", name, "images", image, "thumbnail")).content
+
+    def image_file(self, name: str, image: str) -> bytes:
+        """Return the file of an image, as it was uploaded."""
+        return self._request("GET", path_to("datasets", name, "images", image, "file")).content
+
+    def add_images(
+        self,
+        name: str,
+        source: str | os.PathLike[str],
+        *,
+        class_name: str | None = None,
+        labels: str | None = None,
+        parent: int | None = None,
+        sent: Sent | None = None,
+    ) -> DatasetAnswer:
+        """Add an archive, a folder or one image to a dataset; return the new version.
+
+        `class_name` is the class of all of them; without it `labels` says where the classes come
+        from, as for `add_dataset`. `parent` is the version that they are added to; Refused with the
+        status 409 if it is no longer the newest."""
+        path, filename = path_to("datasets", name, "images"), Path(source).name
+        options: dict[str, str | int | None]
+        options = {"class": class_name, "labels": labels, "filename": filename, "parent": parent}
+        with _archive(Path(source)) as file:
+            answer = self._upload("POST", path, file, sent, **options)
+        return DatasetAnswer.model_validate_json(answer.content)
+
+    def change_dataset(
+        self,
+        name: str,
+        *,
+        remove: Sequence[str] = (),
+        move: Mapping[str, Sequence[str]] | None = None,
+        rename: Mapping[str, str] | None = None,
+        parent: int | None = None,
+    ) -> DatasetAnswer:
+        """Remove images, move images to classes and rename classes; return the new version.
+
+        Images are named by their ids; `parent` is as for `add_images`."""
+        body = {"remove": list(remove), "move": move, "rename": rename, "parent": parent}
+        answer = self._request(
+            "POST", path_to("datasets", name, "versions"), json=without_none(body)
+        )
+        return DatasetAnswer.model_validate_json(answer.content)
+
+    def delete_version(self, name: str, number: int) -> None:
+        self._request("DELETE", path_to("datasets", name, "versions", str(number)))
 
     def preview(self, name: str, **options: str) -> bytes:
         """Return a contact sheet as PNG: some images as a net sees them."""
-        return self._request("GET", _path("datasets", name, "preview"), params=options).content
+        return self._request("GET", path_to("datasets", name, "preview"), params=options).content
 
     def delete_dataset(self, name: str) -> None:
-        self._request("DELETE", _path("datasets", name))
+        self._request("DELETE", path_to("datasets", name))
 
     # Training ---------------------------------------------------------------------------------
 
     def train(self, dataset: str | None = None, **request: Any) -> JobAnswer:
         """Start a training job; defaults are chosen from the data."""
-        body = _without_none({"dataset": dataset, **request})
+        body = without_none({"dataset": dataset, **request})
         return JobAnswer.model_validate_json(
             self._request("POST", "/train-jobs", json=body).content
         )
 
     def plan(self, dataset: str | None = None, **request: Any) -> TrainPlan:
         """Return the job that `train` would start, with the reason for each default."""
-        body = _without_none({"dataset": dataset, **request})
+        body = without_none({"dataset": dataset, **request})
         answer = self._request("POST", "/train-jobs/plan", json=body)
         return TrainPlan.model_validate_json(answer.content)
 
@@ -235,18 +300,14 @@ class Client:
         return self._pages("/train-jobs", JobAnswer, "id", status=status)
 
     def job(self, job_id: str) -> JobAnswer:
-        return self._get(_path("train-jobs", job_id), JobAnswer)
+        return self._get(path_to("train-jobs", job_id), JobAnswer)
 
     def watch(self, job_id: str, *, patience: float = 120.0) -> Iterator[JobAnswer]:
         """Yield the job now and after each change, until it is done.
 
         Requests to a service that cannot be reached are retried for `patience` seconds.
         """
-        for content in self._poll(_path("train-jobs", job_id), patience):
-            job = JobAnswer.model_validate_json(content)
-            yield job
-            if job.done:
-                return
+        return self._watch(path_to("train-jobs", job_id), JobAnswer, patience)
 
     def pause(self, job_id: str) -> JobAnswer:
         return self._job_action(job_id, "pause")
@@ -258,21 +319,21 @@ class Client:
         return self._job_action(job_id, "cancel")
 
     def delete_job(self, job_id: str) -> None:
-        self._request("DELETE", _path("train-jobs", job_id))
+        self._request("DELETE", path_to("train-jobs", job_id))
 
     def metrics(self, job_id: str) -> JobMetrics:
-        return self._get(_path("train-jobs", job_id, "metrics"), JobMetrics)
+        return self._get(path_to("train-jobs", job_id, "metrics"), JobMetrics)
 
     def checkpoints(self, job_id: str) -> CheckpointList:
-        return self._get(_path("train-jobs", job_id, "checkpoints"), CheckpointList)
+        return self._get(path_to("train-jobs", job_id, "checkpoints"), CheckpointList)
 
     def log(self, job_id: str) -> str:
         """Return the log, one JSON object per line."""
-        return self._request("GET", _path("train-jobs", job_id, "log")).text
+        return self._request("GET", path_to("train-jobs", job_id, "log")).text
 
     def evaluate(self, model: str, **request: Any) -> dict[str, Any]:
         """Measure how good a model is, and wait for the result. Raises JobEnded."""
-        body = _without_none({"model": model, **request})
+        body = without_none({"model": model, **request})
         accepted = self._request("POST", "/evaluations", json=body)
         return self._wait_for(accepted.headers["location"], _Evaluated).result
 
@@ -283,7 +344,7 @@ class Client:
 
         If they are too many for one answer, a worker makes them, and this method waits for it.
         """
-        body = _without_none({"model": model, **request})
+        body = without_none({"model": model, **request})
         for field in ("init_image", "mask"):
             if isinstance(picture := body.get(field), bytes):
                 body[field] = base64.b64encode(picture).decode("ascii")
@@ -310,7 +371,7 @@ class Client:
         return self._pages("/models", ModelAnswer, "name")
 
     def model(self, name: str) -> ModelAnswer:
-        return self._get(_path("models", name), ModelAnswer)
+        return self._get(path_to("models", name), ModelAnswer)
 
     def pull_model(
         self,
@@ -326,7 +387,7 @@ class Client:
         with tempfile.NamedTemporaryFile(dir=path.absolute().parent, delete=False) as file:
             try:
                 query = {"format": file_format, **options}
-                self._download(_path("models", name, "download"), file, query)
+                self._download(path_to("models", name, "download"), file, query)
                 os.replace(file.name, path)
             except BaseException:
                 os.unlink(file.name)
@@ -349,132 +410,23 @@ class Client:
         """
         with _archive(Path(source)) as file:
             answer = self._upload(
-                _path("models", name), file, sent, license=license, null_class=null_class
+                "PUT", path_to("models", name), file, sent, license=license, null_class=null_class
             )
         return UploadedModel.model_validate_json(answer.content)
 
     def set_license(self, name: str, license: str | None) -> ModelAnswer:  # noqa: A002
         """Say under which license the weights of a model are; None for unknown."""
-        answer = self._request("PATCH", _path("models", name), json={"license": license})
+        answer = self._request("PATCH", path_to("models", name), json={"license": license})
         return ModelAnswer.model_validate_json(answer.content)
 
     def delete_model(self, name: str) -> None:
-        self._request("DELETE", _path("models", name))
+        self._request("DELETE", path_to("models", name))
 
     # Requests ---------------------------------------------------------------------------------
 
-    def _request(
-        self, method: str, path: str, *, allowed: Sequence[int] = (), **request: Any
-    ) -> httpx.Response:
-        with self._connection_errors():
-            return _check_status(self._http.request(method, path, **request), allowed)
-
-    @contextmanager
-    def _connection_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except httpx.ConnectError as error:
-            raise Unreachable(f"no service answers at {self.url} ({error})") from None
-        except httpx.HTTPError as error:
-            reason = str(error) or type(error).__name__
-            raise Unreachable(f"the connection to {self.url} broke: {reason}") from None
-
-    def _get(self, path: str, kind: type[Answer]) -> Answer:
-        return kind.model_validate_json(self._request("GET", path).content)
-
     def _job_action(self, job_id: str, action: str) -> JobAnswer:
-        answer = self._request("POST", _path("train-jobs", job_id, action))
+        answer = self._request("POST", path_to("train-jobs", job_id, action))
         return JobAnswer.model_validate_json(answer.content)
-
-    def _pages(self, path: str, kind: type[Answer], key: str, **query: Any) -> Iterator[Answer]:
-        after = None
-        while True:
-            params = _without_none({"limit": 100, "after": after, **query})
-            page = self._request("GET", path, params=params).json()
-            for item in page["items"]:
-                yield kind.model_validate(item)
-            if not page["has_more"]:
-                return
-            after = page["items"][-1][key]
-
-    def _poll(self, path: str, patience: float) -> Iterator[bytes]:
-        version, lost_at = "", None
-        while True:
-            headers = {"If-None-Match": version} if version else {}
-            params = {"wait": POLL_SECONDS} if version else {}
-            try:
-                answer = self._request("GET", path, params=params, headers=headers, allowed=(304,))
-            except ClientError as error:
-                if not _is_transient(error):
-                    raise
-                lost_at = lost_at or time.monotonic()
-                if time.monotonic() - lost_at > patience:
-                    raise
-                time.sleep(1.0)
-                continue
-            lost_at, version = None, answer.headers.get("etag", version)
-            if answer.status_code != httpx.codes.NOT_MODIFIED:
-                yield answer.content
-
-    def _wait_for(self, address: str, kind: type[Answer]) -> Answer:
-        """Wait until the job has succeeded. Raises JobEnded."""
-        while True:
-            answer = self._request("GET", address, params={"wait": POLL_SECONDS})
-            job = JobState.model_validate_json(answer.content)
-            if job.status == "succeeded":
-                return kind.model_validate_json(answer.content)
-            if job.done:
-                why = f": {job.error.message}" if job.error and job.error.message else ""
-                raise JobEnded(f"job {job.id} {job.status}{why}")
-
-    def _upload(
-        self, path: str, file: IO[bytes], sent: Sent | None, **query: str | int | None
-    ) -> httpx.Response:
-        size = file.seek(0, io.SEEK_END)
-        file.seek(0)
-
-        def chunks() -> Iterator[bytes]:
-            while chunk := file.read(CHUNK):
-                yield chunk
-                if sent:
-                    sent(file.tell(), size)
-
-        headers, params = {"Content-Length": str(size)}, _without_none(query)
-        return self._request("PUT", path, content=chunks(), headers=headers, params=params)
-
-    def _download(self, path: str, file: IO[bytes], query: Mapping[str, Any] | None = None) -> None:
-        with self._connection_errors(), self._http.stream("GET", path, params=query) as answer:
-            if answer.is_error:
-                answer.read()
-            for chunk in _check_status(answer).iter_bytes(CHUNK):
-                file.write(chunk)
-        file.flush()
-
-
-def _check_status(answer: httpx.Response, allowed: Sequence[int] = ()) -> httpx.Response:
-    """Return the answer. Raises Refused if its status is an error that is not `allowed`."""
-    if not answer.is_success and answer.status_code not in allowed:
-        try:
-            problem = answer.json()
-        except ValueError:
-            problem = {}
-        raise Refused(answer.status_code, problem if isinstance(problem, dict) else {})
-    return answer
-
-
-def _path(*parts: str) -> str:
-    return "".join(f"/{quote(part, safe='')}" for part in parts)
-
-
-def _is_transient(error: ClientError) -> bool:
-    """Return whether the service may only be restarting, so that a retry makes sense."""
-    if isinstance(error, Refused):
-        return error.status in (502, 503, 504)
-    return isinstance(error, Unreachable)
-
-
-def _without_none(values: Mapping[str, Any]) -> dict[str, object]:
-    return {name: value for name, value in values.items() if value is not None}
 
 
 @contextmanager

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from obstore import GetOptions
     from obstore.store import RetryConfig
 
-__all__ = ["ArtifactStore", "StorageError"]
+__all__ = ["ArtifactStore", "StorageError", "retry_for"]
 
 PARTS = ".parts"
 ABANDONED_SECONDS = 86_400
@@ -44,7 +44,7 @@ class ArtifactStore:
             self._store: ObjectStore = LocalStore(self._root)
             _remove_abandoned(self._root / PARTS)
         else:
-            self._store = from_url(url, retry_config=_retry_for(patience_seconds))
+            self._store = from_url(url, retry_config=retry_for(patience_seconds))
 
     def put_bytes(self, key: str, data: bytes) -> None:
         """Write an artifact whole or not at all; it is on disk when this returns."""
@@ -107,6 +107,11 @@ class ArtifactStore:
             return
         for chunk in result.stream():
             yield bytes(chunk)
+
+    def read(self, key: str, start: int, end: int) -> bytes:
+        """Return the bytes from `start` to `end`, fewer at the artifact's end. Raises
+        ArtifactNotFound."""
+        return b"".join(self.stream(key, start, end))
 
     def _pieces(self, key: str, start: int, end: int, e_tag: str | None) -> Iterator[bytes]:
         """Make a request for each piece: a single one would time out on slow readers."""
@@ -203,7 +208,8 @@ class _StagedFile:
             self._part.unlink(missing_ok=True)
 
 
-def _retry_for(seconds: float) -> "RetryConfig":
+def retry_for(seconds: float) -> "RetryConfig":
+    """Return how calls to a bucket are repeated that fail for want of a connection."""
     return {
         "max_retries": 10_000,  # only the time counts
         "retry_timeout": timedelta(seconds=seconds),

@@ -6,12 +6,15 @@ StoreError
 ├── NotFound
 │   ├── JobNotFound
 │   ├── DatasetNotFound
+│   ├── VersionNotFound     of a dataset
+│   ├── ImageNotFound       of a dataset
 │   ├── ModelNotFound
 │   └── ArtifactNotFound
 ├── Conflict
 │   ├── IllegalTransition   the job's status does not allow it
 │   ├── CheckpointGone      it was removed a moment ago
 │   ├── DatasetConflict
+│   │   └── StaleVersion    of a dataset: another edit was faster
 │   └── ModelConflict
 ├── LostLease           another worker holds the job by now
 └── SecondHost          SQLite serves one host only
@@ -46,6 +49,16 @@ class DatasetNotFound(NotFound):
         super().__init__(f"there is no dataset {_shown(name)}")
 
 
+class VersionNotFound(NotFound):
+    def __init__(self, dataset: str, version: int | str) -> None:
+        super().__init__(f"dataset {_shown(dataset)} has no version {version}")
+
+
+class ImageNotFound(NotFound):
+    def __init__(self, dataset: str, image: str) -> None:
+        super().__init__(f"dataset {_shown(dataset)} has no image {_shown(image)}")
+
+
 class ModelNotFound(NotFound):
     def __init__(self, name: str) -> None:
         super().__init__(f"there is no model {_shown(name)}")
@@ -72,6 +85,13 @@ class CheckpointGone(Conflict):
 
 class DatasetConflict(Conflict):
     pass
+
+
+class StaleVersion(DatasetConflict):
+    def __init__(self, dataset: str, parent: int, newest: int) -> None:
+        super().__init__(
+            f"the edit is of version {parent} of dataset {_shown(dataset)}; the newest is {newest}"
+        )
 
 
 class ModelConflict(Conflict):

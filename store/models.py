@@ -15,6 +15,8 @@ class ModelRecord(Named, Record):
     details: Mapped[JsonObject]  # image_size, channels, class_names, schedule, ...
     job_id: Mapped[str | None]
     dataset: Mapped[str | None]
+    dataset_version: Mapped[int | None]
+    dataset_digest: Mapped[str | None]  # of that version
     artifact_prefix: Mapped[str]
     num_bytes: Mapped[int] = mapped_column(sa.BigInteger)
     license: Mapped[str | None]  # of the weights: an SPDX id, or other text

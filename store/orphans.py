@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from host.environment import read_settings
 from store.artifacts import ArtifactStore
 from store.database import Database, now, open_database
-from store.datasets import DatasetRecord
+from store.datasets import DatasetVersion
 from store.jobs.record import Job
 from store.locations import Locations
 from store.models import ModelRecord
@@ -30,10 +30,10 @@ def orphaned_artifacts(database: Database, artifacts: ArtifactStore, before: dat
     # Artifacts are read before the records: a record is written after its artifacts.
     keys = [key for top in ("datasets", "jobs", "models") for key in artifacts.keys(top, before)]
     with database.session() as session:
-        datasets = set(session.scalars(sa.select(DatasetRecord.artifact_key)))
+        versions = session.scalars(sa.select(DatasetVersion)).all()
         models = set(session.scalars(sa.select(ModelRecord.artifact_prefix)))
         jobs = {f"jobs/{job_id}" for job_id in session.scalars(sa.select(Job.id))}
-    owners = datasets | models | jobs
+    owners = models.union(jobs, *(version.keys() for version in versions))
 
     def is_known(key: str) -> bool:
         parts = key.split("/")
@@ -47,7 +47,8 @@ def orphaned_caches(database: Database, data_dir: Path, before: datetime) -> lis
     record, last written before that time."""
     folders = sorted(lock.parent for lock in (data_dir / "cache").glob("*/lock"))
     with database.session() as session:
-        digests = set(session.scalars(sa.select(DatasetRecord.digest)))
+        versions = session.scalars(sa.select(DatasetVersion)).all()
+    digests = {part.digest for version in versions for part in version.parts}
     return [
         folder
         for folder in folders

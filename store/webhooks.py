@@ -11,7 +11,6 @@ Secrets and the times of retries are those of Standard Webhooks 1.0
 import base64
 import binascii
 import random
-import re
 import secrets
 import time
 from collections.abc import Collection
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from store import urls
 from store.database import Database, JsonObject, Record, UtcTime, now
 from store.errors import InvalidWebhook
 from store.jobs.record import Job
@@ -34,9 +34,6 @@ KEEP_DAYS = 30  # of deliveries that are over
 
 SECRET_PREFIX = "whsec_"
 SECRET_BYTES = (24, 64)
-MAX_URL = 2048  # characters
-MAX_HOST = 253  # characters, as in DNS
-_NOT_IN_URLS = re.compile(r"[^A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]")  # RFC 3986, 2
 
 
 class Delivery(Record):
@@ -194,34 +191,11 @@ def _delay(attempts: int, retry_after: float) -> float:
 
 
 def check_url(url: str) -> str:
-    """Return the address itself.
-
-    Raises InvalidWebhook, whose text does not show the address: it may hold a password. Whether its
-    host may be called is checked when it is called.
-    """
-    if len(url) > MAX_URL:
-        raise InvalidWebhook(f"the webhook's URL has {len(url)} characters; it may have {MAX_URL}")
-    if bad := _NOT_IN_URLS.search(url):
-        raise InvalidWebhook(
-            f"the webhook's URL has {bad[0]!r} in it; such characters must be percent-encoded, "
-            "and a host's name be in its ASCII form"
-        )
+    """Return the address itself. Raises InvalidWebhook, whose text does not show it."""
     try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise InvalidWebhook(
-            "the webhook's URL cannot be read; it must be like https://host:port/path"
-        ) from None
-    if "@" in parts.netloc:
-        raise InvalidWebhook("the webhook's URL has credentials in it; it must have none")
-    if parts.scheme not in ("http", "https"):
-        raise InvalidWebhook("the webhook's URL must begin with http:// or https://")
-    if not 1 <= len(parts.hostname or "") <= MAX_HOST:
-        raise InvalidWebhook(f"the webhook's URL must name a host of 1..{MAX_HOST} characters")
-    if port == 0:
-        raise InvalidWebhook("the webhook's URL has port 0; it must be in 1..65535")
-    return url
+        return urls.check_url(url, "the webhook's URL")
+    except ValueError as refusal:
+        raise InvalidWebhook(str(refusal)) from None
 
 
 def new_secret() -> str:

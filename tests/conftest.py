@@ -164,8 +164,9 @@ def service(
     tmp_path_factory: pytest.TempPathFactory,
     run_service: Callable[..., AbstractContextManager[httpx.Client]],
 ) -> Iterator[httpx.Client]:
-    """All of it, with workers; webhooks may go to this host."""
+    """All of it, with workers; webhooks may go to this host, and datasets come from it."""
     settings = {
+        "DIFFUSION_IMPORT_ALLOW_PRIVATE": "1",
         "DIFFUSION_WEBHOOK_ALLOW_PRIVATE": "1",
         "DIFFUSION_TRAIN_NICENESS": "0",  # beside other tests it would hardly get its turn
     }

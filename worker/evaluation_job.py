@@ -6,6 +6,7 @@ the model, the data and the request.
 
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -25,7 +26,7 @@ with loading():
     from models.runtime.net import EngineModel
     from models.sampling.generate import Stopped
     from models.training.batches import Split
-    from store.datasets import get_dataset
+    from store.datasets import DatasetVersion, get_version
     from store.jobs import claims, requests
     from store.jobs.configs import EvaluateConfig
     from store.jobs.files import neighbours_key
@@ -42,9 +43,11 @@ class EvaluationJob(JobProcess):
     def work(self) -> bool:
         job = requests.get_job(self.database, self.job_id)
         config = EvaluateConfig.from_dict(job.config)
-        model, served = self.fetch_model(config.prefix, self._load)
+        precision = config.evaluation.get("precision")
+        model, served = self.fetch_model(config.prefix, partial(self._load, precision))
         assert job.dataset is not None
-        dataset = self._dataset(job.dataset, model, cast(Fit, config.fit))
+        version = get_version(self.database, job.dataset, job.dataset_digest)
+        dataset = self._dataset(version, model, cast(Fit, config.fit))
         try:
             last = self._evaluate(model, served, dataset, config)
         except Stopped:
@@ -58,17 +61,20 @@ class EvaluationJob(JobProcess):
         log.info("evaluated", model=job.model_name, frechet=round(last.result.made.frechet, 4))
         self.publish_log()
         progress = replace(progress_of(last), result=result)
-        precision = last.result.config.precision
-        claims.succeed_with_scores(self.database, self.job_id, self.fence, progress, precision)
+        used = last.result.config.precision
+        claims.succeed_with_scores(self.database, self.job_id, self.fence, progress, used)
         return True
 
-    def _load(self, folder: Path, device: str) -> tuple[DiffusionModel, EngineModel]:
+    def _load(
+        self, precision: str | None, folder: Path, device: str
+    ) -> tuple[DiffusionModel, EngineModel]:
         cache = self.settings.locations.data_dir / "cache"
-        return load_model(folder, device), load_engine_model(folder, device, cache)
+        serving = "cpu" if precision == "int8" else device
+        return load_model(folder, device), load_engine_model(folder, serving, cache)
 
-    def _dataset(self, name: str, model: DiffusionModel, fit: Fit) -> Dataset:
+    def _dataset(self, version: DatasetVersion, model: DiffusionModel, fit: Fit) -> Dataset:
         return cached_dataset(
-            get_dataset(self.database, name),
+            version,
             model.config.image_size,
             model.config.net.in_channels,
             fit,

@@ -28,7 +28,7 @@ from models.fields import Invalid
 from models.runtime.device import device_of_torch, is_out_of_memory
 from store.artifacts import ArtifactStore, StorageError
 from store.database import Database
-from store.errors import ArtifactNotFound, LostLease, ModelConflict
+from store.errors import ArtifactNotFound, DatasetConflict, LostLease, ModelConflict
 from store.jobs import claims
 from store.jobs.files import log_key
 from worker.logs import LOG_FILE, configure_logs
@@ -43,8 +43,17 @@ log = structlog.get_logger("job")
 Model = TypeVar("Model")
 
 
-class ModelGone(Exception):
-    """The error of a job whose model was deleted."""
+class JobFailed(Exception):
+    """The failure of a job that is not the service's own; `code` is for programs, the text for the
+    caller."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Stopped(Exception):
+    """The end of an attempt that was asked to leave."""
 
 
 class JobProcess(ABC):
@@ -83,12 +92,12 @@ class JobProcess(ABC):
         """Do the job; True if it is done, False if it was stopped, with a checkpoint."""
 
     def fetch_model(self, prefix: str, load: Callable[[Path, str], Model]) -> Model:
-        """Load the model whose artifacts have this prefix, for the device. Raises ModelGone."""
+        """Load the model whose artifacts have this prefix, for the device. Raises JobFailed."""
         folder = self.scratch / "model-to-begin-with"
         try:
             self.artifacts.download_folder(prefix, folder)
         except ArtifactNotFound:
-            raise ModelGone("the model was deleted before the job began") from None
+            raise JobFailed("model_deleted", "the model was deleted before the job began") from None
         return load(folder, self.device)
 
     def publish_log(self) -> None:
@@ -150,8 +159,10 @@ def classify(error: Exception) -> tuple[str, str]:
         return "invalid", str(error)
     if isinstance(error, ModelConflict):
         return "model_exists", str(error)
-    if isinstance(error, ModelGone):
-        return "model_deleted", str(error)
+    if isinstance(error, DatasetConflict):
+        return "dataset_exists", str(error)
+    if isinstance(error, JobFailed):
+        return error.code, str(error)
     if is_out_of_memory(error):
         return "out_of_memory", "the device has too little memory for this model or batch"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -8,6 +8,7 @@ ended. Each image can be read as soon as it is made; a zip of all of them comes 
 import time
 import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +20,7 @@ with loading():
     from models.engine.alone import engine_steps
     from models.engine.orders import Event, Made, Started
     from models.images.files import encode_image
-    from models.nets.precision import PrecisionChoice
+    from models.nets.precision import PrecisionChoice, ranges_of
     from models.pipeline.engine_model import load_engine_model
     from models.runtime.net import EngineModel
     from models.sampling.request import SampleRequest, plan_for
@@ -41,12 +42,13 @@ class SampleJob(JobProcess):
         precision = job.progress.get("precision")  # of an attempt before this one
         counter = ImageCounter(job.checkpoint_step or 0, config.num_images, precision)
         if counter.images < config.num_images:
-            model = self.fetch_model(config.prefix, self._load)
+            model = self.fetch_model(config.prefix, partial(self._load, config.precision))
             steps = engine_steps(
                 model,
                 plan_for(model.config, SampleRequest.from_dict(config.request)),
                 deterministic=config.deterministic,
                 precision=cast(PrecisionChoice, precision or config.precision),
+                ranges=ranges_of(config.ranges),
                 first_image=counter.images,
             )
             if not self._make_images(steps, counter):
@@ -56,8 +58,9 @@ class SampleJob(JobProcess):
         log.info("images made", images=config.num_images)
         return True
 
-    def _load(self, folder: Path, device: str) -> EngineModel:
-        return load_engine_model(folder, device, self.settings.locations.data_dir / "cache")
+    def _load(self, precision: str, folder: Path, device: str) -> EngineModel:
+        serving = "cpu" if precision == "int8" else device
+        return load_engine_model(folder, serving, self.settings.locations.data_dir / "cache")
 
     def _make_images(self, steps: Iterator[list[Event]], counter: "ImageCounter") -> bool:
         """Make the rest of the images; False if the job was stopped, with its progress written."""

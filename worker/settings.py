@@ -38,3 +38,6 @@ class WorkerSettings:
     webhook_allow_private: Annotated[
         bool, Doc("webhooks go to public addresses only; 1 allows every address")
     ] = False
+    import_allow_private: Annotated[
+        bool, Doc("datasets are fetched from public addresses only; 1 allows every address")
+    ] = False

@@ -28,7 +28,7 @@ with loading():
     from models.training.distributed import PeerLost, ProcessGroup
     from models.training.state import TrainState
     from models.training.train import TrainStep, train
-    from store.datasets import get_dataset
+    from store.datasets import get_version
     from store.errors import LostLease
     from store.jobs import claims, requests
     from store.jobs.options import FirstWeights, TrainOptions
@@ -108,7 +108,7 @@ class TrainJob(JobProcess):
     def _dataset(self) -> Dataset:
         assert self.job.dataset is not None
         return cached_dataset(
-            get_dataset(self.database, self.job.dataset),
+            get_version(self.database, self.job.dataset, self.job.dataset_digest),
             self.config.image_size,
             self.config.channels,
             self.config.fit,
@@ -199,7 +199,9 @@ class TrainJob(JobProcess):
         job, kept = self.job, self._state_to_keep(state)
         model, folder = kept.ema_model(), self.scratch / "model"
         details = _card(kept, self.options.fine_tune).to_dict()
-        save_model(model, folder, {**details, "dataset": job.dataset, "job": self.job_id})
+        learned = ("dataset", "dataset_version", "dataset_digest")
+        origin = {name: getattr(job, name) for name in learned}
+        save_model(model, folder, {**details, **origin, "job": self.job_id})
         prefix = f"models/{job.model_name}/{self.job_id}"
         self.artifacts.upload_folder(folder, prefix)
         record = ModelRecord(
@@ -207,7 +209,7 @@ class TrainJob(JobProcess):
             digest=weights_digest(folder),
             details=details,
             job_id=self.job_id,
-            dataset=job.dataset,
+            **origin,
             artifact_prefix=prefix,
             num_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
         )

@@ -14,7 +14,7 @@ import typer
 from app.cli import datasets, images, jobs, models
 from app.cli.doctor import examine
 from app.cli.session import Session
-from client.client import DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE, ClientError, Unreachable
+from client.connection import DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE, ClientError, Unreachable
 from store.jobs.kinds import KINDS, POOLS
 
 REFUSED, UNREACHABLE, INTERRUPTED = 1, 3, 130

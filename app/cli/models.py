@@ -98,7 +98,7 @@ def push(
 ) -> None:
     """Upload a model."""
     session = session_of(context)
-    model = session.uploading(
+    model = session.transferring(
         f"uploading {source.name}",
         lambda sent: session.client.push_model(
             name, source, license=license_, null_class=null_class, sent=sent

@@ -15,6 +15,7 @@ from rich.table import Table
 from client.client import Client
 
 Result = TypeVar("Result")
+Moved = Callable[[int, int | None], None]  # called with the bytes moved so far, and in total
 
 Settings = Annotated[
     list[str] | None,
@@ -73,14 +74,14 @@ class Session:
         work(name)
         self.output({"deleted": name}, lambda console: console.print(f"deleted {name}"))
 
-    def uploading(self, title: str, work: Callable[[Callable[[int, int], None]], Result]) -> Result:
+    def transferring(self, title: str, work: Callable[[Moved], Result]) -> Result:
         """Do `work`, which reports its progress, and show a progress bar."""
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
         with Progress(
             *columns, TransferSpeedColumn(), console=self.console, disable=not self.is_live
         ) as bar:
             task = bar.add_task(title, total=None)
-            return work(lambda sent, total: bar.update(task, completed=sent, total=total))
+            return work(lambda moved, total: bar.update(task, completed=moved, total=total))
 
     def busy(self, what: str) -> AbstractContextManager[object]:
         """Show a spinner until there is something to see."""

@@ -62,7 +62,7 @@ function page(section, name, query) {
     case "noise":
       return html`<${Noise} />`;
     case "datasets":
-      return html`<${Datasets} key=${name} name=${name} />`;
+      return html`<${Datasets} key=${name} name=${name} query=${query} />`;
     case "training":
       return name
         ? html`<${Job} key=${name} id=${name} />`

@@ -1,9 +1,7 @@
 """The routes of /datasets: archives of images for training."""
 
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -11,24 +9,29 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.datasets.imports_route import create_import_job
+from app.datasets.imports_schema import ImportRequest
+from app.datasets.parts import manifest_of, read_image
 from app.datasets.schema import dataset_answer
 from app.http import problems
-from app.http.conditional import conditional
+from app.http.conditional import conditional, matches
 from app.http.errors import InvalidInput, reported_at
 from app.http.paging import After, Limit, Page
-from app.http.uploads import uploaded_file
+from app.http.uploads import BODY, uploaded_file
 from app.services import Services, ServicesDep
-from client.answers import DatasetAnswer
+from client.answers import DatasetAnswer, ImportAnswer
 from models.fields import Invalid, check_field
-from models.images.dataset import contact_sheet, inspect_archive
+from models.images.contact_sheet import contact_sheet, shown_images
 from models.images.files import encode_image
 from models.images.formats import FITS, RANGES, Fit, Frames, Reading, ValueRange
-from models.images.labels import KINDS, LabelRule, check_choice
-from models.images.readers import READERS, ArchiveLimits
+from models.images.labels import KINDS, check_choice
+from models.images.readers import READERS
 from models.training.config import TrainConfig
 from models.training.defaults import default_image_size
 from store import datasets
+from store.datasets import DatasetVersion
 from store.names import check_name
+from worker.dataset_archives import store_archive
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
 
@@ -41,13 +44,6 @@ Choice = Annotated[
         "images; parquet:COLUMN for a table).",
     ),
 ]
-
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
 
 
 FramesQuery = Annotated[
@@ -75,6 +71,13 @@ SizeQuery = Annotated[
         examples=["64", "48x64"],
     ),
 ]
+VersionQuery = Annotated[
+    str | None,
+    Query(
+        pattern=r"^(\d{1,9}|[0-9a-f]{64})$",
+        description="the number or the digest of a version; where left out the newest",
+    ),
+]
 FitQuery = Annotated[Fit, Query(description=f"How images of another shape come to it: {FITS}.")]
 
 
@@ -92,7 +95,7 @@ FitQuery = Annotated[Fit, Query(description=f"How images of another shape come t
             problems.NO_SPACE,
         ),
     },
-    openapi_extra=_BODY,
+    openapi_extra=BODY,
 )
 async def put_dataset(
     name: str,
@@ -122,6 +125,23 @@ async def put_dataset(
     return dataset_answer(record)
 
 
+@router.post(
+    "",
+    summary="Fetch a dataset from a URL or a bucket",
+    status_code=202,
+    responses=problems.declare(problems.CONFLICT, problems.UNSUPPORTED, problems.INVALID),
+)
+def create_import(body: ImportRequest, response: Response, services: ServicesDep) -> ImportAnswer:
+    """Have a worker fetch an archive, and make it a dataset as if it had been uploaded. Accepted as
+    soon as the record is written; poll `Location`.
+
+    Hosts must have public addresses, and buckets must be listed in DIFFUSION_IMPORT_BUCKETS.
+    """
+    answer = create_import_job(services, body)
+    response.headers["Location"] = answer.links["self"]
+    return answer
+
+
 @router.get("", summary="List the datasets, newest first")
 def list_datasets(
     services: ServicesDep,
@@ -137,8 +157,12 @@ def list_datasets(
     summary="Show a dataset: counts, sizes, classes, rejected files",
     responses=problems.declare(problems.NOT_FOUND),
 )
-def get_dataset(name: str, services: ServicesDep) -> DatasetAnswer:
-    return dataset_answer(datasets.get_dataset(services.database, name))
+def get_dataset(name: str, services: ServicesDep, version: VersionQuery = None) -> DatasetAnswer:
+    """Show the newest version, or the one that `version` names: the digest that a model has leads
+    to exactly the images that it learned from."""
+    if version is None:
+        return dataset_answer(datasets.get_dataset(services.database, name))
+    return dataset_answer(find_version(services, name, version))
 
 
 @router.get(
@@ -156,11 +180,14 @@ async def preview(
     services: ServicesDep,
     image_size: SizeQuery = None,
     fit: FitQuery = "crop",
+    version: VersionQuery = None,
 ) -> Response:
-    record = await run_in_threadpool(datasets.get_dataset, services.database, name)
+    record = await run_in_threadpool(find_version, services, name, version)
     size = _preview_size(record, image_size)
-    content = await services.threads.run(partial(_contact_sheet, services, record, size, fit))
     etag = f'"{record.digest[:24]}-{size[0]}x{size[1]}-{fit}"'
+    if matches(request.headers.get("if-none-match"), etag):
+        return Response(status_code=304, headers={"ETag": etag})
+    content = await services.threads.run(partial(_contact_sheet, services, record, size, fit))
     return conditional(request, content, "image/png", {}, etag=etag)
 
 
@@ -171,32 +198,39 @@ async def preview(
     responses=problems.declare(problems.NOT_FOUND, problems.CONFLICT),
 )
 def delete_dataset(name: str, services: ServicesDep) -> None:
-    record = datasets.delete_dataset(services.database, name)
-    services.artifacts.delete(record.artifact_key)
+    """Delete it with all its versions; models that were trained on it stay."""
+    for key in datasets.delete_dataset(services.database, name):
+        services.artifacts.delete(key)
+
+
+def find_version(services: Services, name: str, version: str | None) -> DatasetVersion:
+    """Return the version that a query names. Raises DatasetNotFound and VersionNotFound."""
+    is_number = version is not None and len(version) < 64
+    return datasets.get_version(
+        services.database, name, int(version or 0) if is_number else version
+    )
 
 
 def _store(
     services: Services, name: str, path: Path, labels: str, reading: Reading
 ) -> tuple[datasets.DatasetRecord, bool]:
-    """Store the archive, then its record, so that every record has its archive."""
-    limits = ArchiveLimits(max_pixels=services.settings.max_pixels)
     try:
-        summary = inspect_archive(path, limits, choice=labels, reading=reading)
+        return store_archive(
+            services.database,
+            services.artifacts,
+            name,
+            path,
+            labels=labels,
+            reading=reading,
+            max_pixels=services.settings.max_pixels,
+        )
     except Invalid as error:
         if error.field == "labels":
             raise InvalidInput.parameter("labels", str(error), "query") from error
         raise InvalidInput.pointer("", str(error)) from error
-    if known := datasets.known_dataset(services.database, name, summary.digest):
-        return known, False
-    key = f"datasets/{name}/{summary.digest}"
-    services.artifacts.put_file(key, path)
-    record = datasets.DatasetRecord(
-        name=name, num_bytes=path.stat().st_size, artifact_key=key, **asdict(summary)
-    )
-    return datasets.create_dataset(services.database, record)
 
 
-def _preview_size(record: datasets.DatasetRecord, asked: str | None) -> tuple[int, int]:
+def _preview_size(record: DatasetVersion, asked: str | None) -> tuple[int, int]:
     if asked is None:
         return default_image_size((record.sizes[0]["height"], record.sizes[0]["width"]))
     sides = [int(side) for side in asked.split("x")]
@@ -206,19 +240,11 @@ def _preview_size(record: datasets.DatasetRecord, asked: str | None) -> tuple[in
 
 
 def _contact_sheet(
-    services: Services, record: datasets.DatasetRecord, size: tuple[int, int], fit: Fit
+    services: Services, version: DatasetVersion, size: tuple[int, int], fit: Fit
 ) -> bytes:
-    with NamedTemporaryFile(dir=services.settings.locations.data_dir) as file:
-        for chunk in services.artifacts.stream(record.artifact_key):
-            file.write(chunk)
-        file.flush()
-        sheet = contact_sheet(
-            Path(file.name),
-            tuple(record.classes),
-            size,
-            record.channels,
-            rule=LabelRule(**(record.labels or {})),
-            fit=fit,
-            reading=Reading.from_dict(record.reading),
-        )
-        return encode_image(sheet, "png")
+    manifest, parts = manifest_of(services, version), version.parts
+    rows = [
+        [read_image(services, parts[manifest.part[i]], int(manifest.row[i])) for i in positions]
+        for positions in shown_images(manifest)
+    ]
+    return encode_image(contact_sheet(rows, size, version.channels, fit=fit), "png")

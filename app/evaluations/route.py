@@ -12,9 +12,10 @@ from app.jobs.route import JobRoutes, JobTexts
 from app.sample.request import sampler_and_steps
 from app.services import Services, ServicesDep
 from models.evaluation.config import EvaluationConfig
+from models.evaluation.int8 import int8_ranges
 from models.pipeline.card import ModelCard
-from store.datasets import get_dataset
-from store.errors import ArtifactNotFound, NotFound
+from store.datasets import DatasetVersion, get_version
+from store.errors import ArtifactNotFound, NotFound, VersionNotFound
 from store.jobs import requests
 from store.jobs.configs import EvaluateConfig, HeldOut
 from store.jobs.files import neighbours_key
@@ -42,16 +43,18 @@ def create_evaluation(
     recall, the nearest training images, and the bits per dimension of held-out images. Accepted as
     soon as the record is written; poll `Location`."""
     model = get_model(services.database, body.model)
+    version = _version(services, body, model)
     job = requests.create_job(
         services.database,
         KIND.name,
         model_name=model.name,
-        dataset=get_dataset(services.database, _dataset(body, model)).name,
+        dataset=version.dataset,
+        version=version.number,
         config=EvaluateConfig(
             evaluation=_config(body, model, services).to_dict(),
             prefix=model.artifact_prefix,
             digest=model.digest,
-            held_out=_held_out(services, body, model),
+            held_out=_held_out(services, version, model),
             fit=ModelCard.from_dict(model.details).fit or "crop",
         ).to_dict(),
     )
@@ -94,13 +97,21 @@ def get_neighbours(job_id: str, request: Request, services: ServicesDep) -> Resp
     return conditional(request, content, "image/png", {})
 
 
-def _dataset(body: EvaluationRequest, model: ModelRecord) -> str:
+def _version(services: Services, body: EvaluationRequest, model: ModelRecord) -> DatasetVersion:
+    """Return the version to compare with: the one that the request names, or the one that the model
+    learned from; of a dataset that it did not learn from, the newest."""
     name = body.dataset or model.dataset
     if name is None:
         raise InvalidInput.pointer(
             "/dataset", "dataset is missing; the model was uploaded, so it has none of its own"
         )
-    return name
+    learned = model.dataset_digest if name == model.dataset else None
+    try:
+        return get_version(services.database, name, body.dataset_version or learned)
+    except VersionNotFound:
+        if body.dataset is None or body.dataset_version is not None:
+            raise
+        return get_version(services.database, name)
 
 
 def _config(body: EvaluationRequest, model: ModelRecord, services: Services) -> EvaluationConfig:
@@ -115,6 +126,7 @@ def _config(body: EvaluationRequest, model: ModelRecord, services: Services) -> 
                 "features is 'vision_transformer', which needs DIFFUSION_FEATURES_FOLDER to be set",
             )
         features = str(folder)
+    precision = body.precision or services.settings.engine_precision
     many = MANY_IMAGES if max(card.image_size) < LARGE_SIDE else FEW_IMAGES
     with reported_in(EvaluationRequest):
         return EvaluationConfig(
@@ -123,19 +135,20 @@ def _config(body: EvaluationRequest, model: ModelRecord, services: Services) -> 
             num_inference_steps=steps,
             guidance_scale=body.guidance_scale,
             seed=body.seed,
-            precision=body.precision or services.settings.engine_precision,
+            precision=precision,
+            ranges=int8_ranges(model.details.get("scores", {})) if precision == "int8" else (),
             features=features,
             likelihood_images=body.likelihood_images,
         )
 
 
-def _held_out(services: Services, body: EvaluationRequest, model: ModelRecord) -> HeldOut | None:
-    """Return which images of the dataset the model has not seen, None where that is not known.
+def _held_out(services: Services, version: DatasetVersion, model: ModelRecord) -> HeldOut | None:
+    """Return which images of the version the model has not seen, None where that is not known.
 
     They are the images that its own job held out, if the job of the model that it began with, where
     there was one, held out the same.
     """
-    if model.job_id is None or body.dataset not in (None, model.dataset):
+    if model.job_id is None or not _learned_from(model, version):
         return None
     try:
         job = requests.get_job(services.database, model.job_id)
@@ -150,4 +163,8 @@ def _held_out(services: Services, body: EvaluationRequest, model: ModelRecord) -
         return None
     if before.dataset not in (None, model.dataset):
         return split
-    return split if _held_out(services, body, before) == split else None
+    return split if _held_out(services, version, before) == split else None
+
+
+def _learned_from(model: ModelRecord, version: DatasetVersion) -> bool:
+    return (model.dataset, model.dataset_digest) == (version.dataset, version.digest)

@@ -13,6 +13,7 @@ from models.evaluation.config import MAX_IMAGES, MIN_IMAGES
 from models.nets.precision import PrecisionChoice
 from models.sampling.samplers import SamplerName
 from store.database import Database
+from store.datasets import MAX_VERSION
 from store.jobs import progress as progress_records
 from store.jobs.configs import EvaluateConfig
 from store.jobs.kinds import JOB_KINDS
@@ -31,6 +32,13 @@ class EvaluationRequest(JsonBody):
         default=None,
         description="the real images to compare with; where left out those that it learned from",
     )
+    dataset_version: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_VERSION,
+        description="a version of the dataset; where left out the one that the model learned from, "
+        "or the newest",
+    )
     num_images: int | None = Field(
         default=None,
         ge=MIN_IMAGES,
@@ -47,7 +55,8 @@ class EvaluationRequest(JsonBody):
     precision: PrecisionChoice | None = Field(
         default=None,
         description="of the network where it makes the images, as for POST /sample; the model "
-        "keeps its latest scores in each. The likelihood is always computed in float32.",
+        "keeps its latest scores in each. int8 is calibrated first, on images that the model "
+        "makes, and computed on the CPU. The likelihood is always computed in float32.",
     )
     features: Features = Field(
         default="auto",
@@ -66,7 +75,8 @@ class EvaluationRequest(JsonBody):
 
 class EvaluationProgress(BaseModel):
     stage: str = Field(
-        description="queued, features, sampling, comparing, neighbours, likelihood, done"
+        description="queued, calibrating (int8), features, sampling, comparing, neighbours, "
+        "likelihood, done"
     )
     progress: float = Field(description="0..1, of the stage")
 
@@ -74,9 +84,12 @@ class EvaluationProgress(BaseModel):
 class EvaluationAnswer(JobState):
     model: str
     dataset: str
+    dataset_version: int | None
+    dataset_digest: str | None
     config: dict[str, Any] = Field(
         description="what is used. Its `precision` is the one asked for until the evaluation is "
-        "done, and then the one that the images were made in."
+        "done, and then the one that the images were made in; `ranges` are those of the values in "
+        "int8."
     )
     progress: EvaluationProgress
     result: dict[str, Any] | None = Field(

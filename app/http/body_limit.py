@@ -4,6 +4,7 @@ Content-Length is checked before a byte is read; a body without it is counted as
 framework's own limit is not used: it answers in plain text, past the exception handlers.
 """
 
+import re
 from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,7 +15,8 @@ from app.http.problems import problem_response
 
 
 class BodyLimit:
-    """ASGI middleware that allows `limit` bytes; `exceptions` has other limits by path prefix."""
+    """ASGI middleware that allows `limit` bytes; `exceptions` has other limits by the path, a
+    regular expression."""
 
     def __init__(self, app: ASGIApp, limit: int, exceptions: Mapping[str, int]) -> None:
         self.app = app
@@ -45,8 +47,8 @@ class BodyLimit:
         await self.app(scope, receive_within_limit if length is None else receive, send)
 
     def _limit_of(self, path: str) -> int:
-        for prefix, limit in self.exceptions.items():
-            if path.startswith(prefix):
+        for pattern, limit in self.exceptions.items():
+            if re.fullmatch(pattern, path):
                 return limit
         return self.limit
 

@@ -15,9 +15,9 @@ OnlyStatus = Annotated[Status | None, Query(description="only jobs in this state
 
 
 class Page(BaseModel, Generic[Item]):
-    """One page of a list, newest first.
+    """One page of a list.
 
-    The name or id of its last item is the `after` of the next page.
+    The name, id or number of its last item is the `after` of the next page.
     """
 
     items: list[Item]

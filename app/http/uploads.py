@@ -11,6 +11,13 @@ from starlette.requests import Request
 from app.http.errors import RequestError
 from app.http.problems import UNSUPPORTED
 
+BODY: dict[str, object] = {  # of a route with such a body, for OpenAPI
+    "requestBody": {
+        "required": True,
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
 
 class FormUpload(RequestError):
     kind = UNSUPPORTED

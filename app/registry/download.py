@@ -49,7 +49,8 @@ def portable_download(
 ) -> Download:
     """Return a zip with the network in ONNX and the samplers' tables. Raises InvalidInput for a
     sampler or steps that do not suit the model."""
-    said = {"name", "digest", "license", "origin", "network", "created_at"}
+    learned = {"dataset", "dataset_version", "dataset_digest"}
+    said = {"name", "digest", "license", "origin", "network", "created_at", *learned}
     facts = {**model_answer(record).model_dump(mode="json", include=said), **record.details}
     card, most = model_card(services.artifacts, record), services.settings.max_inference_steps
     try:

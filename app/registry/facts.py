@@ -37,6 +37,10 @@ def origin(model: ModelAnswer) -> str:
         parts.append(f"from {base} ({(model.origin.base_digest or '')[:12]})")
     if model.dataset:
         parts.append(f"on {model.dataset}")
+        if model.dataset_version:
+            parts.append(f"version {model.dataset_version}")
+        if digest := model.dataset_digest:
+            parts.append(f"({digest[:12]})")
     if model.job_id:
         parts.append(f"by {model.job_id}")
     if steps := model.details.get("steps"):

@@ -16,7 +16,7 @@ from app.http import problems
 from app.http.errors import InvalidInput, reported_at
 from app.http.paging import After, Limit, Page
 from app.http.resumable import RESPONSES, Resumable
-from app.http.uploads import uploaded_file
+from app.http.uploads import BODY, uploaded_file
 from app.registry.download import diffusers_download, portable_download
 from app.registry.schema import License, ModelChange, model_answer
 from app.registry.upload import read_upload, store_upload
@@ -32,13 +32,6 @@ from store.names import check_name
 router = APIRouter(prefix="/models", tags=["models"])
 
 MAX_SKIPPED = 50  # files in an answer
-
-_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
 
 
 async def _precisions(services: ServicesDep) -> dict[str, Precision] | None:
@@ -157,7 +150,7 @@ def download_model(
             problems.NO_SPACE,
         ),
     },
-    openapi_extra=_BODY,
+    openapi_extra=BODY,
 )
 async def put_model(
     name: str,

@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from app.http.body import JsonBody
 from client.answers import ModelAnswer, ModelOrigin, NetworkSize
+from models.evaluation.int8 import int8_refusal
 from models.fields import Invalid
 from models.nets.precision import Precision
 from models.pipeline.card import ModelCard
@@ -45,6 +46,11 @@ def model_answer(
     """Describe a model; `precisions` are those of the service's device."""
     address, card = f"/models/{record.name}", ModelCard.from_dict(record.details)
     count = card.num_parameters
+    found, refusal = None if precisions is None else dict(precisions), None
+    if found is not None and "int8" in found:
+        refusal = int8_refusal(record.details.get("scores", {}))
+        if refusal is not None:
+            del found["int8"]
     return ModelAnswer(
         name=record.name,
         digest=record.digest,
@@ -58,9 +64,12 @@ def model_answer(
             float32_bytes=None if count is None else FLOAT32_BYTES * count,
             flops=card.flops,
         ),
-        precisions=None if precisions is None else dict(precisions),
+        precisions=found,
+        int8_refusal=refusal,
         details=record.details,
         dataset=record.dataset,
+        dataset_version=record.dataset_version,
+        dataset_digest=record.dataset_digest,
         job_id=record.job_id,
         created_at=record.created_at,
         links={"self": address, "download": f"{address}/download"},

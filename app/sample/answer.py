@@ -25,6 +25,7 @@ class Collected:
     used: SampleUsed
     t: tuple[float, ...]
     keeps_previews: bool
+    warnings: list[str] = field(default_factory=list)
     images: dict[int, UInt8] = field(default_factory=dict)
     previews: dict[tuple[int, int], Preview] = field(default_factory=dict)  # by image and row
 
@@ -93,6 +94,7 @@ def answer(collected: Collected) -> SampleAnswer:
     ]
     return SampleAnswer(
         used=collected.used,
+        warnings=collected.warnings,
         images=[base64_png(image) for image in collected.all_images()],
         trajectories=trajectories or None,
     )

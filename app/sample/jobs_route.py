@@ -13,10 +13,8 @@ from app.http.conditional import conditional
 from app.http.resumable import RESPONSES, Resumable
 from app.jobs.route import JobRoutes, JobTexts
 from app.sample.jobs_schema import MadeImage, MadeImages, SampleJobAnswer
-from app.sample.schema import SampleUsed
+from app.sample.request import Resolved
 from app.services import Services, ServicesDep
-from models.engine.orders import Order
-from models.sampling.request import SampleRequest
 from store.errors import ArtifactNotFound, IllegalTransition, NotFound
 from store.jobs import requests
 from store.jobs.configs import SampleJobConfig
@@ -28,22 +26,22 @@ KIND = JOB_KINDS["sample"]
 router = APIRouter(prefix=f"/{KIND.collection}", tags=["sample"])
 
 
-def create_sample_job(
-    services: Services, request: SampleRequest, order: Order, used: SampleUsed
-) -> SampleJobAnswer:
+def create_sample_job(services: Services, resolved: Resolved) -> SampleJobAnswer:
     """Create the job; it is accepted once its record is written, even while the queue cannot be
     reached. The record has the request and not its plan: a request outlives the form of rows."""
+    order = resolved.order
     job = requests.create_job(
         services.database,
         KIND.name,
         model_name=order.model,
         config=SampleJobConfig(
-            request=request.to_dict(),
+            request=resolved.request.to_dict(),
             prefix=order.prefix,
             digest=order.digest,
             deterministic=order.deterministic,
             precision=order.precision,
-            used=used.model_dump(mode="json"),
+            ranges=[list(ends) for ends in order.ranges],
+            used=resolved.used.model_dump(mode="json"),
         ).to_dict(),
     )
     submit(services.queue, job.id, KIND.name)  # if it fails, the reaper announces the job

@@ -3,7 +3,7 @@ plan computed."""
 
 import base64
 import secrets
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from app.http.errors import InvalidInput, reported_at, reported_in
@@ -11,10 +11,11 @@ from app.sample.schema import SampleBody, SampleUsed
 from app.settings import Settings
 from models.arrays import UInt8
 from models.engine.orders import Order
+from models.evaluation.int8 import MAX_RATIO, int8_ranges, int8_refusal
 from models.images.files import resize_image, with_channels
 from models.images.formats import Reading
 from models.images.reading import read_pictures, warning_of
-from models.nets.precision import PrecisionChoice
+from models.nets.precision import PrecisionChoice, Ranges
 from models.pipeline.card import ModelCard
 from models.sampling.request import (
     DEFAULT_CONSISTENCY_STEPS,
@@ -37,6 +38,17 @@ from store.models import ModelRecord
 DEFAULT_STRENGTH = 0.5
 
 
+@dataclass(frozen=True)
+class Resolved:
+    """A request with every choice made, the order that carries it out, what is said of both, and
+    sentences on what looks odd in its pictures."""
+
+    request: SampleRequest
+    order: Order
+    used: SampleUsed
+    warnings: list[str]
+
+
 def resolve(
     body: SampleBody,
     record: ModelRecord,
@@ -44,10 +56,9 @@ def resolve(
     settings: Settings,
     max_images: int,
     watched: bool,
-) -> tuple[SampleRequest, Order, SampleUsed]:
-    """Return the request with every choice made, the order that carries it out, and what is said of
-    them. `watched` asks for every step. Raises InvalidInput naming the field that does not fit the
-    model or exceeds a bound."""
+) -> Resolved:
+    """Make every choice of a request. `watched` asks for every step. Raises InvalidInput naming the
+    field that does not fit the model or exceeds a bound."""
     _at_most("num_images", body.num_images, max_images)
     warnings: list[str] = []
     request = _request(body, card, settings, warnings)
@@ -57,20 +68,22 @@ def resolve(
         height, width = card.image_size
         pixels = 2 * body.num_images * len(plan) * height * width
         _at_most("num_images", pixels, settings.max_pixels, what="pixels of the trajectory")
+    precision = _precision(body, settings)
     order = Order(
         model=record.name,
         prefix=record.artifact_prefix,
         digest=record.digest,
         plan=plan,
         deterministic=body.deterministic,
-        precision=_precision(body, settings),
+        precision=precision,
+        ranges=_ranges(record) if precision == "int8" else (),
         watched=watched or body.trajectory,
         seconds=body.deadline_seconds,
     )
-    return request, order, _used(request, order, warnings)
+    return Resolved(request, order, _used(request, order), warnings)
 
 
-def _used(request: SampleRequest, order: Order, warnings: list[str]) -> SampleUsed:
+def _used(request: SampleRequest, order: Order) -> SampleUsed:
     same = {
         name: getattr(request, name) for name in SampleUsed.model_fields if hasattr(request, name)
     }
@@ -82,7 +95,6 @@ def _used(request: SampleRequest, order: Order, warnings: list[str]) -> SampleUs
         "disturb": request.disturb and asdict(request.disturb),
         "deterministic": order.deterministic,
         "precision": order.precision,
-        "warnings": warnings,
     }
     return SampleUsed.model_validate(same | own)
 
@@ -147,6 +159,18 @@ def _request(
 
 def _precision(body: SampleBody, settings: Settings) -> PrecisionChoice:
     return body.precision or ("float32" if body.deterministic else settings.engine_precision)
+
+
+def _ranges(record: ModelRecord) -> Ranges:
+    """Return what int8 needs, where the model's scores allow it."""
+    scores = record.details.get("scores", {})
+    if (why := int8_refusal(scores)) is not None:
+        raise InvalidInput.pointer(
+            "/precision",
+            f"precision is 'int8', but {why}; by POST /evaluations in both precisions its Frechet "
+            f"distance in int8 must be at most {MAX_RATIO} times that in float32",
+        )
+    return int8_ranges(scores)
 
 
 def _picture(

@@ -75,18 +75,19 @@ async def sample(body: SampleBody, request: Request, services: ServicesDep) -> R
     as_job = not watched and _becomes_a_job(body, request, settings)
     bound = settings.max_images_per_job if as_job else settings.max_images_per_request
     card = await run_in_threadpool(model_card, services.artifacts, record)
-    sample_request, order, used = await services.threads.run(
+    resolved = await services.threads.run(
         partial(resolve, body, record, card, settings, bound, watched)
     )
+    order = resolved.order
     if not as_job:
         check_size(
             media_type, card.image_size, body.num_images, len(order.plan), bool(body.trajectory)
         )
-    headers = _headers(used)
+    headers = _headers(resolved.used, resolved.warnings)
     if as_job:
-        job = await run_in_threadpool(create_sample_job, services, sample_request, order, used)
+        job = await run_in_threadpool(create_sample_job, services, resolved)
         return _accepted(job, request, headers)
-    collected = Collected(used, order.plan.t, keeps_previews=body.trajectory)
+    collected = Collected(resolved.used, order.plan.t, body.trajectory, resolved.warnings)
     if watched:
         events = event_stream(services, order, collected, request.scope)
         return StreamingResponse(
@@ -95,7 +96,9 @@ async def sample(body: SampleBody, request: Request, services: ServicesDep) -> R
     if await _unless_disconnected(request, _collect(services, order, collected)) is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     content = await services.threads.run(partial(represent, collected, media_type))
-    return Response(content, media_type=media_type, headers=_headers(collected.used))
+    return Response(
+        content, media_type=media_type, headers=_headers(collected.used, resolved.warnings)
+    )
 
 
 def _becomes_a_job(body: SampleBody, request: Request, settings: Settings) -> bool:
@@ -140,7 +143,7 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _headers(used: SampleUsed) -> dict[str, str]:
+def _headers(used: SampleUsed, warnings: list[str]) -> dict[str, str]:
     headers: dict[str, object] = {
         "Diffusion-Seed": used.seed,
         "Diffusion-Sampler": used.sampler,
@@ -150,6 +153,6 @@ def _headers(used: SampleUsed) -> dict[str, str]:
         "Diffusion-Precision": used.precision,
         "Vary": "Accept",
     }
-    if used.warnings:
-        headers["Diffusion-Warning"] = "; ".join(used.warnings)
+    if warnings:
+        headers["Diffusion-Warning"] = "; ".join(warnings)
     return {name: str(value) for name, value in headers.items()}

@@ -9,6 +9,7 @@ from app.http.body import JsonBody
 from app.http.names import Name
 from app.http.refusal import refused_with
 from models.diffusion.noise import MAX_SEED
+from models.evaluation.int8 import MAX_RATIO
 from models.images.formats import FITS, RANGES, Fit, ValueRange
 from models.nets.precision import PrecisionChoice
 from models.sampling.grid import SPACINGS, SpacingName, spacings_of
@@ -167,7 +168,9 @@ class SampleBody(JsonBody):
     precision: PrecisionChoice | None = Field(
         default=None,
         description="of the network; auto is the one that the machine computes faster. bfloat16 "
-        "changes images slightly, and is float32 on a CPU without instructions for it.",
+        "changes images slightly, and is float32 on a CPU without instructions for it. int8 is for "
+        "CPUs, and for models whose Frechet distance in it is at most "
+        f"{MAX_RATIO} times that in float32, by POST /evaluations in both.",
     )
 
 
@@ -194,7 +197,6 @@ class SampleUsed(BaseModel):
     precision: PrecisionChoice = Field(
         description="that the network computed in; of a job that has not begun, as asked for"
     )
-    warnings: list[str] = Field(default=[], description="what looks odd in init_image or mask")
 
 
 class TrajectoryStep(BaseModel):
@@ -205,6 +207,7 @@ class TrajectoryStep(BaseModel):
 
 class SampleAnswer(BaseModel):
     used: SampleUsed
+    warnings: list[str] = Field(description="what looks odd in init_image or mask")
     media_type: str = "image/png"
     images: list[Base64] = Field(description="one file each")
     trajectories: list[list[TrajectoryStep]] | None = Field(

@@ -24,8 +24,8 @@ from models.pipeline.card import ModelCard
 from models.pipeline.folder import read_config
 from models.training.config import CHANGEABLE, TrainConfig, resolve_config
 from models.training.defaults import DEVICES, DatasetFacts, Device
-from store.datasets import DatasetRecord, get_dataset
-from store.errors import ArtifactNotFound, CheckpointGone, DatasetConflict
+from store.datasets import DatasetVersion, get_version
+from store.errors import ArtifactNotFound, CheckpointGone, DatasetConflict, VersionNotFound
 from store.jobs import requests
 from store.jobs.checkpoints import Checkpoint, list_checkpoints
 from store.jobs.files import checkpoint_key
@@ -59,7 +59,7 @@ class EarlierJob:
 class Found:
     """All that a request names. `device` is the best that a live worker trains on."""
 
-    dataset: DatasetRecord
+    dataset: DatasetVersion
     device: Device = "cpu"
     model: FirstModel | None = None
     earlier: EarlierJob | None = None
@@ -70,7 +70,7 @@ class Training:
     """A planned job. `device` is the one that the config was chosen for; `checkpoint` is that of
     the earlier job, where the run goes on."""
 
-    dataset: DatasetRecord
+    dataset: DatasetVersion
     config: TrainConfig
     options: TrainOptions
     device: str | None
@@ -83,19 +83,19 @@ class Training:
 def gather(services: Services, body: TrainRequest) -> Found:
     """Look up all that the request names.
 
-    Raises NotFound for unknown names, and InvalidInput for a request that names too much or too
-    little, or a model that cannot be trained on.
+    Raises NotFound for unknown names, DatasetConflict where a run that goes on would find other
+    images, and InvalidInput for a request that names too much or too little, or a model that cannot
+    be trained on.
     """
     _check_beginning(body)
     device = _device(services)
     if body.resume_from:
         job = requests.get_job(services.database, body.resume_from.job, "train")
-        assert job.dataset is not None
         earlier = EarlierJob(job, list_checkpoints(services.database, job.id))
-        return Found(get_dataset(services.database, job.dataset), device, earlier=earlier)
+        return Found(_version_of(services, job), device, earlier=earlier)
     name = body.fine_tune or body.distill
     record = get_model(services.database, name) if name else None
-    dataset = get_dataset(services.database, _dataset_name(body, record))
+    dataset = _dataset(services, body, record)
     if record is None:
         return Found(dataset, device)
     with reported_at("/fine_tune" if body.fine_tune else "/distill"):
@@ -111,11 +111,27 @@ def _check_beginning(body: TrainRequest) -> None:
         raise _dataset_missing()
 
 
-def _dataset_name(body: TrainRequest, model: ModelRecord | None) -> str:
-    name = body.dataset or (model.dataset if model else None)
-    if name is None:
+def _dataset(services: Services, body: TrainRequest, model: ModelRecord | None) -> DatasetVersion:
+    """Return the version to learn from: the one that the request names, the newest of its dataset,
+    or, where it names none, the one that the model learned from."""
+    if body.dataset is not None:
+        return get_version(services.database, body.dataset, body.dataset_version)
+    if model is None or model.dataset is None:
         raise _dataset_missing()
-    return name
+    version = body.dataset_version or model.dataset_digest
+    return get_version(services.database, model.dataset, version)
+
+
+def _version_of(services: Services, job: Job) -> DatasetVersion:
+    """Return the version that an earlier job learned from. Raises DatasetConflict where it is no
+    longer there."""
+    assert job.dataset is not None
+    try:
+        return get_version(services.database, job.dataset, job.dataset_digest)
+    except VersionNotFound:
+        raise DatasetConflict(
+            f"dataset {job.dataset!r} has other images than job {job.id!r} learned from"
+        ) from None
 
 
 def _dataset_missing() -> InvalidInput:
@@ -148,11 +164,10 @@ def _first_model(services: Services, record: ModelRecord) -> FirstModel:
 
 
 def plan_training(found: Found, body: TrainRequest) -> Training:
-    """Make every open choice. Raises InvalidInput, and DatasetConflict where a run that goes on
-    would find other images."""
+    """Make every open choice. Raises InvalidInput."""
     if found.earlier:
         return _plan_continuation(found.dataset, found.earlier, body)
-    options = TrainOptions(body.keep, body.keep_checkpoints, dataset_digest=found.dataset.digest)
+    options = TrainOptions(body.keep, body.keep_checkpoints)
     given = body.model_dump(exclude_none=True, include=HYPERPARAMETERS)
     facts = _facts(found.dataset)
     if model := found.model:
@@ -166,7 +181,7 @@ def plan_training(found: Found, body: TrainRequest) -> Training:
     return Training(found.dataset, config, options, found.device)
 
 
-def _facts(dataset: DatasetRecord) -> DatasetFacts:
+def _facts(dataset: DatasetVersion) -> DatasetFacts:
     most_common = dataset.sizes[0]
     return DatasetFacts(
         num_images=dataset.splits.get("train", dataset.num_images),
@@ -198,25 +213,27 @@ def _completed_by(model: ModelConfig, given: Mapping[str, Any]) -> dict[str, Any
     return {**given, **decided, "sigma_data": model.sigma_data}
 
 
-def _plan_continuation(dataset: DatasetRecord, earlier: EarlierJob, body: TrainRequest) -> Training:
+def _plan_continuation(
+    dataset: DatasetVersion, earlier: EarlierJob, body: TrainRequest
+) -> Training:
     job = earlier.job
     if body.dataset not in (None, job.dataset):
         raise InvalidInput.pointer(
             "/dataset", f"dataset is {body.dataset!r}; the run that goes on has {job.dataset!r}"
         )
+    if body.dataset_version not in (None, dataset.number):
+        raise InvalidInput.pointer(
+            "/dataset_version",
+            f"dataset_version is {body.dataset_version}; the run that goes on has {dataset.number}",
+        )
     checkpoint = _checkpoint(earlier, body.resume_from.step if body.resume_from else None)
     config = _with_more_budget(job, checkpoint, body)
     known = TrainOptions.from_dict(job.options)
-    if known.dataset_digest not in (None, dataset.digest):
-        raise DatasetConflict(
-            f"dataset {dataset.name!r} has other images than job {job.id!r} learned from"
-        )
     options = TrainOptions(
         body.keep,
         body.keep_checkpoints,
         fine_tune=known.fine_tune,
         resumed_from=Origin(job.id, checkpoint.step),
-        dataset_digest=dataset.digest,
     )
     return Training(dataset, config, options, job.device, checkpoint)
 
@@ -317,7 +334,8 @@ def create_job(
         return requests.create_job(
             services.database,
             "train",
-            dataset=training.dataset.name,
+            dataset=training.dataset.dataset,
+            version=training.dataset.number,
             model_name=body.model_name,
             config=training.config.to_dict(),
             options=training.options.to_dict(),

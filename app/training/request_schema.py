@@ -15,13 +15,14 @@ from app.http.refusal import refused_with
 from models.diffusion.schedule import ScheduleConfig
 from models.nets.config import UNetConfig
 from models.training.config import Side, TrainConfig
+from store.datasets import MAX_VERSION
 from store.jobs.options import (
     DEFAULT_KEEP_CHECKPOINTS,
     KEEP_CHECKPOINTS,
     Keep,
 )
 from store.jobs.record import DEFAULT_PRIORITY, PRIORITIES
-from store.webhooks import MAX_URL
+from store.urls import MAX_URL
 
 
 def _square(value: object) -> object:
@@ -61,6 +62,13 @@ class DataOptions(JsonBody):
         default=None,
         description="the name under which it was uploaded; may be left out with "
         "resume_from, or with distill of a model trained here",
+    )
+    dataset_version: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_VERSION,
+        description="a version of the dataset; where left out the newest, or with resume_from, or "
+        "distill without a dataset, the one that was learned from",
     )
     model_name: Name | None = Field(
         default=None,

@@ -61,9 +61,10 @@ def plan_train_job(body: TrainRequest, services: ServicesDep) -> TrainPlan:
     its reason."""
     webhook_of(body)
     training = plan_training(gather(services, body), body)
-    dataset = training.dataset.name
+    dataset = training.dataset.dataset
     return TrainPlan(
         dataset=dataset,
+        dataset_version=training.dataset.number,
         model_name=body.model_name or requests.free_model_name(services.database, dataset),
         device=training.device,
         waiting=reason_to_wait(services.database, [KIND.name]),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from models.engine.engine import Engine
 from models.engine.orders import Event, Failed, Made, Order
 from models.fields import Invalid
-from models.nets.precision import PrecisionChoice
+from models.nets.precision import PrecisionChoice, Ranges
 from models.runtime.net import EngineModel
 from models.sampling.plan import Plan
 
@@ -21,6 +21,7 @@ def engine_steps(
     plan: Plan,
     *,
     precision: PrecisionChoice = "float32",
+    ranges: Ranges = (),
     deterministic: bool = False,
     first_image: int = 0,
 ) -> Iterator[list[Event]]:
@@ -30,7 +31,7 @@ def engine_steps(
     Raises Invalid, MemoryError or RuntimeError where an image cannot be made.
     """
     # The names of an order tell models apart, and this engine has one.
-    order = Order("", "", "", plan, deterministic, precision, first_image=first_image)
+    order = Order("", "", "", plan, deterministic, precision, ranges, first_image=first_image)
     engine = Engine()
     engine.submit(None, order, model)
     while True:

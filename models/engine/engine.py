@@ -22,7 +22,7 @@ from models.engine.batcher import Batch, Batcher, Group, Policy, Refused, Sample
 from models.engine.orders import Event, Failed, Made, Order, Preview, Started
 from models.engine.state import GroupState
 from models.fields import Invalid
-from models.nets.precision import Precision
+from models.nets.precision import Precision, Ranges
 from models.runtime.device import is_out_of_memory
 from models.runtime.net import EngineModel
 from models.sampling.update import Pictures, Rows, Updated
@@ -46,6 +46,7 @@ class GroupKey(NamedTuple):
 
     model_key: Hashable
     precision: Precision
+    ranges: Ranges
     deterministic: bool
 
 
@@ -174,11 +175,12 @@ class Engine:
 
     def _group_for(self, order: Order, model: EngineModel) -> GroupKey:
         deterministic = order.deterministic and not model.same_rows
-        key = GroupKey(order.model_key, model.precision(order.precision), deterministic)
+        precision = model.precision(order.precision)
+        key = GroupKey(order.model_key, precision, order.ranges, deterministic)
         self._released.discard(order.model_key)
         if key not in self._states:
             # A prepared call differs in its last bits, and when it is ready is chance.
-            state = GroupState(model, key.precision, can_prepare=not deterministic)
+            state = GroupState(model, precision, key.ranges, can_prepare=not deterministic)
             widths = (DETERMINISTIC_WIDTH,) if deterministic else self._widths or model.widths
             self.batcher.add_group(Group(key, widths, state.slots))
             self._states[key] = state

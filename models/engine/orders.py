@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from models.arrays import UInt8
-from models.nets.precision import Precision, PrecisionChoice
+from models.nets.precision import Precision, PrecisionChoice, Ranges, ranges_of
 from models.sampling.plan import Plan
 
 
@@ -19,7 +19,8 @@ from models.sampling.plan import Plan
 class Order:
     """Images asked of an engine. `model` is the model's name, `prefix` and `digest` say where its
     weights are among the artifacts and which they are. `watched` asks for a Preview after every
-    row; `seconds` is how long the caller waits; images before `first_image` are there already."""
+    row; `seconds` is how long the caller waits; images before `first_image` are there already.
+    `ranges` are those of int8."""
 
     model: str
     prefix: str
@@ -27,6 +28,7 @@ class Order:
     plan: Plan
     deterministic: bool = False
     precision: PrecisionChoice = "float32"
+    ranges: Ranges = ()
     watched: bool = False
     seconds: float | None = None
     first_image: int = 0
@@ -41,7 +43,8 @@ class Order:
 
     @classmethod
     def from_header(cls, header: Mapping[str, Any]) -> "Order":
-        return cls(**{**header, "plan": Plan.from_dict(header["plan"])})
+        ranges = ranges_of(header["ranges"])
+        return cls(**{**header, "plan": Plan.from_dict(header["plan"]), "ranges": ranges})
 
 
 # Events, by the id under which the order was submitted --------------------------------------------

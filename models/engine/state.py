@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 
 from models.arrays import AnyArray, library
-from models.nets.precision import Precision
+from models.nets.precision import Precision, Ranges
 from models.runtime.net import EngineModel
 from models.sampling.update import Rows, Updated, starting_x, update
 
@@ -22,7 +22,13 @@ class GroupState:
     """The network in a precision, and float32 (slots, C, H, W) `x`, `prev`, `prev2`: the image
     under way, and the network's estimates of the clean image one and two rows earlier."""
 
-    def __init__(self, model: EngineModel, precision: Precision, can_prepare: bool = True) -> None:
+    def __init__(
+        self,
+        model: EngineModel,
+        precision: Precision,
+        ranges: Ranges = (),
+        can_prepare: bool = True,
+    ) -> None:
         """Make the network and room for images. With `can_prepare`, calls of a width may take
         another way once that is prepared."""
         config = model.config
@@ -30,7 +36,7 @@ class GroupState:
         self._null_label = len(config.class_names) if config.class_names else None
         slot_bytes = 3 * 4 * math.prod(self._shape)
         self.slots = max(8, min(MAX_SLOTS, MAX_STATE_BYTES // slot_bytes))
-        self._net, self._can_prepare = model.net(precision), can_prepare
+        self._net, self._can_prepare = model.net(precision, ranges), can_prepare
         self.like = self._net.like
         self._calls: dict[int, int] = {}  # by width, since it was prepared
         xp, shape = library(self.like), (self.slots, *self._shape)

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from models.diffusion.noise import MAX_SEED
 from models.fields import Invalid, check_number, check_whole
-from models.nets.precision import PrecisionChoice
+from models.nets.precision import PrecisionChoice, Ranges, ranges_of
 from models.sampling.samplers import DEFAULT_SAMPLER, SAMPLER_NAMES, SamplerName
 
 MIN_IMAGES, MAX_IMAGES = 8, 50_000
@@ -17,7 +17,8 @@ MAX_STEPS, MAX_PROBES = 1000, 64  # of a likelihood
 class EvaluationConfig:
     """The settings of an evaluation. `features` is a name of models.evaluation.features or a path
     to DINOv2's folder. `precision` is that of the network where it makes images; the likelihood is
-    of the weights, and always computed in float32. `num_reference` bounds the real images of the
+    of the weights, and always computed in float32. `ranges` are those of int8, measured first where
+    they are not known. `num_reference` bounds the real images of the
     reference; with `likelihood_images` of 0 the bits are left out."""
 
     num_images: int = 1000
@@ -26,6 +27,7 @@ class EvaluationConfig:
     guidance_scale: float = 1.0
     seed: int = 0
     precision: PrecisionChoice = "auto"
+    ranges: Ranges = ()
     features: str = "auto"
     num_reference: int = 10_000
     likelihood_images: int = 64
@@ -54,4 +56,4 @@ class EvaluationConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "EvaluationConfig":
-        return cls(**values)
+        return cls(**{**values, "ranges": ranges_of(values.get("ranges", ()))})

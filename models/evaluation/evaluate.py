@@ -22,6 +22,7 @@ from models.diffusion.model import DiffusionModel
 from models.diffusion.noise import Stream, permutation
 from models.engine.alone import engine_steps
 from models.engine.orders import Made
+from models.evaluation.calibration import measured_ranges
 from models.evaluation.config import MIN_IMAGES, EvaluationConfig
 from models.evaluation.distances import (
     frechet_distance,
@@ -125,8 +126,9 @@ def evaluate(
     config: EvaluationConfig,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[EvaluationStep]:
-    """Yield the steps of the stages `features`, `sampling`, `comparing`, `neighbours`, `likelihood`
-    and `done`; the last has the result.
+    """Yield the steps of the stages `calibrating` (of int8, where its ranges are not known),
+    `features`, `sampling`, `comparing`, `neighbours`, `likelihood` and `done`; the last has the
+    result.
 
     `served` is the same model as the engine runs it, which makes the images. `model` computes the
     likelihood, and its device the features. `held_out` are positions that the model was not trained
@@ -140,6 +142,9 @@ def evaluate(
     unseen = np.zeros(0, np.int64) if held_out is None else np.asarray(held_out, np.int64)
     split = RealSplit.of(dataset.labels, unseen, config)
 
+    if config.precision == "int8" and not config.ranges:
+        yield EvaluationStep("calibrating", 0.0)
+        config = replace(config, ranges=measured_ranges(model, stopped))
     yield EvaluationStep("features", 0.0)
     # The classifier must not learn from the images set apart: it has not seen the made ones either.
     net = choose_features(dataset, config.features, split.apart, str(model.device), stopped)
@@ -268,7 +273,8 @@ def _made_images(
         guidance_scale=config.guidance_scale,
     )
     plan = plan_for(served.config, request)
-    for events in engine_steps(served, plan, precision=config.precision):
+    made = engine_steps(served, plan, precision=config.precision, ranges=config.ranges)
+    for events in made:
         if stopped():
             raise Stopped
         yield from (event for event in events if isinstance(event, Made))

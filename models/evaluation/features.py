@@ -30,6 +30,7 @@ from models.arrays import Float64, Int64, UInt8, to_float
 from models.diffusion.noise import Stream, bits, normal, uniform
 from models.fields import Invalid
 from models.images.dataset import Dataset
+from models.images.gathered import Images
 from models.nets.vision_transformer import load_vision_transformer, normalised
 from models.sampling.generate import Stopped
 
@@ -51,7 +52,7 @@ class FeatureNet(ABC):
 
     def __call__(
         self,
-        images: UInt8,
+        images: Images,
         positions: Int64 | None = None,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Float64:
@@ -293,7 +294,7 @@ def _a_tenth(count: int) -> Int64:
     return np.sort(order[: min(MAX_HELD_OUT, count // 10)])
 
 
-def _shrunk_images(images: UInt8, positions: Int64) -> Tensor:
+def _shrunk_images(images: Images, positions: Int64) -> Tensor:
     """Return the images at `positions` as the net sees them, (N, C, h, w) float32."""
     parts = [
         shrunk(to_float(torch.from_numpy(images[positions[start : start + BATCH_SIZE]])))

@@ -6,33 +6,35 @@ listed with the reason and do not fail the rest.
 
 import hashlib
 import json
-import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import islice, zip_longest
 from pathlib import Path
 
 import numpy as np
 
 from host.folders import staged_folder
-from models.arrays import Int64, UInt8
+from models.arrays import Int64
 from models.fields import Invalid
-from models.images.files import image_grid, resize_image, with_channels
+from models.images.files import resize_image, with_channels
+from models.images.fingerprints import FINGERPRINT, fingerprint
 from models.images.formats import Fit, Reading
+from models.images.gathered import GatheredImages, Images
+from models.images.index import Index, sha256_of
 from models.images.labels import (
     UNSORTED,
     LabelRule,
+    Labels,
     check_choice,
+    count_warnings,
     decide_labels,
     is_label_file,
     may_hold_labels,
 )
 from models.images.readers import ArchiveLimits, Entry, read_entries
 from models.images.reading import Picture, WideValues, read_pictures
+from models.images.versions import Contents, Manifest
 
 MIN_SIDE = 8
-TILE_SIDE = 64  # pixels of a contact sheet's tiles, at least
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Dataset:
     """Images (N, H, W, C), and labels (N,) into `class_names`, all 0 without classes. `set_apart`
     are the positions of the images that the archive has for validation and tests."""
 
-    images: UInt8
+    images: Images
     labels: Int64
     class_names: tuple[str, ...]
     set_apart: Int64 = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -75,20 +77,34 @@ def inspect_archive(
     choice: str = "auto",
     reading: Reading | None = None,
 ) -> ArchiveSummary:
-    """Decode every image once and count. `choice` says which labels are meant
-    (models.images.labels).
+    """Describe an archive; as index_archive, without the index."""
+    return index_archive(path, limits, choice=choice, reading=reading)[0]
+
+
+def index_archive(
+    path: Path,
+    limits: ArchiveLimits | None = None,
+    *,
+    choice: str = "auto",
+    rule: LabelRule | None = None,
+    reading: Reading | None = None,
+    at_least: int = 2,
+    counted: Callable[[int], None] | None = None,
+) -> tuple[ArchiveSummary, Index]:
+    """Decode every image once, count, and write down where each is. `choice` says which labels are
+    meant (models.images.labels); `rule` has them decided already. `reading` may have levels, which
+    then stay. `counted` is called with the number of images so far, and may end it by an exception.
 
     Raises Invalid if the file is not an archive, is damaged, exceeds the limits, holds fewer than
-    two usable images, or has no labels of that choice.
+    `at_least` usable images, or has no labels of that choice.
     """
     limits, reading = limits or ArchiveLimits(), reading or Reading()
     check_choice(choice)
     wide = WideValues()
     rejected: list[dict[str, str]] = []
-    num_rejected, grey = 0, True
-    sizes: Counter[tuple[int, int]] = Counter()
-    files = LabelFiles(choice, limits)
-    images: list[Entry] = []
+    num_rejected = 0
+    files = LabelFiles(rule.choice if rule else choice, limits)
+    rows = _Rows()
 
     def reject(name: str, reason: str) -> None:
         nonlocal num_rejected
@@ -104,38 +120,43 @@ def inspect_archive(
     for entry, picture, reason in _pictures(path, limits, reading):
         if picture is not None:
             wide.add(picture)
-            images.append(replace(entry, data=None))
-            height, width, channels = picture.values.shape
-            sizes[height, width] += 1
-            grey = grey and channels == 1
+            rows.add(entry, picture)
+            if counted:
+                counted(len(rows.entries))
         elif not files.take(entry, reason):
             reject(entry.name, reason)
-    if len(images) >= 2:
-        labels = decide_labels(images, files.contents, choice)
-        for name in sorted(files.contents):
-            if not is_label_file(name, len(files.contents[name]), labels.rule.choice):
-                reject(name, files.reasons[name])
-    else:
+    if len(rows.entries) < at_least:
         first = f"; the first: {rejected[0]['name']}: {rejected[0]['reason']}" if rejected else ""
         raise Invalid.because(
-            f"the archive holds {len(images)} usable images, at least 2 are needed; "
+            f"the archive holds {len(rows.entries)} usable images, at least {at_least} are needed; "
             f"{num_rejected} entries were rejected{first}"
         )
-    return ArchiveSummary(
+    if rule is None:
+        # An addition to a dataset may be of validation images alone.
+        min_train = 2 if at_least >= 2 else 0
+        labels = decide_labels(rows.entries, files.contents, choice, min_train)
+    else:
+        labels = Labels(rule, *rule.apply(rows.entries, files.contents), ())
+    for name in sorted(files.contents):
+        if not is_label_file(name, len(files.contents[name]), labels.rule.choice):
+            reject(name, files.reasons[name])
+    dark = [warning] if (warning := wide.warning(reading.range)) else []
+    index = rows.index(labels, dark)
+    contents = Contents.of(Manifest.of("", index), [index])
+    summary = ArchiveSummary(
         digest=_digest(path, choice, reading),
-        num_images=len(images),
-        channels=1 if grey else 3,
-        classes=labels.counts,
-        splits=labels.split_counts,
+        num_images=contents.num_images,
+        channels=contents.channels,
+        classes=contents.classes,
+        splits=contents.splits,
         labels=labels.rule,
-        sizes=[
-            {"height": h, "width": w, "count": count} for (h, w), count in sizes.most_common(20)
-        ],
+        sizes=contents.sizes,
         rejected=rejected,
         num_rejected=num_rejected,
-        reading=replace(reading, levels=wide.levels(reading.range)),
-        warnings=[*labels.warnings, *filter(None, [wide.warning(reading.range)])],
+        reading=replace(reading, levels=reading.levels or wide.levels(reading.range)),
+        warnings=[*labels.warnings, *dark],
     )
+    return summary, index
 
 
 def prepare(
@@ -173,53 +194,21 @@ def open_dataset(folder: Path) -> Dataset:
     )
 
 
-def contact_sheet(
-    archive: Path,
-    class_names: Sequence[str],
-    image_size: tuple[int, int] = (TILE_SIDE, TILE_SIDE),
-    channels: int = 3,
-    *,
-    per_class: int = 8,
-    rule: LabelRule | None = None,
-    fit: Fit = "crop",
-    reading: Reading | None = None,
-) -> UInt8:
-    """Return the first images of each class in rows of `per_class`, RGB; at most 20 classes.
+def select_images(parts: Sequence[Images], manifest: Manifest) -> Dataset:
+    """Return the dataset of a version from all images of its parts, which are not copied.
 
-    They are shown as a network of this size sees them, with whole pixels enlarged to at least
-    TILE_SIDE. `class_names`, `rule` and `reading` are those that inspect_archive found; no names,
-    if all images are of one kind.
-    """
-    limits, reading = ArchiveLimits(), reading or Reading()
-    rows: dict[str, list[UInt8]] = {}
-    entries = list(read_entries(archive, limits, read=False))
-    names = [entry.name for entry in entries]
-    classes = _known_classes(archive, entries, class_names, rule or LabelRule(), limits)
-    class_of = dict(zip(names, classes, strict=True))
-    wanted = sorted(class_names or [UNSORTED])[:20]
-    only = {name for name in names if class_of[name] in wanted}
-    for entry in read_entries(archive, limits, only=only):
-        row = rows.setdefault(class_of[entry.name], [])
-        if len(row) == per_class:
-            if all(len(rows.get(name, ())) == per_class for name in wanted):
-                break
-            continue
-        for picture, _ in islice(_pictures_of(entry, limits, reading), per_class - len(row)):
-            if picture is not None:
-                image = resize_image(picture.to_uint8(reading), image_size, fit)
-                row.append(with_channels(with_channels(image, channels), 3))
-    height, width = image_size
-    blank = np.full((height, width, 3), 255, np.uint8)
-    tiles = np.stack(
-        [
-            tile
-            for name in wanted
-            if rows.get(name)
-            for tile in islice([*rows[name], *[blank] * per_class], per_class)
-        ]
+    Raises Invalid if a part has fewer images than the version knows of."""
+    for number, (images, digest) in enumerate(zip(parts, manifest.parts, strict=True)):
+        if len(images) <= manifest.row[manifest.part == number].max():
+            raise Invalid.because(f"the archive {digest[:12]} has only {len(images)} images")
+    whole = len(parts) == 1 and len(parts[0]) == len(manifest)
+    names = manifest.class_names
+    return Dataset(
+        images=parts[0] if whole else GatheredImages(parts, manifest.part, manifest.row),
+        labels=manifest.label,
+        class_names=() if names == (UNSORTED,) else names,
+        set_apart=manifest.set_apart,
     )
-    scale = math.ceil(TILE_SIDE / max(height, width))
-    return image_grid(tiles.repeat(scale, axis=1).repeat(scale, axis=2), per_class, padding=2)
 
 
 # Entries -----------------------------------------------------------------------------------------
@@ -285,25 +274,40 @@ class LabelFiles:
         return True
 
 
-def _known_classes(
-    archive: Path,
-    entries: Sequence[Entry],
-    class_names: Sequence[str],
-    rule: LabelRule,
-    limits: ArchiveLimits,
-) -> list[str]:
-    """Return the class of each entry, of which some may be unusable: their folders do not count."""
-    if not class_names:
-        return [UNSORTED] * len(entries)
-    if rule.source == "folders" and rule.depth is None:
-        named = set(class_names) - {UNSORTED}
-        levels = enumerate(zip_longest(*(entry.label for entry in entries), fillvalue=""))
-        rule = replace(rule, depth=next((d for d, names in levels if named <= set(names)), 0))
-    files = LabelFiles(rule.choice, limits)
-    wanted = {entry.name for entry in entries if is_label_file(entry.name, 0, rule.choice)}
-    for entry in read_entries(archive, limits, only=wanted) if wanted else ():
-        files.take(entry)
-    return rule.apply(entries, files.contents)[0]
+@dataclass
+class _Rows:
+    """The rows of an index, as far as they are known before the labels."""
+
+    entries: list[Entry] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+    sha256: list[str] = field(default_factory=list)
+    fingerprints: bytearray = field(default_factory=bytearray)
+    _read: Entry | None = None  # the last one
+
+    def add(self, entry: Entry, picture: Picture) -> None:
+        again = entry is self._read
+        self.frames.append(self.frames[-1] + 1 if again else 0)
+        self.sha256.append(self.sha256[-1] if again else sha256_of(entry.data or b""))
+        self.shapes.append(picture.values.shape)
+        self.fingerprints += fingerprint(picture).tobytes()
+        self.entries.append(self.entries[-1] if again else replace(entry, data=None))
+        self._read = entry
+
+    def index(self, labels: Labels, warnings: Sequence[str]) -> Index:
+        places = [entry.place for entry in self.entries if entry.place]
+        counted = set(count_warnings(labels.counts, labels.learned))
+        return Index(
+            names=[entry.name for entry in self.entries],
+            frames=self.frames,
+            shapes=np.array(self.shapes, np.int64),
+            classes=labels.classes,
+            splits=labels.splits,
+            sha256=self.sha256,
+            places=places if len(places) == len(self.entries) else None,
+            warnings=[*(w for w in labels.warnings if w not in counted), *warnings],
+            fingerprints=np.frombuffer(self.fingerprints, FINGERPRINT),
+        )
 
 
 # Writing ------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ path that the archive names. Which labels are classes is decided in models.image
 
 import errno
 import importlib
+import io
 import json
 import lzma
 import struct
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from models.fields import Invalid
 from models.images.reading import MAX_PIXELS
@@ -67,6 +68,7 @@ _CLUTTER = {
 _PARQUET_ROWS = 16  # read at once
 _MAX_TEXT = 1000  # characters kept of a column's value
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+DIRECT = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # methods of members that have a Place
 _COMPRESSIONS = {
     9: "Deflate64, as Windows does for large archives",
     93: "Zstandard",
@@ -89,17 +91,28 @@ class ArchiveLimits:
     max_rejected_listed: int = 100
 
 
+class Place(NamedTuple):
+    """The offset and the length of an entry in its archive: those of a zip's member, behind a local
+    header that begins there, if `packed`, else those of the file itself."""
+
+    offset: int
+    length: int
+    packed: bool
+
+
 @dataclass(frozen=True)
 class Entry:
     """A file of an archive. `label` names its folders, the outermost first, or the class that the
     archive gives it; it is empty without any. `data` is None if the entry is refused unread, and
-    `reason` then says why. `columns` are the others of a table's row, without empty ones."""
+    `reason` then says why. `columns` are the others of a table's row, without empty ones. `place`
+    is where the data can be read alone (models.images.parts), None if nowhere."""
 
     name: str
     label: tuple[str, ...]
     data: bytes | None
     reason: str = ""
     columns: Mapping[str, str] = field(default_factory=dict)
+    place: Place | None = None
 
 
 @dataclass(frozen=True)
@@ -150,6 +163,10 @@ def read_entries(
         raise Invalid.because(_DAMAGED) from None
 
 
+def is_archive(path: Path) -> bool:
+    return any(reader.recognises(path) for reader in READERS)
+
+
 def _reader_of(path: Path) -> Reader:
     for reader in READERS:
         if reader.recognises(path):
@@ -192,7 +209,7 @@ def _zip_entries(
 ) -> Iterator[Entry]:
     with zipfile.ZipFile(path) as archive:
         for info in sorted(archive.infolist(), key=lambda i: i.filename):
-            if info.filename.endswith("/") or _is_hidden(info.filename):
+            if info.filename.endswith("/") or is_hidden(info.filename):
                 continue
             if only is not None and info.filename not in only:
                 continue
@@ -205,8 +222,11 @@ def _zip_entries(
                 yield _unread(info.filename, reason)
                 continue
             try:
+                place = None
+                if info.compress_type in DIRECT:
+                    place = Place(info.header_offset, info.compress_size, True)
                 with archive.open(info) as file:
-                    yield _read(info.filename, file, limits)
+                    yield _read(info.filename, file, limits, place)
             except NotImplementedError:
                 yield _unread(info.filename, _compressed_by(info.compress_type))
             except _DAMAGE:
@@ -227,7 +247,7 @@ def _tar_entries(
     with _open_tar(path) as archive:
         for info in archive:  # in file order: a compressed tar cannot be read in any other
             name = _text(info.name)
-            if info.isdir() or _is_hidden(name):
+            if info.isdir() or is_hidden(name):
                 continue
             if only is not None and name not in only:
                 continue
@@ -241,7 +261,9 @@ def _tar_entries(
                 continue
             file = archive.extractfile(info)
             assert file is not None
-            yield _read(name, file, limits)
+            plain = isinstance(archive.fileobj, io.BufferedReader) and info.sparse is None
+            place = Place(info.offset_data, info.size, False) if plain else None
+            yield _read(name, file, limits, place)
 
 
 def _is_tar(path: Path) -> bool:
@@ -396,12 +418,12 @@ READERS = (
 # Entries of both ----------------------------------------------------------------------------------
 
 
-def _read(name: str, file: IO[bytes], limits: ArchiveLimits) -> Entry:
+def _read(name: str, file: IO[bytes], limits: ArchiveLimits, place: Place | None) -> Entry:
     """Read an entry, but no more than the limit: the declared size may lie."""
     data = file.read(limits.max_file_bytes + 1)
     if len(data) > limits.max_file_bytes:
         return _unread(name, f"it is larger than {limits.max_file_bytes} bytes")
-    return Entry(name, _folders(name), data)
+    return Entry(name, _folders(name), data, place=place)
 
 
 def _unread(name: str, reason: str) -> Entry:
@@ -423,7 +445,8 @@ def _refusal(name: str, size: int, limits: ArchiveLimits) -> str:
     return ""
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Return whether a file is hidden, or one of those that systems and programs leave."""
     parts = path_of(name).parts
     hidden = any(part.startswith(".") and part not in (".", "..") for part in parts)
     return hidden or any(part.lower() in _CLUTTER for part in parts)

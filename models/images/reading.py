@@ -181,6 +181,11 @@ def read_pictures(data: bytes, max_pixels: int, frames: Frames) -> Iterator[Pict
             yield _decode(data, picture, frame, max_pixels)
 
 
+def format_of(data: bytes) -> str:
+    """Return Pillow's name of the file's format. Raises Invalid if it is of no kind in READABLE."""
+    return str(_open(data, sys.maxsize).format)
+
+
 def _open(data: bytes, max_pixels: int) -> Image.Image:
     """Read the header. Raises Invalid if it announces more pixels than allowed, or is of no kind in
     READABLE."""

@@ -9,8 +9,9 @@ from typing_extensions import Doc
 
 from models.fields import Example, Invalid, Label, NotOffered, check_fields
 
-DownBlockType = Literal["DownBlock2D", "AttnDownBlock2D"]
-UpBlockType = Literal["UpBlock2D", "AttnUpBlock2D"]
+DownBlockType = Literal["DownBlock2D", "AttnDownBlock2D", "ResnetDownsampleBlock2D"]
+UpBlockType = Literal["UpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"]
+ResampleType = Literal["conv", "resnet"]
 
 MAX_CHANNELS = 2048
 MAX_CLASSES = 1_000_000  # as many as an archive may hold images
@@ -50,14 +51,18 @@ class UNetConfig:
         tuple[DownBlockType, ...],
         Doc(
             "`DownBlock2D` or, with attention, `AttnDownBlock2D` for each resolution; "
-            "attention at the lowest where left out"
+            "attention at the lowest where left out. `ResnetDownsampleBlock2D` is a `DownBlock2D` "
+            "that halves in a ResNet block, as ADM's nets do"
         ),
         Label("Blocks on the way down"),
         Example(["DownBlock2D", "AttnDownBlock2D"]),
     ] = ("DownBlock2D", "AttnDownBlock2D")
     up_block_types: Annotated[
         tuple[UpBlockType, ...],
-        Doc("the same on the way back, from the lowest resolution: `UpBlock2D` or `AttnUpBlock2D`"),
+        Doc(
+            "the same on the way back, from the lowest resolution: `UpBlock2D`, `AttnUpBlock2D` or "
+            "`ResnetUpsampleBlock2D`"
+        ),
         Label("Blocks on the way up"),
         Example(["AttnUpBlock2D", "UpBlock2D"]),
     ] = ("AttnUpBlock2D", "UpBlock2D")
@@ -82,6 +87,16 @@ class UNetConfig:
     downsample_padding: Annotated[
         Literal[0, 1], Doc("padding of the convolution that halves the image"), _OF_DIFFUSERS
     ] = 1
+    downsample_type: Annotated[
+        ResampleType,
+        Doc("how an `AttnDownBlock2D` halves: by a convolution or in a ResNet block"),
+        _OF_DIFFUSERS,
+    ] = "conv"
+    upsample_type: Annotated[
+        ResampleType,
+        Doc("how an `AttnUpBlock2D` doubles: by a convolution or in a ResNet block"),
+        _OF_DIFFUSERS,
+    ] = "conv"
     flip_sin_to_cos: Annotated[
         bool, Doc("whether cosines come first in the time embedding"), _OF_DIFFUSERS
     ] = True
@@ -117,6 +132,15 @@ class UNetConfig:
         Doc("whether the embedding is added, or scales and shifts the normalised values"),
         NotOffered("scale_shift on a GPU, where nets are wide, else default"),
     ] = "default"
+    attn_norm_num_groups: Annotated[
+        int | None,
+        Interval(ge=1, le=MAX_CHANNELS),
+        Doc(
+            "groups of the normalisation before the attention at the lowest resolution; where left "
+            "out norm_num_groups, or with scale_shift none"
+        ),
+        _OF_DIFFUSERS,
+    ] = None
 
     def __post_init__(self) -> None:
         self._check_levels()
@@ -145,6 +169,12 @@ class UNetConfig:
                     self.attention_head_dim,
                     f"it must divide block_out_channels, which hold {channels}",
                 )
+        if self.attn_norm_num_groups and self.block_out_channels[-1] % self.attn_norm_num_groups:
+            raise Invalid(
+                "attn_norm_num_groups",
+                self.attn_norm_num_groups,
+                f"it must divide the last of block_out_channels, {self.block_out_channels[-1]}",
+            )
         if self.block_out_channels[0] % 2:
             raise Invalid.because(
                 f"block_out_channels begins with {self.block_out_channels[0]}; that must be even, "
@@ -200,6 +230,24 @@ class UNetConfig:
             num_class_embeds=num_classes + 1 if num_classes else None,
             resnet_time_scale_shift="scale_shift",
         )
+
+    @property
+    def mid_attention_groups(self) -> int | None:
+        """Groups of the normalisation before the attention of the mid block; None for none."""
+        default = self.norm_num_groups if self.resnet_time_scale_shift == "default" else None
+        return self.attn_norm_num_groups or default
+
+    def halves_in_resnet(self, level: int) -> bool:
+        """Return whether a level on the way down halves in a ResNet block."""
+        kind = self.down_block_types[level]
+        is_said = kind == "AttnDownBlock2D" and self.downsample_type == "resnet"
+        return kind == "ResnetDownsampleBlock2D" or is_said
+
+    def doubles_in_resnet(self, level: int) -> bool:
+        """Return the same of the way up, where level 0 is the lowest."""
+        kind = self.up_block_types[level]
+        is_said = kind == "AttnUpBlock2D" and self.upsample_type == "resnet"
+        return kind == "ResnetUpsampleBlock2D" or is_said
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "UNetConfig":

@@ -7,7 +7,7 @@ of the images are fixed; the number of images in a call is not.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,6 +55,13 @@ def unet_graph(config: UNetConfig, image_size: Size) -> Graph:
     return _Builder(config).build(image_size)
 
 
+def inner_convolutions(graph: Graph) -> list[str]:
+    """Return the names of all convolutions but the first, whose input is noise at one end of the
+    schedule and an image at the other, and the last, whose error goes into the image."""
+    weights = [node.inputs[1] for node in graph.nodes if node.op == "Conv"]
+    return [weight.removesuffix(".weight") for weight in weights[1:-1]]
+
+
 class _Builder:
     def __init__(self, config: UNetConfig) -> None:
         self.config = config
@@ -62,7 +69,7 @@ class _Builder:
     def build(self, size: Size) -> Graph:
         config, widths = self.config, self.config.block_out_channels
         self.graph = Graph({"x": (np.float32, (config.in_channels, *size))})
-        embedding = self.embedding()
+        embedding, groups = self.embedding(), config.norm_num_groups
         x = self.conv("x", "conv_in", config.in_channels, widths[0], size)
         skips = [(x, widths[0])]
         channels = widths[0]
@@ -71,11 +78,16 @@ class _Builder:
             for i in range(config.layers_per_block):
                 x = self.resnet(x, embedding, f"{block}.resnets.{i}", channels, width, size)
                 if attends:
-                    x = self.attention(x, f"{block}.attentions.{i}", width, size)
+                    x = self.attention(x, f"{block}.attentions.{i}", width, size, groups)
                 skips.append((x, width))
                 channels = width
             if level < len(widths) - 1:
-                x, size = self.downsampled(x, f"{block}.downsamplers.0.conv", width, size)
+                name = f"{block}.downsamplers.0"
+                if config.halves_in_resnet(level):
+                    size = (size[0] // 2, size[1] // 2)
+                    x = self.resnet(x, embedding, name, width, width, size, self.halved)
+                else:
+                    x, size = self.downsampled(x, f"{name}.conv", width, size)
                 skips.append((x, width))
         x = self.middle(x, embedding, channels, size)
         for level, width in enumerate(reversed(widths)):
@@ -85,10 +97,14 @@ class _Builder:
                 x = self.op("Concat", x, skip, axis=1)
                 x = self.resnet(x, embedding, f"{block}.resnets.{i}", channels + more, width, size)
                 if attends:
-                    x = self.attention(x, f"{block}.attentions.{i}", width, size)
+                    x = self.attention(x, f"{block}.attentions.{i}", width, size, groups)
                 channels = width
             if level < len(widths) - 1:
-                x, size = self.upsampled(x, f"{block}.upsamplers.0.conv", width, size)
+                name, size = f"{block}.upsamplers.0", (2 * size[0], 2 * size[1])
+                if config.doubles_in_resnet(level):
+                    x = self.resnet(x, embedding, name, width, width, size, self.doubled)
+                else:
+                    x = self.conv(self.doubled(x), f"{name}.conv", width, width, size)
         x = self.silu(self.norm(x, "conv_norm_out", channels))
         self.conv(x, "conv_out", channels, config.out_channels, size, output="y")
         return self.graph
@@ -114,10 +130,21 @@ class _Builder:
         return self.silu(embedding)
 
     def resnet(
-        self, x: str, embedding: str, name: str, channels: int, width: int, size: Size
+        self,
+        x: str,
+        embedding: str,
+        name: str,
+        channels: int,
+        width: int,
+        size: Size,
+        resample: Callable[[str], str] | None = None,
     ) -> str:
+        """Apply a ResNet block whose result has `size`; `resample` is what it does to the image
+        before its convolutions."""
         scales = self.config.resnet_time_scale_shift == "scale_shift"
         h = self.silu(self.norm(x, f"{name}.norm1", channels))
+        if resample is not None:
+            x, h = resample(x), resample(h)
         h = self.conv(h, f"{name}.conv1", channels, width, size)
         wide = 4 * self.config.block_out_channels[0]
         e = self.linear(embedding, f"{name}.time_emb_proj", wide, width * (1 + scales))
@@ -134,12 +161,10 @@ class _Builder:
             x = self.conv(x, f"{name}.conv_shortcut", channels, width, size, kernel=1)
         return self.op("Add", x, h)
 
-    def attention(
-        self, x: str, name: str, channels: int, size: Size, normalised: bool = True
-    ) -> str:
+    def attention(self, x: str, name: str, channels: int, size: Size, groups: int | None) -> str:
         heads = channels // (self.config.attention_head_dim or channels)
         depth, pixels = channels // heads, math.prod(size)
-        normed = self.norm(x, f"{name}.group_norm", channels) if normalised else x
+        normed = self.norm(x, f"{name}.group_norm", channels, groups) if groups else x
         rows = self.op("Reshape", normed, self.integers(0, channels, pixels))
         rows = self.op("Transpose", rows, perm=[0, 2, 1])
 
@@ -168,8 +193,8 @@ class _Builder:
     def middle(self, x: str, embedding: str, width: int, size: Size) -> str:
         x = self.resnet(x, embedding, "mid_block.resnets.0", width, width, size)
         if self.config.add_attention:
-            normalised = self.config.resnet_time_scale_shift == "default"  # as in diffusers
-            x = self.attention(x, "mid_block.attentions.0", width, size, normalised)
+            groups = self.config.mid_attention_groups
+            x = self.attention(x, "mid_block.attentions.0", width, size, groups)
         return self.resnet(x, embedding, "mid_block.resnets.1", width, width, size)
 
     def downsampled(self, x: str, name: str, width: int, size: Size) -> tuple[str, Size]:
@@ -178,12 +203,13 @@ class _Builder:
             x = self.op("Pad", x, self.integers(0, 0, 0, 0, 0, 0, 1, 1))  # right and bottom
         return self.conv(x, name, width, width, size, stride=2, padding=padding), size
 
-    def upsampled(self, x: str, name: str, width: int, size: Size) -> tuple[str, Size]:
+    def halved(self, x: str) -> str:
+        return self.op("AveragePool", x, kernel_shape=[2, 2], strides=[2, 2])
+
+    def doubled(self, x: str) -> str:
         twice = self.constant(np.array([1, 1, 2, 2], np.float32))
         how = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-        x = self.op("Resize", x, "", twice, mode="nearest", **how)
-        size = (2 * size[0], 2 * size[1])
-        return self.conv(x, name, width, width, size), size
+        return self.op("Resize", x, "", twice, mode="nearest", **how)
 
     # Layers -----------------------------------------------------------------------------------
 
@@ -218,9 +244,9 @@ class _Builder:
         weight = self.op("Transpose", weight, perm=[1, 0])
         return self.op("Add", self.op("MatMul", x, weight), bias)
 
-    def norm(self, x: str, name: str, channels: int) -> str:
+    def norm(self, x: str, name: str, channels: int, groups: int | None = None) -> str:
         scale, shift = (self.parameter(f"{name}.{part}", channels) for part in ("weight", "bias"))
-        groups, eps = self.config.norm_num_groups, float(self.config.norm_eps)
+        groups, eps = groups or self.config.norm_num_groups, float(self.config.norm_eps)
         return self.op("GroupNormalization", x, scale, shift, num_groups=groups, epsilon=eps)
 
     def silu(self, x: str) -> str:

@@ -7,9 +7,11 @@ that weights can be exchanged both ways; diffusers itself is not needed here.
                        \\________ skip connections ________/
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad, scaled_dot_product_attention, silu
+from torch.nn.functional import avg_pool2d, interpolate, pad, scaled_dot_product_attention, silu
 
 from models.nets.config import MAX_PERIOD, UNetConfig
 from models.nets.dropout import Dropout
@@ -36,17 +38,17 @@ class UNet(nn.Module):
         skips = [widths[0]]
         for level, width in enumerate(widths):
             last = level == len(widths) - 1
-            attention = config.down_block_types[level] == "AttnDownBlock2D"
-            self.down_blocks.append(DownBlock(config, skips[-1], width, attention, not last))
+            down = DownBlock(config, level, skips[-1], width, halve=not last)
+            self.down_blocks.append(down)
             skips += [width] * (config.layers_per_block + (not last))
         self.mid_block = MidBlock(config, widths[-1])
         self.up_blocks = nn.ModuleList()
         channels = widths[-1]
         for level, width in enumerate(reversed(widths)):
             last = level == len(widths) - 1
-            attention = config.up_block_types[level] == "AttnUpBlock2D"
             joined = [skips.pop() for _ in range(config.layers_per_block + 1)]
-            self.up_blocks.append(UpBlock(config, channels, joined, width, attention, not last))
+            up = UpBlock(config, level, channels, joined, width, double=not last)
+            self.up_blocks.append(up)
             channels = width
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], config.norm_eps)
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
@@ -104,10 +106,18 @@ class TimeEmbedding(nn.Module):
 
 class ResnetBlock(nn.Module):
     """Two convolutions with a shortcut. Between them the embedding shifts the values, or scales
-    and shifts them."""
+    and shifts them. `resample` halves or doubles the image before the first (Dhariwal and Nichol
+    2021)."""
 
-    def __init__(self, config: UNetConfig, channels_in: int, channels_out: int) -> None:
+    def __init__(
+        self,
+        config: UNetConfig,
+        channels_in: int,
+        channels_out: int,
+        resample: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
         super().__init__()
+        self.resample = resample
         self.scale_shift = config.resnet_time_scale_shift == "scale_shift"
         embedding = 4 * config.block_out_channels[0]
         groups, eps = config.norm_num_groups, config.norm_eps
@@ -121,7 +131,10 @@ class ResnetBlock(nn.Module):
             self.conv_shortcut = nn.Conv2d(channels_in, channels_out, 1)
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.conv1(silu(self.norm1(x)))
+        h = silu(self.norm1(x))
+        if self.resample is not None:
+            x, h = self.resample(x), self.resample(h)
+        h = self.conv1(h)
         e = self.time_emb_proj(embedding)[:, :, None, None]
         if self.scale_shift:
             scale, shift = e.chunk(2, dim=1)
@@ -137,11 +150,11 @@ class ResnetBlock(nn.Module):
 class Attention(nn.Module):
     """Self-attention among all pixels, with a shortcut."""
 
-    def __init__(self, config: UNetConfig, channels: int, normalised: bool = True) -> None:
+    def __init__(self, config: UNetConfig, channels: int, groups: int | None) -> None:
         super().__init__()
         self.heads = channels // (config.attention_head_dim or channels)
-        if normalised:
-            self.group_norm = nn.GroupNorm(config.norm_num_groups, channels, config.norm_eps)
+        if groups:
+            self.group_norm = nn.GroupNorm(groups, channels, config.norm_eps)
         self.to_q = nn.Linear(channels, channels)
         self.to_k = nn.Linear(channels, channels)
         self.to_v = nn.Linear(channels, channels)
@@ -183,24 +196,36 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.conv(interpolate(x, scale_factor=2.0, mode="nearest"))
+        out: Tensor = self.conv(doubled(x))
         return out
+
+
+def halved(x: Tensor) -> Tensor:
+    return avg_pool2d(x, 2)
+
+
+def doubled(x: Tensor) -> Tensor:
+    return interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 class DownBlock(nn.Module):
     """A level on the way down. It appends its outputs to `skips`, for the way up."""
 
     def __init__(
-        self, config: UNetConfig, channels_in: int, width: int, attention: bool, halve: bool
+        self, config: UNetConfig, level: int, channels_in: int, width: int, halve: bool
     ) -> None:
         super().__init__()
         layers = range(config.layers_per_block)
         self.resnets = nn.ModuleList(
             ResnetBlock(config, width if i else channels_in, width) for i in layers
         )
-        if attention:
-            self.attentions = nn.ModuleList(Attention(config, width) for _ in layers)
-        if halve:
+        if config.down_block_types[level] == "AttnDownBlock2D":
+            groups = config.norm_num_groups
+            self.attentions = nn.ModuleList(Attention(config, width, groups) for _ in layers)
+        self.in_resnet = config.halves_in_resnet(level)
+        if halve and self.in_resnet:
+            self.downsamplers = nn.ModuleList([ResnetBlock(config, width, width, halved)])
+        elif halve:
             self.downsamplers = nn.ModuleList([Downsample(width, config.downsample_padding)])
 
     def forward(self, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
@@ -210,7 +235,8 @@ class DownBlock(nn.Module):
                 x = self.attentions[i](x)
             skips.append(x)
         if hasattr(self, "downsamplers"):
-            x = self.downsamplers[0](x)
+            halve = self.downsamplers[0]
+            x = halve(x, embedding) if self.in_resnet else halve(x)
             skips.append(x)
         return x
 
@@ -222,8 +248,8 @@ class MidBlock(nn.Module):
         super().__init__()
         self.resnets = nn.ModuleList(ResnetBlock(config, width, width) for _ in range(2))
         if config.add_attention:
-            normalised = config.resnet_time_scale_shift == "default"  # as in diffusers
-            self.attentions = nn.ModuleList([Attention(config, width, normalised)])
+            attention = Attention(config, width, config.mid_attention_groups)
+            self.attentions = nn.ModuleList([attention])
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         x = self.resnets[0](x, embedding)
@@ -240,10 +266,10 @@ class UpBlock(nn.Module):
     def __init__(
         self,
         config: UNetConfig,
+        level: int,
         channels_in: int,
         skips: list[int],
         width: int,
-        attention: bool,
         double: bool,
     ) -> None:
         super().__init__()
@@ -251,9 +277,13 @@ class UpBlock(nn.Module):
             ResnetBlock(config, (width if i else channels_in) + skip, width)
             for i, skip in enumerate(skips)
         )
-        if attention:
-            self.attentions = nn.ModuleList(Attention(config, width) for _ in skips)
-        if double:
+        if config.up_block_types[level] == "AttnUpBlock2D":
+            groups = config.norm_num_groups
+            self.attentions = nn.ModuleList(Attention(config, width, groups) for _ in skips)
+        self.in_resnet = config.doubles_in_resnet(level)
+        if double and self.in_resnet:
+            self.upsamplers = nn.ModuleList([ResnetBlock(config, width, width, doubled)])
+        elif double:
             self.upsamplers = nn.ModuleList([Upsample(width)])
 
     def forward(self, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
@@ -262,5 +292,6 @@ class UpBlock(nn.Module):
             if hasattr(self, "attentions"):
                 x = self.attentions[i](x)
         if hasattr(self, "upsamplers"):
-            x = self.upsamplers[0](x)
+            double = self.upsamplers[0]
+            x = double(x, embedding) if self.in_resnet else double(x)
         return x

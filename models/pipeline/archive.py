@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from models.fields import Invalid
-from models.pipeline.folder import WEIGHTS
+from models.pipeline.folder import CONVERT, WEIGHTS
 
 _NOT_A_ZIP = "the file is not a zip archive, or it is damaged"
 _MAX_FILES = 64  # of the model
@@ -191,7 +191,7 @@ def _check_there_are_weights(files: Files, reasons: Mapping[str, str]) -> None:
         if PurePosixPath(name).suffix.lower() in _PICKLES:
             raise Invalid.because(
                 f"weights are read from safetensors only; there is {name[:_MAX_NAME]!r}, which may "
-                "be a pickle"
+                f"be a pickle: {CONVERT} makes a folder of it on your machine"
             )
 
 

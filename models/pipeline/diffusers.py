@@ -35,16 +35,13 @@ _OF_BETAS = tuple(name for name, kind in SCHEDULES.items() if kind.family.is_var
 # Fields of a UNet2DModel, with the only values that our net implements.
 _FIXED = {
     "act_fn": ("silu", "swish"),
-    "attn_norm_num_groups": (None,),
     "center_input_sample": (False,),
     "class_embed_type": (None,),
-    "downsample_type": ("conv",),
     "mid_block_scale_factor": (1, 1.0),
     "mid_block_type": ("UNetMidBlock2D",),
     "num_train_timesteps": (None,),
     "time_embedding_dim": (None,),
     "time_embedding_type": ("positional",),
-    "upsample_type": ("conv",),
 }
 # What a scheduler with a beta_schedule says, beside its schedule, of how a model is sampled.
 _SPACINGS = ("leading", "trailing", "linspace")

@@ -7,7 +7,7 @@ from typing import get_args
 from host.devices import NO_TORCH, has_torch
 from models.arrays import library
 from models.fields import Invalid
-from models.nets.precision import Precision, PrecisionChoice
+from models.nets.precision import FloatChoice, Precision, PrecisionChoice
 from models.pipeline.folder import read_config, read_weights
 from models.runtime.net import EngineModel
 
@@ -62,19 +62,21 @@ def runtime_name(device: str = "cpu") -> str:
 
 
 def precisions(device: str = "cpu", cache: Path | None = None) -> dict[PrecisionChoice, Precision]:
-    """Return what each choice of precision comes to on this device; `cache` as above."""
-    choices: tuple[PrecisionChoice, ...] = get_args(PrecisionChoice)
+    """Return what each choice of precision comes to on this device, int8 only where models can be
+    computed in it; `cache` as above."""
     if device == "cpu":
         try:
             from models.runtime.openvino import resolve_precision
 
+            choices: tuple[PrecisionChoice, ...] = get_args(PrecisionChoice)
             return {choice: resolve_precision(choice, cache) for choice in choices}
         except ImportError:
             pass  # runtime_name says so
     _require_torch(f"on {device} torch runs networks")
     from models.runtime.torch_net import precision_in_torch
 
-    return {choice: precision_in_torch(choice, device != "cpu") for choice in choices}
+    floats: tuple[FloatChoice, ...] = get_args(FloatChoice)
+    return {choice: precision_in_torch(choice, device != "cpu") for choice in floats}
 
 
 def _require_torch(why: str) -> None:

@@ -35,6 +35,7 @@ from models.pipeline.diffusers import (
     sampler_fields,
 )
 
+CONVERT = "`python -m models.pipeline.convert`"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 OURS = "diffusion.json"
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -221,7 +222,8 @@ def _weight_files(folder: Path) -> list[Path]:
         others = sorted(p.name for p in unet.glob(f"{_STEM}*"))
         instead = f" (there is {others[0]})" if others else ""
         raise Invalid.because(
-            f"{WEIGHTS} is missing{instead}; weights are read from safetensors only"
+            f"{WEIGHTS} is missing{instead}; weights are read from safetensors only, which "
+            f"{CONVERT} makes of pickles"
         )
     (variant,) = variants
     return _shards(variant) if variant.suffix == ".json" else [variant]

@@ -5,13 +5,16 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
 from host.folders import staged_folder
+from models.diffusion.config import ModelConfig
 from models.diffusion.model import DiffusionModel
 from models.nets.unallocated import unallocated
 from models.nets.unet import UNet
 from models.pipeline.diffusers import scheduler_config, unet_config
 from models.pipeline.folder import (
+    SCHEDULER,
     WEIGHTS,
     read_config,
     read_weights,
@@ -23,21 +26,29 @@ from models.pipeline.folder import (
 def save_model(model: DiffusionModel, folder: Path, metadata: Mapping[str, object]) -> None:
     """Write the folder, which must not exist yet; it appears whole or not at all."""
     with staged_folder(folder) as part:
-        (part / "unet").mkdir()
-        (part / "scheduler").mkdir()
-        config = model.config
-        scheduler = scheduler_config(config)
-        index = {
-            "_class_name": "DDPMPipeline",
-            "scheduler": ["diffusers", scheduler["_class_name"]],
-            "unet": ["diffusers", "UNet2DModel"],
-        }
-        write_json(part / "model_index.json", index)
-        write_json(part / "unet" / "config.json", unet_config(config))
-        write_json(part / "scheduler" / "scheduler_config.json", scheduler)
-        write_our_config(part, config, metadata)
-        weights = {k: v.detach().cpu().contiguous() for k, v in model.net.state_dict().items()}
-        save_file(weights, part / "unet" / WEIGHTS, metadata={"format": "pt"})
+        write_configs(part, model.config, metadata)
+        write_weights(part, model.net.state_dict())
+
+
+def write_configs(folder: Path, config: ModelConfig, metadata: Mapping[str, object]) -> None:
+    """Write all of the folder but its weights."""
+    (folder / "unet").mkdir()
+    (folder / "scheduler").mkdir()
+    scheduler = scheduler_config(config)
+    index = {
+        "_class_name": "DDPMPipeline",
+        "scheduler": ["diffusers", scheduler["_class_name"]],
+        "unet": ["diffusers", "UNet2DModel"],
+    }
+    write_json(folder / "model_index.json", index)
+    write_json(folder / "unet" / "config.json", unet_config(config))
+    write_json(folder / SCHEDULER, scheduler)
+    write_our_config(folder, config, metadata)
+
+
+def write_weights(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(plain, folder / "unet" / WEIGHTS, metadata={"format": "pt"})
 
 
 def load_model(folder: Path, device: str = "cpu") -> DiffusionModel:

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from models.arrays import AnyArray
 from models.diffusion.config import ModelConfig
-from models.nets.precision import Precision, PrecisionChoice
+from models.nets.precision import Precision, PrecisionChoice, Ranges
 
 
 class EngineNet(Protocol):
@@ -31,15 +31,22 @@ class EngineNet(Protocol):
         """Give back what is kept for later calls."""
 
 
+class NetMaker(Protocol):
+    def __call__(self, precision: Precision, ranges: Ranges = ()) -> EngineNet:
+        """Return the network in a precision. Raises Invalid where `ranges` are not those that int8
+        needs."""
+
+
 @dataclass(frozen=True)
 class EngineModel:
-    """`precision` is what a choice comes to on this machine, and `net` makes the network in it.
+    """`precision` is what a choice comes to on this machine, and `net` makes the network in it; it
+    raises Invalid for int8 where that cannot be had.
     `widths` are those of calls, ascending. `same_rows`: a row's result is the same to the bit
     whatever the width, and the other rows."""
 
     config: ModelConfig
     precision: Callable[[PrecisionChoice], Precision]
-    net: Callable[[Precision], EngineNet]
+    net: NetMaker
     num_bytes: int
     widths: tuple[int, ...]
     same_rows: bool

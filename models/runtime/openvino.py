@@ -3,6 +3,10 @@
 A graph of models.nets.graph becomes a compiled model in a fraction of a second. Rows of a call are
 independent: an image comes out the same, to the bit, at any width, in any slot, in any company, as
 long as the precision and the number of threads are the same.
+
+In int8 the inner convolutions multiply integers: 8 bits for each value that enters, with a zero
+point, and 7 bits for a weight, by channels of the output. Two products of 8 by 8 bits would leave
+the 16 bits in which processors without VNNI add them.
 """
 
 import json
@@ -19,9 +23,10 @@ import numpy as np
 
 from models.arrays import Float32, Int64
 from models.diffusion.config import ModelConfig
+from models.fields import Invalid
 from models.nets.config import UNetConfig
-from models.nets.graph import Constant, Graph, Node, unet_graph
-from models.nets.precision import Precision, PrecisionChoice
+from models.nets.graph import Constant, Graph, Node, inner_convolutions, unet_graph
+from models.nets.precision import FloatPrecision, Precision, PrecisionChoice, Ranges
 from models.runtime.net import EngineModel
 
 # Importing OpenVINO reports that to Google Analytics, unless this package is missing.
@@ -34,7 +39,7 @@ NAME = f"OpenVINO {openvino.__version__.partition('-')[0]}"
 NUM_CORES = len(os.sched_getaffinity(0))
 WIDTHS = (1, 2, 4, 8, 16)  # wider calls take as long for each row
 MIN_GAIN = 0.9  # of the time of float32: a smaller gain is not worth other pixels
-_HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
+_HINTS: dict[FloatPrecision, str] = {"float32": "f32", "bfloat16": "bf16"}
 _CORE = openvino.Core()
 
 
@@ -46,12 +51,12 @@ def openvino_engine_model(
     Raises RuntimeError where OpenVINO cannot.
     """
     graph = unet_graph(config.net, config.image_size)
-    nets: dict[Precision, OpenVinoNet] = {}
+    nets: dict[tuple[Precision, Ranges], OpenVinoNet] = {}
 
-    def net(precision: Precision) -> OpenVinoNet:
-        if precision not in nets:
-            nets[precision] = OpenVinoNet(graph, weights, precision)
-        return nets[precision]
+    def net(precision: Precision, ranges: Ranges = ()) -> OpenVinoNet:
+        if (key := (precision, ranges)) not in nets:
+            nets[key] = OpenVinoNet(graph, weights, precision, ranges)
+        return nets[key]
 
     net("float32").prepare(WIDTHS[0])
     num_bytes = sum(array.nbytes for array in weights.values())
@@ -74,11 +79,19 @@ class OpenVinoNet:
     """
 
     def __init__(
-        self, graph: Graph, weights: Mapping[str, Float32], precision: Precision = "float32"
+        self,
+        graph: Graph,
+        weights: Mapping[str, Float32],
+        precision: Precision = "float32",
+        ranges: Ranges = (),
     ) -> None:
-        self._graph, self._weights = graph, weights
+        """`ranges` are those of int8. Raises Invalid where there are not as many as are needed."""
+        if precision == "int8" and len(ranges) != (count := len(inner_convolutions(graph))):
+            rule = f"it needs the ranges of {count} convolutions, and has {len(ranges)}"
+            raise Invalid("precision", precision, rule)
+        self._graph, self._weights, self._ranges = graph, weights, ranges
         self._settings = {
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_PRECISION_HINT": "f32" if precision == "int8" else _HINTS[precision],
             "INFERENCE_NUM_THREADS": num_threads(),
             "NUM_STREAMS": 1,
             # Processes with fewer threads than cores would all pin them to the same cores.
@@ -89,7 +102,7 @@ class OpenVinoNet:
 
     def prepare(self, width: int) -> bool:
         if width not in self._requests:
-            model = openvino_model(self._graph, self._weights, width)
+            model = openvino_model(self._graph, self._weights, width, self._ranges)
             compiled = _CORE.compile_model(model, "CPU", self._settings)
             self._requests[width] = compiled.create_infer_request()
         return False
@@ -111,14 +124,16 @@ class OpenVinoNet:
 
 def resolve_precision(choice: PrecisionChoice, cache: Path | None = None) -> Precision:
     """Return the precision that OpenVINO computes in where this is asked for. Without instructions
-    for bfloat16 it is always float32."""
+    for bfloat16 that is float32. `auto` is never int8, which a model must have been measured in."""
+    if choice == "int8":
+        return "int8"
     has_bfloat16 = "BF16" in _CORE.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if choice == "float32" or not has_bfloat16:
         return "float32"
     return "bfloat16" if choice == "bfloat16" else faster_precision(cache)
 
 
-def faster_precision(cache: Path | None = None) -> Precision:
+def faster_precision(cache: Path | None = None) -> FloatPrecision:
     """Return the precision in which this machine computes faster. It is measured once and kept in
     the folder `cache`, so that the same request gives the same pixels after a restart."""
     machine = f"{_CORE.get_property('CPU', 'FULL_DEVICE_NAME')}, OpenVINO {openvino.__version__}"
@@ -129,7 +144,7 @@ def faster_precision(cache: Path | None = None) -> Precision:
             return known["precision"]  # type: ignore[no-any-return]
     seconds = {precision: _seconds_of_a_call(precision) for precision in _HINTS}
     faster = seconds["bfloat16"] < MIN_GAIN * seconds["float32"]
-    precision: Precision = "bfloat16" if faster else "float32"
+    precision: FloatPrecision = "bfloat16" if faster else "float32"
     if file:
         with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -159,8 +174,13 @@ def num_threads() -> int:
     return int(os.environ.get("OMP_NUM_THREADS") or NUM_CORES)
 
 
-def openvino_model(graph: Graph, weights: Mapping[str, Float32], width: int) -> openvino.Model:
-    """Return the graph for calls of a width, with its weights, which must live as long as it."""
+def openvino_model(
+    graph: Graph, weights: Mapping[str, Float32], width: int, ranges: Ranges = ()
+) -> openvino.Model:
+    """Return the graph for calls of a width, with its weights, which must live as long as it. With
+    `ranges` the inner convolutions are in int8."""
+    names = inner_convolutions(graph) if ranges else []
+    quantised = dict(zip(names, ranges, strict=True))
     inputs = {
         name: ops.parameter([width, *shape], dtype, name=name)
         for name, (dtype, shape) in graph.inputs.items()
@@ -171,6 +191,9 @@ def openvino_model(graph: Graph, weights: Mapping[str, Float32], width: int) -> 
     constants = graph.constants
     for node in graph.nodes:
         arguments = [constants.get(name, values.get(name)) for name in node.inputs]
+        if node.op == "Conv" and (name := node.inputs[1].removesuffix(".weight")) in quantised:
+            arguments[0] = _levels_of_input(arguments[0], *quantised[name])
+            arguments[1] = _levels_of_weight(arguments[1], weights[node.inputs[1]])
         made = _OPERATORS[node.op](node, *arguments).outputs()
         values.update(zip(node.outputs, made, strict=True))
     y = ops.result(values["y"], name="y")
@@ -178,6 +201,22 @@ def openvino_model(graph: Graph, weights: Mapping[str, Float32], width: int) -> 
     for name, parameter in inputs.items():
         parameter.output(0).tensor.set_names({name})
     return openvino.Model([y], list(inputs.values()), "unet")
+
+
+def _levels_of_input(x: Any, low: float, high: float) -> Any:
+    """Round to 256 levels over low..high, of which 0 is one, since padding is 0."""
+    low, high = min(low, 0.0), max(high, 0.0, 1e-6)
+    zero = round(-low / (high - low) * 255)
+    step = max(-low / zero if zero else 0.0, high / (255 - zero) if zero < 255 else 0.0)
+    ends = np.float32(-step * zero), np.float32(step * (255 - zero))
+    return ops.fake_quantize(x, *ends, *ends, 256)
+
+
+def _levels_of_weight(weight: Any, values: Float32) -> Any:
+    """Round to the 127 levels -63..63 of 8 bits, over the largest weight of each output channel."""
+    largest = np.abs(values).max(axis=(1, 2, 3), keepdims=True).clip(1e-12)
+    end = (largest * np.float32(127 / 63)).astype(np.float32)
+    return ops.fake_quantize(weight, -end, end, -end, end, 255)
 
 
 # Operators of ONNX by those of OpenVINO. Arguments are outputs of nodes, or constants. ------------
@@ -199,6 +238,11 @@ def _pad(node: Node, x: Any, widths: Constant) -> Any:
     return ops.pad(x, begin, end, "constant", np.float32(0.0))
 
 
+def _average_pool(node: Node, x: Any) -> Any:
+    kernel, strides = node.attributes["kernel_shape"], node.attributes["strides"]
+    return ops.avg_pool(x, strides, [0, 0], [0, 0], kernel, exclude_pad=False)
+
+
 def _resize(node: Node, x: Any, region: None, scales: Constant) -> Any:
     how = {**node.attributes, "shape_calculation_mode": "scales"}
     return ops.interpolate(x, scales, axes=np.arange(4), **how)
@@ -206,6 +250,7 @@ def _resize(node: Node, x: Any, region: None, scales: Constant) -> Any:
 
 _OPERATORS: dict[str, Callable[..., Any]] = {
     "Add": lambda node, a, b: ops.add(a, b),
+    "AveragePool": _average_pool,
     "Concat": lambda node, *parts: ops.concat(list(parts), node.attributes["axis"]),
     "Conv": _conv,
     "Cos": lambda node, x: ops.cos(x),

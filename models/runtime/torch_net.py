@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from models.diffusion.model import DiffusionModel
-from models.nets.precision import Precision, PrecisionChoice
+from models.fields import Invalid
+from models.nets.precision import FloatPrecision, Precision, PrecisionChoice, Ranges
 from models.nets.unet import UNet
 from models.runtime.cuda_graphs import GraphedNet, GraphPool
 from models.runtime.net import EngineModel
@@ -24,10 +25,14 @@ def torch_engine_model(model: DiffusionModel) -> EngineModel:
     if on_gpu:  # otherwise convolutions round what they multiply to 10 bits
         torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     graphs = _shared_graphs() if on_gpu else None
+
+    def net(precision: Precision, ranges: Ranges = ()) -> TorchNet:
+        return TorchNet(model, precision, graphs)
+
     return EngineModel(
         model.config,
         precision=partial(precision_in_torch, on_gpu=on_gpu),
-        net=lambda precision: TorchNet(model, precision, graphs),
+        net=net,
         num_bytes=sum(p.numel() * p.element_size() for p in model.net.parameters()),
         widths=WIDTHS,
         same_rows=False,
@@ -35,9 +40,12 @@ def torch_engine_model(model: DiffusionModel) -> EngineModel:
     )
 
 
-def precision_in_torch(choice: PrecisionChoice, on_gpu: bool) -> Precision:
+def precision_in_torch(choice: PrecisionChoice, on_gpu: bool) -> FloatPrecision:
     """Return the precision that torch computes in where this is asked for. On an H200 calls in
-    bfloat16 take a half to a quarter of the time of float32."""
+    bfloat16 take a half to a quarter of the time of float32. Raises Invalid for int8."""
+    if choice == "int8":
+        rule = "int8 is computed by OpenVINO on a CPU; here torch computes networks"
+        raise Invalid("precision", choice, rule)
     if choice != "auto":
         return choice
     has_bfloat16 = on_gpu and torch.cuda.is_bf16_supported(including_emulation=False)

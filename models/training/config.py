@@ -30,7 +30,7 @@ from models.fields import (
 from models.images.formats import FITS, Fit
 from models.nets.config import UNetConfig, block_types
 from models.nets.graph import unet_graph
-from models.nets.precision import Precision
+from models.nets.precision import FloatPrecision
 from models.training.defaults import (
     DEFAULT_MAX_SIDE,
     MIN_SIDE,
@@ -215,7 +215,7 @@ class TrainConfig:
         Label("Averaging half-life, as a share"),
     ] = 0.05
     precision: Annotated[
-        Precision,
+        FloatPrecision,
         Doc("of the network in training; weights are kept in float32"),
         Label("Precision"),
     ] = "float32"

@@ -200,11 +200,14 @@ def succeed_with_scores(
             model.details = {**model.details, "scores": {**others, precision: scores}}
 
 
-def succeed(database: Database, job_id: str, fence: int, progress: Progress) -> None:
-    """End a job whose results are all among the artifacts. Raises LostLease."""
+def succeed(
+    database: Database, job_id: str, fence: int, progress: Progress, **outcome: str
+) -> None:
+    """End a job whose results are all stored already; `outcome` is the data of its last event.
+    Raises LostLease."""
     with database.session() as session:
         transitions.succeed(session, job_id, fence, progress)
-        transitions.record_event(session, job_id, "completed")
+        transitions.record_event(session, job_id, "completed", **outcome)
 
 
 def give_back(database: Database, job_id: str, fence: int, *, blameless: bool = False) -> Status:

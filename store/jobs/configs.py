@@ -1,4 +1,4 @@
-"""The configs of jobs that read a model, as their records have them.
+"""The configs of jobs other than trainings, as their records have them.
 
 The API writes them and the job's process reads them. Configs of the core within them stay JSON
 here, since `store` does not know `models`. (The config of a training is a TrainConfig of
@@ -71,6 +71,7 @@ class SampleJobConfig:
     digest: str
     deterministic: bool = False
     precision: str = "float32"  # of the network, a PrecisionChoice of the core
+    ranges: list[list[float]] = field(default_factory=list)  # of int8, Ranges of the core
     used: JsonObject = field(default_factory=dict)
 
     @property
@@ -82,4 +83,28 @@ class SampleJobConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "SampleJobConfig":
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """The config of a job that fetches a dataset.
+
+    `name` is that of the dataset; `url` is of HTTP or of S3 (store.urls). `labels`, `frames` and
+    `range` are those of an upload. The bounds are those of the service that accepted the job.
+    """
+
+    name: str
+    url: str
+    labels: str
+    frames: str
+    range: str
+    max_bytes: int  # of the archive
+    max_pixels: int  # of an image
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "ImportConfig":
         return cls(**values)

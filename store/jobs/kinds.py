@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 from host.devices import NO_TORCH, has_torch
 
-Kind = Literal["train", "sample", "evaluate"]
+Kind = Literal["train", "sample", "evaluate", "import"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 Pool = Literal["train", "rest"]
 POOLS: tuple[Pool, ...] = get_args(Pool)
@@ -77,6 +77,13 @@ JOB_KINDS: dict[Kind, JobKind] = {
             routes="app.evaluations.route",
             pool="rest",
             needs_torch=True,
+        ),
+        JobKind(
+            "import",
+            "dataset-imports",
+            module="worker.import_job",
+            routes="app.datasets.imports_route",
+            pool="rest",
         ),
     )
 }

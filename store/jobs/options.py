@@ -39,14 +39,13 @@ class TrainOptions:
     keep_checkpoints: int = DEFAULT_KEEP_CHECKPOINTS
     fine_tune: FirstWeights | None = None
     resumed_from: Origin | None = None
-    dataset_digest: str | None = None
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "TrainOptions":
-        known = dict(values)
+        known = {name: value for name, value in values.items() if name != "dataset_digest"}
         if known.get("fine_tune"):
             known["fine_tune"] = FirstWeights(**known["fine_tune"])
         if known.get("resumed_from"):

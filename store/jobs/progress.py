@@ -57,3 +57,16 @@ class EvaluationProgress(Progress):
 
     stage: str = "queued"
     result: JsonObject | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportProgress(Progress):
+    """`progress` is that of the stage. `num_bytes` are here of `total_bytes`, None as long as it is
+    not known; `num_skipped` objects of a bucket are too large for files of an archive;
+    `num_images` are inspected."""
+
+    stage: str = "queued"
+    num_bytes: int = 0
+    total_bytes: int | None = None
+    num_skipped: int = 0
+    num_images: int = 0

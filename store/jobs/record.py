@@ -5,7 +5,8 @@
 
 A worker holds a job by a fence and a lease (store.jobs.claims); callers go through
 store.jobs.requests. A job of kind "train" makes a model from a dataset, one of kind "sample" makes
-images from a model, and one of kind "evaluate" measures how good a model is.
+images from a model, one of kind "evaluate" measures how good a model is, and one of kind "import"
+fetches a dataset.
 """
 
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class Job(Record):
     kind: Mapped[Kind] = mapped_column(sa.String(16))
     status: Mapped[str]
     dataset: Mapped[str | None]  # that it reads
+    dataset_version: Mapped[int | None]
+    dataset_digest: Mapped[str | None]  # of that version
     model_name: Mapped[str]  # of the model that it makes or reads
     config: Mapped[JsonObject]  # decides the result: store.jobs.configs, or a TrainConfig
     options: Mapped[JsonObject]  # of "train": store.jobs.options

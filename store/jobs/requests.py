@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from store.database import Database, now
-from store.datasets import DatasetRecord
+from store.datasets import DatasetRecord, version_in
 from store.errors import DatasetNotFound, IllegalTransition, JobNotFound, ModelConflict
 from store.jobs import transitions
 from store.jobs.checkpoints import Checkpoint, forget_checkpoints
@@ -34,6 +34,7 @@ def create_job(
     config: Mapping[str, Any],
     model_name: str | None = None,
     dataset: str | None = None,
+    version: int | None = None,
     options: Mapping[str, Any] | None = None,
     device: str | None = None,
     priority: int = DEFAULT_PRIORITY,
@@ -41,11 +42,11 @@ def create_job(
     checkpoint: Checkpoint | None = None,
 ) -> Job:
     """Create a queued job, which begins with `checkpoint` where one is given (it names the job's
-    id).
+    id), and which names a version of its dataset: this one, or the newest.
 
     A job of a kind that makes a model takes the name of that model: `model_name`, or as
-    free_model_name says. Raises DatasetNotFound, or ModelConflict where a model of that name exists
-    or another job is about to make it.
+    free_model_name says. Raises DatasetNotFound, VersionNotFound, or ModelConflict where a model of
+    that name exists or another job is about to make it.
 
     For other kinds the job reads `model_name` and `dataset`. Nothing protects these: the job fails
     where they are deleted before it starts.
@@ -61,6 +62,8 @@ def create_job(
     with database.session(names=makes_model) as session:
         if makes_model:
             job.model_name = _name_to_make(session, model_name, dataset)
+        if dataset is not None:
+            _name_version(session, job, dataset, version)
         session.add(job)
         if checkpoint:
             session.add(checkpoint)
@@ -80,6 +83,14 @@ def _name_to_make(session: Session, model_name: str | None, dataset: str | None)
     if rival := _unfinished_job_for(session, model_name):
         raise ModelConflict(f"job {rival!r} is about to make a model {model_name!r}")
     return model_name
+
+
+def _name_version(session: Session, job: Job, dataset: str, version: int | None) -> None:
+    """Let the job read a version of its dataset, if that exists. Raises VersionNotFound."""
+    record: DatasetRecord | None = session.get(DatasetRecord, dataset)
+    if record is not None:
+        read = version_in(session, dataset, version or record.version)
+        job.dataset_version, job.dataset_digest = read.number, read.digest
 
 
 def get_job(database: Database, job_id: str, kind: Kind | None = None) -> Job:

@@ -67,6 +67,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         locations=Locations(data_dir),
         example_model=False,
         max_upload_bytes=2_000_000,
+        import_buckets=("photos",),
         max_pixels=1_000_000,
         max_images_per_request=8,
         max_step_pixels=4_000_000,

@@ -14,6 +14,8 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from tests.file_server import a_source
+
 DIGITS = Path(__file__).parents[2] / "examples" / "digits" / "digits.zip"
 FOLLOWS_WITHIN = 0.1  # seconds, of the slider's picture at 64 x 64
 SECONDS = 1000  # milliseconds, as Playwright counts
@@ -277,6 +279,99 @@ def _models(page: Page, service: httpx.Client) -> None:
     assert service.get("/models/again").status_code == 404
 
 
+# Datasets -----------------------------------------------------------------------------------------
+
+
+def _mended(service: httpx.Client, name: str) -> dict[str, int]:
+    classes: dict[str, int] = service.get(f"/datasets/{name}").raise_for_status().json()["classes"]
+    return classes
+
+
+def test_a_dataset_is_looked_at_and_mended(page, service):
+    service.put("/datasets/to-mend", content=DIGITS.read_bytes()).raise_for_status()
+    before = _mended(service, "to-mend")
+    visit(page, "#/datasets/to-mend", "to-mend")
+    images = page.get_by_role("region", name="Images")
+    tiles = images.get_by_role("listitem")
+    images.get_by_role("button", name=re.compile("^3 ")).click()
+    expect(tiles.first.get_by_role("img", name=re.compile(r"^3\b"))).to_be_visible()
+    images.get_by_role("button", name="Show more").click()
+    expect(tiles).to_have_count(before["3"])
+
+    tiles.nth(0).get_by_role("checkbox").check()
+    tiles.nth(1).get_by_role("checkbox").check()
+    expect(images.get_by_text("2 images are ticked.")).to_be_visible()
+    assert_accessible(page)
+    images.get_by_role("button", name="Remove", exact=True).click()
+    expect(tiles).to_have_count(before["3"] - 2)
+
+    tiles.nth(0).get_by_role("checkbox").check()
+    images.get_by_label("Move to the class").fill("8")
+    images.get_by_role("button", name="Move", exact=True).click()
+    expect(images.get_by_role("button", name=f"8 {before['8'] + 1}")).to_be_visible()
+    expect(tiles).to_have_count(before["3"] - 3)
+    tiles.nth(0).get_by_role("img").drag_to(images.get_by_role("button", name=re.compile("^9 ")))
+    expect(images.get_by_role("button", name=f"9 {before['9'] + 1}")).to_be_visible()
+    expect(tiles).to_have_count(before["3"] - 4)
+
+    images.get_by_label("New name of 3").fill("three")
+    images.get_by_role("button", name="Rename", exact=True).click()
+    expect(images.get_by_role("button", name=f"three {before['3'] - 4}")).to_be_visible()
+    with page.expect_file_chooser() as chooser:
+        images.get_by_role("button", name="Add images").click()
+    chooser.value.set_files({"name": "n.png", "mimeType": "image/png", "buffer": _digit()})
+    expect(images.get_by_role("button", name=f"three {before['3'] - 3}")).to_be_visible()
+    left = before.pop("3") - 3
+    changed = {"8": before["8"] + 1, "9": before["9"] + 1, "three": left}
+    assert _mended(service, "to-mend") == before | changed
+
+    versions = page.get_by_role("region", name="Versions")
+    expect(versions.get_by_role("row")).to_have_count(1 + 6)
+    versions.get_by_role("link", name="1", exact=True).click()
+    expect(page.get_by_text("This is version 1.")).to_be_visible()
+    expect(images.get_by_role("button", name="all 1,797")).to_be_visible()
+    expect(images.get_by_role("checkbox")).to_have_count(0)
+
+
+def _digit() -> bytes:
+    with zipfile.ZipFile(DIGITS) as archive:
+        image = Image.open(io.BytesIO(archive.read("0/0000.png"))).rotate(90)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_the_report_finds_copies_and_ticks_them(page, service):
+    buffer = io.BytesIO(DIGITS.read_bytes())
+    with zipfile.ZipFile(buffer, "a") as archive:
+        for number in range(3):
+            archive.writestr(f"0/copy{number}.png", archive.read("0/0000.png"))
+    service.put("/datasets/copies", content=buffer.getvalue()).raise_for_status()
+    visit(page, "#/datasets/copies", "copies")
+    images = page.get_by_role("region", name="Images")
+    images.get_by_role("button", name=re.compile("Look for duplicates")).click()
+    report = page.get_by_role("region", name="Report")
+    expect(report.get_by_text(re.compile("exact duplicate")).first).to_be_visible()
+    assert_accessible(page)
+    report.get_by_role("button", name="Tick 3 images").first.click()
+    images.get_by_role("button", name="Remove", exact=True).click()
+    expect(images.get_by_role("button", name="0 178", exact=True)).to_be_visible()
+    expect(report.get_by_text(re.compile("exact duplicate"))).to_have_count(0)
+
+
+def test_an_upload_says_how_its_classes_are_read(page, service):
+    visit(page, "#/datasets", "Datasets")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose an archive or images").click()
+    chooser.value.set_files(DIGITS)
+    page.get_by_label("Name of the dataset").fill("unlabelled")
+    page.get_by_text("How its classes and images are read").click()
+    page.get_by_label("Classes from").fill("none")
+    page.get_by_role("button", name="Upload").click()
+    expect(page.get_by_role("heading", level=1, name="unlabelled")).to_be_visible()
+    assert _mended(service, "unlabelled") == {}
+
+
 # Noise --------------------------------------------------------------------------------------------
 
 
@@ -335,6 +430,31 @@ def test_a_picture_of_ones_own_is_noised_and_taken_away(page, picture):
 
 
 # What goes wrong ----------------------------------------------------------------------------------
+
+
+def test_a_url_is_fetched_and_what_fails_is_said(page):
+    visit(page, "#/datasets", "Datasets")
+    form = page.get_by_role("region", name="Fetch a dataset")
+
+    def fetch(url: str) -> None:
+        form.get_by_label("Or the URL of an archive").fill(url)
+        expect(form.get_by_label("Name of its dataset")).to_have_value("more-digits")
+        form.get_by_role("button", name="Fetch").click()
+
+    with a_source(lambda asked: asked.say(b"", 404)) as source:
+        fetch(source.url("/more-digits.zip?key=1"))
+        failed = form.get_by_role("alert").filter(has_text="answered 404")
+        expect(failed).to_be_visible(timeout=LONG)
+    assert_accessible(page)
+    form.get_by_role("button", name="Dismiss more-digits").click()
+    expect(failed).to_have_count(0)
+
+    fetch("ftp://example.org/more-digits.zip")
+    expect(form.get_by_role("alert")).to_contain_text("url")
+    with a_source(lambda asked: asked.say(DIGITS.read_bytes())) as source:
+        fetch(source.url("/more-digits.zip"))
+        expect(page.get_by_role("link", name="more-digits")).to_be_visible(timeout=LONG)
+    assert_accessible(page)
 
 
 def test_what_is_refused_is_said_where_it_arises(page):

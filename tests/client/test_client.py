@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from client.client import Client, JobEnded, Refused, Unreachable
+from tests.file_server import a_source
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "examples" / "digits" / "digits.zip"
@@ -52,6 +53,21 @@ def model(client, folder):
     assert states[-1].status == "succeeded"
     assert [state.done for state in states] == [False] * (len(states) - 1) + [True]
     return "little"
+
+
+def test_a_dataset_is_fetched_and_watched_until_it_is_there(client):
+    content = DIGITS.read_bytes()
+    with a_source(lambda asked: asked.say(content)) as source:
+        job = client.import_dataset("fetched", source.url("/digits.zip?key=1"), frames="first")
+        assert (job.dataset, job.url) == ("fetched", source.url("/digits.zip"))
+        states = list(client.watch_import(job.id))
+    assert states[-1].status == "succeeded"
+    progress = states[-1].progress
+    assert (progress.num_bytes, progress.total_bytes) == (len(content), len(content))
+    made = client.dataset("fetched")
+    assert (made.num_images, made.reading.frames) == (1797, "first")
+    with pytest.raises(Refused, match="succeeded; it cannot be cancelled"):
+        client.cancel_import(job.id)
 
 
 def test_a_folder_is_uploaded_without_hidden_files_and_twice_is_the_same(client, folder, model):

@@ -56,6 +56,14 @@ def test_a_range_of_bytes_is_read_alone(artifacts, start, end):
     assert b"".join(artifacts.stream("a", start, end)) == data[start:end]
 
 
+@pytest.mark.parametrize(("start", "end"), [(0, 3), (2, 10), (9, 99), (0, 99)])
+def test_a_range_may_reach_beyond_the_end(artifacts, start, end):
+    artifacts.put_bytes("a/b", b"0123456789")
+    assert artifacts.read("a/b", start, end) == b"0123456789"[start:end]
+    with pytest.raises(ArtifactNotFound):
+        artifacts.read("a/c", start, end)
+
+
 def test_a_file_comes_back_as_it_was(artifacts, tmp_path):
     source, target = tmp_path / "source", tmp_path / "new" / "target"
     for data in (b"", os.urandom(2 * PIECE + 1)):

@@ -17,9 +17,14 @@ from models.images.formats import Reading
 from store.database import Database, Record, open_database
 from store.datasets import (
     DatasetRecord,  # noqa: F401  every table is known
+    Part,
     get_dataset,
+    get_version,
 )
-from store.jobs.requests import Job  # noqa: F401
+from store.jobs.requests import (
+    Job,  # noqa: F401
+    get_job,
+)
 from store.models import ModelRecord, create_model, get_model, list_models
 from store.nodes import Node  # noqa: F401
 
@@ -144,6 +149,7 @@ def test_models_of_earlier_versions_say_what_they_began_with(tmp_path):
             "by-job_2": {"base_model": "faces", "base_digest": "d1"},
             "uploaded": {},
         }
+        bring_to("0012")
         assert get_model(database, "by-job_2").license is None
         bring_to("0007", command.downgrade)
 
@@ -163,19 +169,72 @@ def test_datasets_of_earlier_versions_have_no_rule_of_labels(tmp_path):
             **jsons,
             **numbers,
         )
-        bring_to("0011")
+        bring_to("0012")
         pets = get_dataset(database, "pets")
         assert (pets.labels, pets.splits, pets.warnings) == (None, {}, [])
         assert pets.classes == jsons["classes"]
         bring_to("0008", command.downgrade)
 
 
-def create_job(database: Database, job_id: str, options: dict[str, object]) -> None:
+def test_datasets_of_earlier_versions_are_their_own_first_version(tmp_path):
+    reading = {"frames": "refuse", "range": "full", "levels": None}
+    jsons = {"classes": {"a": 2}, "reading": reading, "labels": {"source": "folders"}}
+    lists = {"sizes": "[]", "rejected": "[]", "splits": "{}", "warnings": "[]"}
+    numbers = {"num_bytes": 5, "num_images": 2, "channels": 1, "num_rejected": 0}
+    with migrating(tmp_path) as (database, bring_to):
+        bring_to("0011")
+        row = {"digest": "d", "artifact_key": "datasets/pets/d", "created_at": "2026-01-01"}
+        insert(database, "datasets", name="pets", **row, **jsons, **lists, **numbers)
+        same, other = {"dataset_digest": "d"}, {"dataset_digest": "before"}
+        for job_id, dataset, options in (
+            ("job_1", "pets", same),
+            ("job_2", "pets", other),
+            ("job_3", "gone", same),
+            ("job_4", "pets", {}),
+            ("job_5", None, {}),
+        ):
+            create_job(database, job_id, options, dataset)
+            named = {"job_id": job_id, "dataset": dataset, "details": {}}
+            insert(database, "models", name=f"by-{job_id}", **named, **OLD)
+        insert(
+            database,
+            "models",
+            name="deleted-job",
+            job_id="job_0",
+            dataset="pets",
+            details={},
+            **OLD,
+        )
+        bring_to("0012")
+        version = get_version(database, "pets")
+        assert get_dataset(database, "pets").version == version.number == 1
+        assert version.digest == "d"
+        assert version.parts == [
+            Part("d", "datasets/pets/d", 5, None, {"source": "folders"}, reading)
+        ]
+        assert version.created_at == get_dataset(database, "pets").created_at
+        wanted = {
+            "job_1": (1, "d"),
+            "job_2": (None, "before"),
+            "job_3": (None, "d"),
+            "job_4": (1, "d"),
+            "job_5": (None, None),
+        }
+        for job_id, named in wanted.items():
+            for record in (get_job(database, job_id), get_model(database, f"by-{job_id}")):
+                assert (record.dataset_version, record.dataset_digest) == named, job_id
+        assert get_model(database, "deleted-job").dataset_digest == "d"
+        bring_to("0011", command.downgrade)
+
+
+def create_job(
+    database: Database, job_id: str, options: dict[str, object], dataset: str | None = None
+) -> None:
     times = dict.fromkeys(("created_at", "queued_at", "updated_at"), "2026-01-01")
     numbers = dict.fromkeys(("fence", "attempts", "cancel_requested", "version"), 0)
     texts = {"kind": "train", "status": "succeeded", "model_name": "m"}
     jsons = {"config": {}, "progress": {}, "options": options}
-    insert(database, "jobs", id=job_id, **texts, **jsons, **numbers, **times)
+    insert(database, "jobs", id=job_id, dataset=dataset, **texts, **jsons, **numbers, **times)
 
 
 def test_what_is_written_is_there_when_the_database_is_opened_again(database_url):

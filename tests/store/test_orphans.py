@@ -32,12 +32,14 @@ def fill(database: Database, artifacts: ArtifactStore) -> list[str]:
     job = a_job(database)  # with a data set, photos
     create_model(database, a_model("faces"))
     orphans = [
-        "datasets/photos.zip.old",
+        "datasets/photos.zip.index.old",
         "jobs/job_0/attempt-1/checkpoint-00000010/state.pt",
         "models/faces-2/1234/unet/config.json",
     ]
     known = [
         "datasets/photos.zip",
+        "datasets/photos.zip.index",
+        "datasets/photos.zip.fingerprints",
         f"jobs/{job.id}/attempt-1/checkpoint-00000010/state.pt",
         f"jobs/{job.id}/samples/00000010.png",
         "models/faces/unet/config.json",

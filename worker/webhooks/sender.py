@@ -2,9 +2,8 @@
 each attempt with its own timestamp, until the receiver accepts. Runs in every worker.
 
 The address is chosen by callers of the API and is not trusted: a host with an address that is not
-public is refused (worker.webhooks.public_hosts), no redirect is followed, and an attempt has a time
-limit as a whole, however slowly the receiver answers. Proxies of the environment are not used: they
-would resolve the host again.
+public is refused (worker.public_hosts), no redirect is followed, and an attempt has a time limit as
+a whole, however slowly the receiver answers.
 """
 
 import base64
@@ -16,7 +15,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
@@ -28,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from store import webhooks
 from store.database import Database, now
 from store.webhooks import Delivery, secret_key
-from worker.webhooks.public_hosts import PinnedBackend, addresses_of, is_public
+from worker.public_hosts import NotPublic, Resolve, anywhere, connections_to, is_public
 
 CONNECT_SECONDS = 5.0  # to one address
 WAIT_SECONDS = 10.0  # for the next byte
@@ -36,8 +35,6 @@ ATTEMPT_SECONDS = 15.0  # as a whole
 AT_ONCE = 8
 AT_ONCE_EACH = 2  # to one receiver, so that a slow one leaves room for others
 FORGET_EVERY_SECONDS = 3600.0
-
-Resolve = Callable[[str, int], Sequence[str]]
 
 log = structlog.get_logger("webhooks")
 
@@ -66,10 +63,10 @@ class Sender(threading.Thread):
     ) -> None:
         super().__init__(name="webhooks", daemon=True)
         self._database, self._owner = database, owner
-        self._allow_private = allow_private
+        self._allows = anywhere if allow_private else is_public
         self._every, self._lease = every_seconds, lease_seconds
         self._attempt_seconds = attempt_seconds
-        self._resolve = resolve or addresses_of
+        self._resolve = resolve
         self._tls = httpcore.default_ssl_context()
         self._in_flight: dict[threading.Thread, Delivery] = {}
         self._lock = threading.Lock()
@@ -149,12 +146,10 @@ class Sender(threading.Thread):
     def _attempt(self, delivery: Delivery) -> None:
         deadline = time.monotonic() + self._attempt_seconds
         try:
-            parts = urlsplit(delivery.url)
-            port = parts.port or {"http": 80, "https": 443}[parts.scheme]
-            addresses = self._resolve(parts.hostname or "", port)
-            if not (self._allow_private or all(map(is_public, addresses))):
-                raise Refused("its host has an address that is not public")
-            post(delivery, PinnedBackend(addresses, deadline), self._tls)
+            network = connections_to(delivery.url, deadline, self._allows, self._resolve)
+            post(delivery, network, self._tls)
+        except NotPublic as refusal:
+            raise Refused(str(refusal)) from None
         except httpcore.TimeoutException:
             raise Refused(f"no answer within {self._attempt_seconds:g} s") from None
         except httpcore.ConnectError as error:

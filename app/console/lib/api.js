@@ -58,11 +58,12 @@ export async function patch(address, json) {
 export const remove = (address) => send(address, { method: "DELETE" });
 
 /** Fetches `pages` pages of a list one after the other, as {items, has_more}. */
-export async function pagesOf(address, key, pages, signal) {
+export async function pagesOf(address, key, pages, signal, query = {}) {
   const items = [];
   for (let page = 1; ; page += 1) {
-    const after = items.length ? `&after=${encodeURIComponent(items.at(-1)[key])}` : "";
-    const answer = await get(`${address}?limit=100${after}`, signal);
+    const after = items.length ? { after: items.at(-1)[key] } : {};
+    const asked = new URLSearchParams({ limit: 100, ...query, ...after });
+    const answer = await get(`${address}?${asked}`, signal);
     items.push(...answer.items);
     if (!answer.has_more || page === pages) return { items, has_more: answer.has_more };
   }
@@ -71,11 +72,11 @@ export async function pagesOf(address, key, pages, signal) {
 export const all = async (address, key, signal) =>
   (await pagesOf(address, key, Infinity, signal)).items;
 
-/** PUTs a file and calls `sent` with the uploaded share, 0..1; fetch does not report it. */
-export function upload(address, blob, sent) {
+/** Sends a file and calls `sent` with the uploaded share, 0..1; fetch does not report it. */
+export function upload(address, blob, sent, method = "PUT") {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    request.open("PUT", address);
+    request.open(method, address);
     request.upload.onprogress = (event) => sent(event.loaded / (event.total || 1));
     request.onerror = () => {
       connection.lose();

@@ -61,7 +61,8 @@ async function filesIn(entry) {
   return (await Promise.all(inside.map(filesIn))).flat();
 }
 
-const stem = (path) => path.split("/").at(-1).replace(ARCHIVE, "");
+/** The last part of a path, without the suffix of an archive. */
+export const stem = (path) => path.split("/").at(-1).replace(ARCHIVE, "");
 
 /** Turns any text into a name that the service accepts. */
 export const nameOf = (text) =>

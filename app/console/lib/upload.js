@@ -6,8 +6,11 @@ import { archiveOf, nameOf } from "./files.js";
 import { useAction } from "./hooks.js";
 import { Bar, FileDrop, Input, ProblemText, bytes } from "./parts.js";
 
-/** `what` is the noun in labels, `address` maps a name to its URL; the rest goes to FileDrop. */
-export function Upload({ what, title, address, onDone, ...drop }) {
+/**
+ * `what` is the noun in labels, `address` maps a name to its URL, `fields` are more fields of the
+ * form; the rest goes to FileDrop.
+ */
+export function Upload({ what, title, address, onDone, fields, ...drop }) {
   const [archive, setArchive] = useState();
   const [name, setName] = useState("");
   const [sent, setSent] = useState(0);
@@ -46,6 +49,7 @@ export function Upload({ what, title, address, onDone, ...drop }) {
           />
           <button class="primary" disabled=${put.busy}>Upload</button>
         </form>
+        ${fields}
         ${put.busy && html`<${Bar} label="Upload" value=${sent} />`}
         ${put.busy && sent === 1 && html`<p role="status">Everything is sent; the service is checking it…</p>`}
         <${ProblemText} problem=${put.problem} />

@@ -99,6 +99,7 @@ function Card({ model, evaluations, refresh }) {
               .join(", "),
           ],
           ["precision", model.precisions && precisionText(model.precisions)],
+          ["not in int8", details.scores?.int8 && model.int8_refusal],
           ["made", when(model.created_at)],
           ["license", html`<${License} model=${model} refresh=${refresh} />`],
         ]}
@@ -254,7 +255,7 @@ function Scores({ model, evaluations }) {
     }
     ${
       model.dataset &&
-      ownPrecisions(model.precisions)
+      [...ownPrecisions(model.precisions), ...(model.int8_refusal ? ["int8"] : [])]
         .filter((precision) => precision !== model.precisions.auto)
         .map(
           (precision) => html` <button

@@ -20,7 +20,7 @@ export function Start() {
     },
     {
       title: "Bring your images",
-      text: "A zip or a folder, 8 to 256 pixels a side; folders in it are classes. To try it without your own images, use examples/digits/digits.zip, which comes with the service.",
+      text: "A zip or a folder, 8 to 256 pixels a side; folders in it are classes. To try it without your own images, use examples/emoji/emoji.zip or examples/digits/digits.zip, which come with the service.",
       done: dataset && html`<a href=${`#/datasets/${dataset.name}`}>${dataset.name}</a> is uploaded.`,
       link: ["#/datasets", "Upload images"],
     },
@@ -54,7 +54,7 @@ export function Start() {
               <p>${step.text}</p>
               ${step.done && html`<p class="done">${step.done}</p>`}
               <a
-                class=${`button ${i === next ? "primary" : ""}`}
+                class=${`button ${i === next || (i === 3 && model) ? "primary" : ""}`}
                 href=${step.link[0]}
               >${step.link[1]}</a>
             </li>

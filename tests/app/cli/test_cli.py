@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 from app.cli import pictures
 from app.cli.main import cli, main
 from app.cli.session import duration, request_of, size
+from tests.file_server import a_source
 
 ROOT = Path(__file__).parents[3]
 DIGITS = ROOT / "examples" / "digits" / "digits.zip"
@@ -123,7 +124,7 @@ def test_the_whole_loop(process, folder, model):
         assert "network.onnx" in archive.namelist()
     shown = process("models", "show", model).stdout
     assert re.search(r"license +unknown", shown)
-    assert re.search(r"origin +trained on digits by job_\w+ in", shown)
+    assert re.search(r"origin +trained on digits version 1 \(\w{12}\) by job_\w+ in", shown)
     assert re.search(r"network +[\d,]+ parameters, [\d.]+ MB in float32, [\d.]+ MFLOPs", shown)
     assert re.search(r"precisions +float32.*; auto is (float32|bfloat16)", shown)
     process("models", "push", "copy", "little.zip", "--license", "cc-by-4.0")
@@ -142,6 +143,18 @@ def test_where_the_classes_come_from_can_be_said(diffusion):
     assert "classes from: none" in none
     refused = diffusion("dataset", "add", "x", str(DIGITS), "--labels=breeds.csv", code=1)
     assert "the archive has no such file" in refused.stderr
+
+
+def test_a_url_is_fetched_by_the_service(diffusion):
+    with a_source(lambda asked: asked.say(DIGITS.read_bytes())) as source:
+        done = diffusion("dataset", "add", "fetched", source.url("/digits.zip"), "--labels=none")
+        assert "fetched: 1797 images, 8 x 8, greyscale" in done.stdout
+        assert "classes from: none" in done.stdout
+        taken = diffusion("dataset", "add", "fetched", source.url(), code=1)
+        assert "there is a dataset 'fetched' already" in taken.stderr
+    with a_source(lambda asked: asked.say(b"", 404)) as source:
+        failed = diffusion("dataset", "add", "missing", source.url(), code=1)
+    assert re.search(r"job_\w+ failed: 127\.0\.0\.1:\d+ answered 404", failed.stderr)
 
 
 def test_json_is_the_apis_and_may_stand_anywhere(diffusion, model):

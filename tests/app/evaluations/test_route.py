@@ -97,6 +97,56 @@ def test_it_measures_the_images_that_are_served_in_the_precision_that_is_served(
         assert scores[made["used"]["precision"]]["evaluation"] == job["id"]
 
 
+def test_int8_is_offered_once_the_model_is_as_good_in_it_as_in_float32(service, model):
+    request = {"model": model, "num_images": 40, "num_inference_steps": 5, "features": "pixels"}
+    request["likelihood_images"] = 0
+    sample = {"model": model, "num_images": 3, "seed": 4, "precision": "int8"}
+
+    def evaluated(precision, **changes):
+        body = {**request, "precision": precision, **changes}
+        job = finished(service, service.post("/evaluations", json=body))
+        assert job["status"] == "succeeded", job["error"]
+        return job["result"]
+
+    def refusal():
+        found = service.get(f"/models/{model}").json()
+        assert "int8" not in found["precisions"]
+        answer = service.post("/sample", json=sample, headers=JSON)
+        assert answer.status_code == 422
+        (error,) = answer.json()["errors"]
+        assert error["pointer"] == "/precision"
+        assert found["int8_refusal"] in error["detail"]
+        return error["detail"]
+
+    exact = evaluated("float32")
+    assert "has not been evaluated in int8; by POST /evaluations" in refusal()
+    evaluated("int8", num_images=20)
+    assert "differ in num_images" in refusal()
+    rounded = evaluated("int8")
+    assert rounded["config"]["precision"] == "int8"
+    assert rounded["real"] == exact["real"]
+    assert rounded["made"] != exact["made"]
+    assert rounded["made"]["frechet"] <= 1.03 * exact["made"]["frechet"]
+
+    found = service.get(f"/models/{model}").json()
+    assert (found["precisions"]["int8"], found["int8_refusal"]) == ("int8", None)
+    assert found["precisions"]["auto"] != "int8"
+    answer = service.post("/sample", json=sample, headers=JSON)
+    assert answer.json()["used"]["precision"] == answer.headers["Diffusion-Precision"] == "int8"
+    images = [decoded(b64decode(image)) for image in answer.json()["images"]]
+    plain = service.post("/sample", json={**sample, "precision": "float32"}, headers=JSON).json()
+    difference = images - np.stack([decoded(b64decode(i)) for i in plain["images"]]).astype(int)
+    assert 0 < np.abs(difference).mean() < 3
+
+    job = finished(
+        service, service.post("/sample", json=sample, headers=JSON | {"Prefer": "respond-async"})
+    )
+    assert job["used"]["precision"] == "int8"
+    for index, image in enumerate(images):
+        made = service.get(f"{job['links']['self']}/images/{index}").content
+        assert np.array_equal(decoded(made), image)
+
+
 def decoded(content):
     return np.asarray(Image.open(io.BytesIO(content)))
 
@@ -143,7 +193,7 @@ def test_a_running_evaluation_can_be_cancelled(service, model):
         ({"features": "vision_transformer"}, 422, "/features"),
         ({"sampler": "consistency"}, 422, "/sampler"),
         ({"guidance_scale": 21}, 422, "/guidance_scale"),
-        ({"precision": "int8"}, 422, "/precision"),
+        ({"precision": "int4"}, 422, "/precision"),
         ({"colour": "red"}, 422, "/colour"),
     ],
     ids=str,

@@ -57,6 +57,7 @@ def found(client: httpx.Client, settings: Settings, model_archive) -> Iterator[d
             assert fence is not None
             claims.succeed(database, job.id, fence, Progress())
         values[f"/{entry.collection}"] = job.id
+    values["image"] = client.get("/datasets/head/images").json()["items"][0]["id"]
     yield values
     for entry in JOB_KINDS.values():
         address = entry.address(values[f"/{entry.collection}"])
@@ -89,6 +90,7 @@ def documented(client: httpx.Client) -> list[str]:
 def filled(path: str, values: dict[str, str]) -> str:
     """Put values in place of the parameters of a path."""
     path = path.replace("{kind}", "invalid-input").replace("{step}", "1").replace("{index}", "1")
+    path = path.replace("{image}", values["image"])
     return re.sub(r"\{\w+\}", values.get("/" + path.split("/")[1], ""), path)
 
 

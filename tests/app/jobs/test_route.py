@@ -55,6 +55,15 @@ CONFIGS: dict[Kind, dict[str, object]] = {
         "evaluation": EvaluationConfig(num_images=100).to_dict(),
         "held_out": None,
     },
+    "import": {
+        "name": "photos",
+        "url": "https://example.org/photos.zip",
+        "labels": "auto",
+        "frames": "refuse",
+        "range": "full",
+        "max_bytes": 1000,
+        "max_pixels": 1000,
+    },
 }
 
 

@@ -69,6 +69,8 @@ def test_the_precisions_are_those_that_requests_come_to(client, name, model_arch
         answer = client.post("/sample", json=request, headers={"Accept": "application/json"})
         assert answer.json()["used"]["precision"] == used
     assert found["bfloat16"] == resolve_precision("bfloat16")
+    refusal = client.get(f"/models/{name}").json()["int8_refusal"]
+    assert refusal == "the model has not been evaluated in float32 and int8"
     (listed,) = (each for each in client.get("/models").json()["items"] if each["name"] == name)
     assert listed["precisions"] == found
 

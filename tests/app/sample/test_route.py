@@ -261,12 +261,12 @@ def test_a_dark_picture_is_warned_of_and_a_range_brightens_it(ask):
     Image.fromarray(camera).save(buffer, "PNG")
     picture = base64.b64encode(buffer.getvalue()).decode()
     dark = ask(init_image=picture, mask=picture)
-    of_image, of_mask = dark.json()["used"]["warnings"]
+    of_image, of_mask = dark.json()["warnings"]
     assert of_image.startswith("init_image: 1 of 1 images")
     assert of_mask.startswith("mask: 1 of 1 images")
     assert dark.headers["diffusion-warning"] == f"{of_image}; {of_mask}"
     bright = ask(init_image=picture, mask=picture, range="data")
-    assert bright.json()["used"]["warnings"] == []
+    assert bright.json()["warnings"] == []
     assert "diffusion-warning" not in bright.headers
 
 

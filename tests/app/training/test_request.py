@@ -13,14 +13,14 @@ from models.diffusion.schedule import ScheduleConfig
 from models.nets.config import UNetConfig
 from models.training.config import resolve_config
 from models.training.defaults import DatasetFacts
-from store.datasets import DatasetRecord
-from store.errors import DatasetConflict
+from store.datasets import DatasetVersion
 from store.jobs.checkpoints import Checkpoint
 from store.jobs.options import FirstWeights, TrainOptions
 from store.jobs.record import Job
 
-DIGITS = DatasetRecord(
-    name="digits",
+DIGITS = DatasetVersion(
+    dataset="digits",
+    number=2,
     digest="abc",
     num_images=40,
     channels=1,
@@ -55,11 +55,10 @@ def planned(found: Found = NEW, **body: Any) -> Training:
 
 
 def going_on(
-    digest: str = "abc",
     checkpoints: list[Checkpoint] = CHECKPOINTS,
     fine_tune: FirstWeights | None = None,
 ) -> Found:
-    options = TrainOptions(dataset_digest=digest, fine_tune=fine_tune).to_dict()
+    options = TrainOptions(fine_tune=fine_tune).to_dict()
     job = Job(id="job_1", dataset="digits", config=CONFIG.to_dict(), options=options, device="cuda")
     return Found(DIGITS, earlier=EarlierJob(job, checkpoints))
 
@@ -81,7 +80,7 @@ def test_a_new_run_is_chosen_for_its_images_and_the_device_that_was_found():
     assert training.config.image_size == (8, 8)
     assert training.config.precision == "bfloat16"
     assert (training.config.minutes, training.config.warmup_steps) == (3, 7)
-    assert training.options == TrainOptions(dataset_digest="abc")
+    assert training.options == TrainOptions()
     assert training.checkpoint is None
 
 
@@ -106,8 +105,9 @@ def test_parts_that_do_not_fit_together_are_refused_at_their_field():
 
 def test_the_plan_says_how_many_images_lose_much_of_themselves():
     sizes = [(8, 8, 30), (8, 9, 6), (8, 12, 4)]
-    mixed = DatasetRecord(
-        name="mixed",
+    mixed = DatasetVersion(
+        dataset="mixed",
+        number=1,
         digest="abc",
         num_images=40,
         channels=1,
@@ -197,7 +197,7 @@ def test_a_run_that_goes_on_is_the_same_run(given, pointer, words):
     assert words in detail
 
 
-def test_a_run_does_not_go_on_without_its_checkpoint_or_on_other_images():
+def test_a_run_does_not_go_on_without_its_checkpoint_or_on_another_version():
     request = {"resume_from": {"job": "job_1"}, "steps": 60}
     assert refused(going_on(checkpoints=[]), **request)[0] == "/resume_from/job"
     missing = {**request, "resume_from": {"job": "job_1", "step": 7}}
@@ -205,5 +205,7 @@ def test_a_run_does_not_go_on_without_its_checkpoint_or_on_other_images():
         "/resume_from/step",
         "resume_from.step is 7; job 'job_1' has those of 20, 40",
     )
-    with pytest.raises(DatasetConflict, match="other images"):
-        planned(going_on(digest="xyz"), **request)
+    assert refused(going_on(), **request, dataset_version=1) == (
+        "/dataset_version",
+        "dataset_version is 1; the run that goes on has 2",
+    )

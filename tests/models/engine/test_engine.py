@@ -4,6 +4,7 @@ import copy
 import random
 from dataclasses import replace
 
+import msgpack
 import numpy as np
 import pytest
 import torch
@@ -356,8 +357,9 @@ def test_an_order_that_cannot_be_prepared_ends_alone(model):
 
 def test_orders_and_events_survive_the_wire(model):
     request = SampleRequest(seed=1, num_images=2, labels=(0, 1), num_inference_steps=3)
-    order = Order("m", "p", "d", plan_for(model.config, request), precision="bfloat16", seconds=2.5)
-    again = Order.from_header(order.to_header())
+    settings = {"precision": "int8", "ranges": ((-0.25, 3.5), (-1.0, 2.0)), "seconds": 2.5}
+    order = Order("m", "p", "d", plan_for(model.config, request), **settings)
+    again = Order.from_header(msgpack.unpackb(msgpack.packb(order.to_header())))
     assert np.array_equal(again.plan.rows, order.plan.rows)
     assert replace(again, plan=order.plan) == order
     picture = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)

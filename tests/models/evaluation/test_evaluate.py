@@ -12,12 +12,14 @@ from models.arrays import to_float
 from models.diffusion.config import ModelConfig
 from models.diffusion.model import DiffusionModel
 from models.diffusion.schedule import NoiseSchedule, ScheduleConfig
+from models.evaluation.calibration import measured_ranges
 from models.evaluation.config import EvaluationConfig
 from models.evaluation.evaluate import RealSplit, evaluate
 from models.fields import Invalid
 from models.images.dataset import Dataset
 from models.nets.config import UNetConfig
 from models.nets.unet import UNet
+from models.runtime.openvino import openvino_engine_model
 from models.runtime.torch_net import torch_engine_model
 from models.sampling.generate import Stopped
 
@@ -190,23 +192,33 @@ def test_the_result_survives_json(exact):
     assert EvaluationConfig.from_dict(values["config"]) == exact.config
 
 
-def test_each_precision_is_measured_and_the_result_says_which_it_was(dataset):
+QUICK = EvaluationConfig(
+    num_images=16, num_inference_steps=5, likelihood_images=0, features="pixels"
+)
+
+
+def unet_model():
+    """A model with random weights, of the images of the data set."""
     classes = len(NAMES) + 1
-    net = UNet(
-        UNetConfig(1, 1, (8, 8), norm_num_groups=4, attention_head_dim=4, num_class_embeds=classes)
+    config = UNetConfig(
+        1, 1, (8, 8), norm_num_groups=4, attention_head_dim=4, num_class_embeds=classes
     )
-    model = model_of(net.eval().requires_grad_(False))
     with torch.random.fork_rng():
         torch.manual_seed(0)
+        net = UNet(config).eval().requires_grad_(False)
         nn.init.normal_(net.conv_out.weight, std=0.1)  # a fresh one says 0 to everything
-    config = EvaluationConfig(
-        num_images=16, num_inference_steps=5, likelihood_images=0, features="pixels"
+    return DiffusionModel(
+        ModelConfig(config, ScheduleConfig(), "x0", 0.5, (SIDE, SIDE), NAMES), net
     )
+
+
+def test_each_precision_is_measured_and_the_result_says_which_it_was(dataset):
+    model = unet_model()
     served = torch_engine_model(model)
     lacking = replace(served, precision=lambda choice: "float32")  # no bf16 on this machine
 
     def result(served, precision):
-        settings = replace(config, precision=precision)
+        settings = replace(QUICK, precision=precision)
         *_, last = evaluate(model, served, dataset, HELD_OUT, settings)
         return last.result
 
@@ -219,6 +231,27 @@ def test_each_precision_is_measured_and_the_result_says_which_it_was(dataset):
         instead = result(lacking, asked)
         assert instead.config.precision == "float32"
         assert instead.made == exact.made
+
+
+def test_int8_is_calibrated_first_unless_its_ranges_are_known(dataset):
+    model = unet_model()
+    weights = {name: tensor.numpy() for name, tensor in model.net.state_dict().items()}
+    served = openvino_engine_model(model.config, weights)
+
+    def steps(**settings):
+        settings = replace(QUICK, **settings)
+        return list(evaluate(model, served, dataset, HELD_OUT, settings))
+
+    exact, first = steps(precision="float32"), steps(precision="int8")
+    found = first[-1].result.config
+    assert (first[0].stage, exact[0].stage) == ("calibrating", "features")
+    assert (found.precision, found.ranges) == ("int8", measured_ranges(model))
+    assert EvaluationConfig.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+    difference = abs(first[-1].result.made.pixel_frechet - exact[-1].result.made.pixel_frechet)
+    assert 0 < difference < 0.1 * exact[-1].result.made.pixel_frechet
+    again = steps(precision="int8", ranges=found.ranges)
+    assert again[0].stage == "features"
+    assert again[-1].result.made == first[-1].result.made
 
 
 def test_every_stage_is_told_and_an_evaluation_is_a_function_of_its_seed(dataset):
@@ -296,7 +329,7 @@ def test_unseen_images_are_set_apart_first_and_nothing_is_on_both_sides(case):
         ({"num_inference_steps": 0}, "num_inference_steps is 0"),
         ({"guidance_scale": float("nan")}, "guidance_scale is nan"),
         ({"seed": -1}, "seed is -1"),
-        ({"precision": "int8"}, "precision is 'int8'; it must be one of"),
+        ({"precision": "int4"}, "precision is 'int4'; it must be one of"),
         ({"features": ""}, "features is ''"),
         ({"num_reference": 3}, "num_reference is 3"),
         ({"likelihood_images": -1}, "likelihood_images is -1"),

@@ -18,15 +18,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from models.arrays import UInt8
 from models.fields import Invalid
+from models.images.contact_sheet import contact_sheet, shown_images
 from models.images.dataset import (
     UNSORTED,
-    contact_sheet,
+    index_archive,
     inspect_archive,
     open_dataset,
     prepare,
 )
+from models.images.formats import Reading
+from models.images.labels import LabelRule
+from models.images.parts import decode_frame, read_at, unpack
 from models.images.readers import ArchiveLimits
+from models.images.reading import MAX_PIXELS
+from models.images.versions import Manifest
 
 ROOT = Path(__file__).parents[3]
 DIGITS = ROOT / "examples" / "digits" / "digits.zip"
@@ -37,6 +44,33 @@ def picture(value: int = 100, width: int = 12, height: int = 10, mode: str = "L"
     buffer = io.BytesIO()
     Image.new("L", (width, height), value).convert(mode).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def sheet_of(
+    path: Path,
+    size: tuple[int, int] = (64, 64),
+    channels: int = 3,
+    *,
+    per_row: int,
+    rule: LabelRule | None = None,
+    reading: Reading | None = None,
+    **fit: str,
+) -> UInt8:
+    """The contact sheet of an archive, each image read alone."""
+    summary, index = index_archive(path, rule=rule, reading=reading)
+    places, file = index.places, path
+    if places is None:
+        file = path.with_name("flat")
+        places = unpack(path, index, file, ArchiveLimits())
+    content = file.read_bytes()
+
+    def image(row: int) -> UInt8:
+        data = read_at(places[row], lambda start, end: content[start:end], 2**26)
+        return decode_frame(data, index.frames[row], summary.reading, MAX_PIXELS)
+
+    shown = shown_images(Manifest.of(summary.digest, index), per_row)
+    rows = [[image(i) for i in row] for row in shown]
+    return contact_sheet(rows, size, channels, per_row=per_row, **fit)
 
 
 def coloured(rgb: tuple[int, int, int]) -> bytes:
@@ -257,7 +291,7 @@ def test_a_tar_compressed_by_zstandard_is_read(tmp_path):
     path = tmp_path / "a.tar.zst"
     path.write_bytes(zstd.compress(tar))
     assert inspect_archive(path).classes == {"cats": 5, "dogs": 4}
-    assert contact_sheet(path, ("cats", "dogs"), (16, 16), per_class=1)[8, 8, 0] == 0
+    assert sheet_of(path, (16, 16), per_row=1)[8, 8, 0] == 0
     dataset = prepare(path, tmp_path / "data", (8, 8), 1)
     assert dataset.images[:, 0, 0, 0].tolist() == list(range(9))
     whole, random = path.read_bytes(), np.random.default_rng(6)
@@ -505,7 +539,7 @@ def test_a_full_disk_is_an_error_and_leaves_nothing_behind(tmp_path):
 
 def test_a_contact_sheet_has_a_row_for_each_class(pack):
     files = {f"cats/{i}.png": picture(10) for i in range(5)} | {"dogs/1.png": picture(20)}
-    sheet = contact_sheet(pack(files), ("cats", "dogs"), (64, 64), per_class=3)
+    sheet = sheet_of(pack(files), per_row=3)
     assert sheet.shape == (2 * 64 + 2, 3 * 64 + 2 * 2, 3)
     assert sheet[8, [8, 74, 140]].tolist() == [[10] * 3] * 3
     assert sheet[74, [8, 74, 140]].tolist() == [[20] * 3, [255] * 3, [255] * 3]
@@ -514,14 +548,14 @@ def test_a_contact_sheet_has_a_row_for_each_class(pack):
 def test_a_contact_sheet_has_the_classes_of_the_dataset_whatever_else_is_there(pack):
     files = {"all/cats/1.png": picture(10), "all/dogs/1.png": picture(20), "read.me": b"hello"}
     archive = pack(files)
-    sheet = contact_sheet(archive, tuple(inspect_archive(archive).classes), per_class=1)
+    sheet = sheet_of(archive, per_row=1)
     assert sheet[[8, 74], 8].tolist() == [[10] * 3, [20] * 3]
 
 
 def test_a_contact_sheet_of_images_without_classes_is_one_row(pack):
     archive = pack({f"all/{i}.png": picture(10) for i in range(3)} | {"read.me": b"hello"})
     assert inspect_archive(archive).classes == {}
-    assert contact_sheet(archive, (), per_class=3).shape == (64, 3 * 64 + 2 * 2, 3)
+    assert sheet_of(archive, per_row=3).shape == (64, 3 * 64 + 2 * 2, 3)
 
 
 def test_the_digits_are_1797_images_of_ten_classes():

@@ -15,10 +15,11 @@ import pytest
 from PIL import Image
 
 from models.fields import Invalid
-from models.images.dataset import contact_sheet, inspect_archive, prepare
+from models.images.dataset import inspect_archive, prepare
 from models.images.formats import Reading
 from models.images.labels import UNSORTED, LabelRule, Labels, decide_labels
 from models.images.readers import ArchiveLimits, Entry
+from tests.models.images.test_dataset import sheet_of
 
 
 def picture(value: int = 100) -> bytes:
@@ -324,7 +325,7 @@ def test_a_zip_of_stylegan_is_read_as_it_was_meant(tmp_path):
     assert dataset.class_names == ("3", "4")
     assert dataset.labels.tolist() == [0, 1] * 4
     assert dataset.images[:, 0, 0, 0].tolist() == list(range(0, 80, 10))
-    sheet = contact_sheet(archive, ("3", "4"), (8, 8), per_class=2, rule=summary.labels)
+    sheet = sheet_of(archive, (8, 8), per_row=2, rule=summary.labels)
     assert sheet[[32, 98], 32].tolist() == [[0] * 3, [10] * 3]
 
 
@@ -368,7 +369,7 @@ def test_all_frames_have_the_label_and_the_split_of_their_file(tmp_path, table):
     assert dataset.images[:, 0, 0, 0].tolist() == list(range(10, 100, 10))
     assert dataset.labels.tolist() == [0, 0, 0, 1, 1, 0, 0, 0, 0]
     assert dataset.set_apart.tolist() == [5, 6, 7, 8]
-    sheet = contact_sheet(archive, ("cat", "dog"), (8, 8), 1, per_class=4, **known)
+    sheet = sheet_of(archive, (8, 8), 1, per_row=4, **known)
     assert sheet[32, 32::66, 0].tolist() == [10, 20, 30, 60]
     assert sheet[98, 32::66, 0].tolist() == [40, 50, 255, 255]
     assert inspect_archive(archive, reading=Reading("first")).classes == {"cat": 2, "dog": 1}
@@ -439,7 +440,7 @@ def test_a_webdataset_has_its_labels_beside_the_images(tmp_path, suffix, folder)
     dataset = prepare(archive, tmp_path / "data", (8, 8), 1, rule=summary.labels)
     assert dataset.labels.tolist() == [i % 3 for i in range(12)]
     assert dataset.images[:, 0, 0, 0].tolist() == list(range(12))
-    sheet = contact_sheet(archive, ("0", "1", "2"), (8, 8), per_class=1, rule=summary.labels)
+    sheet = sheet_of(archive, (8, 8), per_row=1, rule=summary.labels)
     assert sheet[[32, 98, 164], 32, 0].tolist() == [0, 1, 2]
 
 
@@ -507,7 +508,7 @@ def test_a_table_of_hugging_face_is_read(parquet, tmp_path):
     dataset = prepare(archive, tmp_path / "data", (8, 8), 1, rule=summary.labels)
     assert dataset.images[:, 0, 0, 0].tolist() == values
     assert [dataset.class_names[i] for i in dataset.labels[:2]] == ["cat", "dog"]
-    sheet = contact_sheet(archive, ("cat", "dog"), (8, 8), per_class=1, rule=summary.labels)
+    sheet = sheet_of(archive, (8, 8), per_row=1, rule=summary.labels)
     assert sheet[[32, 98], 32, 0].tolist() == [0, 1]
 
 

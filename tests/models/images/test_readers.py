@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from models.fields import Invalid
-from models.images.dataset import contact_sheet, inspect_archive, prepare
+from models.images.dataset import inspect_archive, prepare
 from models.images.readers import READERS, ArchiveLimits, Entry, Reader, read_entries
+from tests.models.images.test_dataset import sheet_of
 
 
 def picture(value: int) -> bytes:
@@ -49,7 +50,7 @@ def test_a_new_source_of_images_is_one_row(table, tmp_path):
     assert dataset.class_names == ("cat", "dog")
     assert dataset.labels.tolist() == [1, 0, 1]
     assert dataset.images[:, 0, 0, 0].tolist() == [10, 20, 30]
-    assert contact_sheet(table, ("cat", "dog"), (8, 8), per_class=2).shape == (130, 130, 3)
+    assert sheet_of(table, (8, 8), per_row=2).shape == (130, 130, 3)
 
 
 def test_a_refusal_names_every_kind(table, tmp_path):

@@ -15,12 +15,12 @@ from PIL import Image, TiffImagePlugin, features
 
 from models.fields import Invalid
 from models.images import reading as reading_module
-from models.images.dataset import contact_sheet, inspect_archive, prepare
+from models.images.dataset import inspect_archive, prepare
 from models.images.formats import Reading
 from models.images.readers import ArchiveLimits
 from models.images.reading import read_pictures
 from tests.models.images.decoding import decode_image
-from tests.models.images.test_dataset import ROOT, zip_of
+from tests.models.images.test_dataset import ROOT, sheet_of, zip_of
 from tests.models.images.test_files import file_of, png_chunk
 
 LARGE, SMALL = (48, 32), (12, 8)  # width, height
@@ -368,7 +368,7 @@ def test_an_image_of_another_shape_is_cut_padded_or_stretched(wide_zip, tmp_path
 @pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
 def test_the_contact_sheet_shows_the_pixels_of_the_run(wide_zip, tmp_path, fit):
     dataset = prepare(wide_zip, tmp_path / "data", (16, 24), 3, fit=fit)
-    sheet = contact_sheet(wide_zip, (), (16, 24), 3, per_class=2, fit=fit)
+    sheet = sheet_of(wide_zip, (16, 24), 3, per_row=2, fit=fit)
     scale = 3  # to at least 64 pixels
     assert sheet.shape == (16 * scale, 2 * 24 * scale + 2, 3)
     np.testing.assert_array_equal(sheet[1::scale, 1 : 24 * scale : scale], dataset.images[0])
@@ -377,7 +377,7 @@ def test_the_contact_sheet_shows_the_pixels_of_the_run(wide_zip, tmp_path, fit):
 def test_the_contact_sheet_of_grey_is_grey_and_in_the_datasets_range(tmp_path):
     archive = camera_zip(tmp_path)
     reading = inspect_archive(archive, reading=Reading(range="data")).reading
-    sheet = contact_sheet(archive, (), (15, 20), 1, per_class=1, reading=reading)
+    sheet = sheet_of(archive, (15, 20), 1, per_row=1, reading=reading)
     assert sheet.max() == 255
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from models.nets.graph import unet_graph
+from models.nets.graph import inner_convolutions, unet_graph
 from models.nets.unet import UNet
 from models.runtime.openvino import OpenVinoNet
 from tests.models.nets.shapes import NETS
@@ -26,7 +26,10 @@ class Case:
         self.label = None if classes is None else np.arange(count) % classes
 
     def openvino(self, precision="float32"):
-        return OpenVinoNet(self.graph, self.weights, precision)
+        ranges = ((-0.3, 4.0),) * len(inner_convolutions(self.graph))
+        return OpenVinoNet(
+            self.graph, self.weights, precision, ranges if precision == "int8" else ()
+        )
 
     def call(self, net, rows):
         label = None if self.label is None else self.label[rows]

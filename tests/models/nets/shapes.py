@@ -29,6 +29,18 @@ NETS: dict[str, tuple[UNetConfig, tuple[int, int]]] = {
     "one head": (replace(TINY, attention_head_dim=None), (8, 8)),
     "no attention between": (replace(TINY, add_attention=False), (8, 8)),
     "scale": (replace(TINY, resnet_time_scale_shift="scale_shift"), (8, 8)),
+    "ADM-like": (
+        replace(
+            THREE_LEVELS,
+            down_block_types=("ResnetDownsampleBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"),
+            downsample_type="resnet",
+            upsample_type="resnet",
+            resnet_time_scale_shift="scale_shift",
+            attn_norm_num_groups=4,
+        ),
+        (16, 16),
+    ),
     "padding right and bottom": (replace(TINY, downsample_padding=0), (8, 8)),
     "sine first": (replace(TINY, flip_sin_to_cos=False, freq_shift=1), (8, 8)),
     "greyscale": (replace(TINY, in_channels=1, out_channels=1), (8, 8)),

@@ -1,12 +1,14 @@
 """Models that people know, with random weights: our pixels against those of diffusers' pipelines,
 from the same noise.
 
-The configs are those of the published models; the nets are an eighth as wide, so that they run in a
-moment. `python` with the path of this file prints a table as in
-docs/elsewhere.md.
+The configs are those of the published models; in the tests the nets are an eighth as wide and the
+images small, so that they run in a moment. `python` with the path of this file prints the table of
+docs/elsewhere.md: nets as wide and images as large as published.
 """
 
+import argparse
 import itertools
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,8 +63,12 @@ NETS: dict[str, dict[str, Any]] = {
         "sample_size": 64,
         "block_out_channels": (192, 384, 576, 768),
         "layers_per_block": 3,
-        "down_block_types": ("DownBlock2D", *["AttnDownBlock2D"] * 3),
-        "up_block_types": (*["AttnUpBlock2D"] * 3, "UpBlock2D"),
+        "down_block_types": ("ResnetDownsampleBlock2D", *["AttnDownBlock2D"] * 3),
+        "up_block_types": (*["AttnUpBlock2D"] * 3, "ResnetUpsampleBlock2D"),
+        "downsample_type": "resnet",
+        "upsample_type": "resnet",
+        "attention_head_dim": 64,
+        "attn_norm_num_groups": 32,
         "resnet_time_scale_shift": "scale_shift",
     },
 }
@@ -74,15 +80,20 @@ SCHEDULERS: dict[str, dict[str, Any]] = {
     "ADM-like, 64": {"beta_schedule": "squaredcos_cap_v2", "variance_type": "fixed_small_log"},
 }
 SAMPLERS = ("ddpm", "ddim", "ddim, eta 1", "euler", "dpmpp_2m", "dpmpp_3m", "unipc")
-SEED, IMAGES = 7, 2
+SEED = 7
+IMAGES = 1 if __name__ == "__main__" else 2  # the table's nets are large
 
 
-def save(folder: Path, name: str, size: int | None = None, **scheduler: Any) -> DDPMPipeline:
-    """Save the pipeline as diffusers does; return it."""
-    net = {"layers_per_block": 2, **NETS[name]}
-    net["block_out_channels"] = tuple(width // 8 for width in net["block_out_channels"])
+def save(folder: Path, name: str, narrow: bool = True, **scheduler: Any) -> DDPMPipeline:
+    """Save the pipeline as diffusers does; return it. `narrow` makes it small for a test."""
+    net = {"layers_per_block": 2, "norm_num_groups": 32, **NETS[name]}
+    if narrow:
+        net["block_out_channels"] = tuple(width // 8 for width in net["block_out_channels"])
+        for field in ("norm_num_groups", "attn_norm_num_groups", "attention_head_dim"):
+            net |= {field: net[field] // 8} if net.get(field) else {}
+        net["sample_size"] = 32
     torch.manual_seed(0)
-    unet = UNet2DModel(**{**net, "norm_num_groups": 4, "sample_size": size or net["sample_size"]})
+    unet = UNet2DModel(**net)
     pipeline = DDPMPipeline(unet.eval(), DDPMScheduler(**{**SCHEDULERS[name], **scheduler}))
     pipeline.set_progress_bar_config(disable=True)
     pipeline.save_pretrained(folder)
@@ -195,7 +206,7 @@ def difference(
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("name", NETS)
 def test_the_pixels_are_those_of_diffusers(tmp_path: Path, name: str, sampler: str) -> None:
-    pipeline = save(tmp_path / "pipeline", name, size=32)
+    pipeline = save(tmp_path / "pipeline", name)
     model = load_model(tmp_path / "pipeline")
     largest, between = difference(pipeline, model, sampler, steps=5)
     assert between > 0.05  # else nothing is compared
@@ -219,8 +230,8 @@ def test_the_pixels_are_those_of_diffusers(tmp_path: Path, name: str, sampler: s
     ids=str,
 )
 def test_what_a_scheduler_says_is_done(tmp_path: Path, said: dict[str, Any], steps: int) -> None:
-    usual = save(tmp_path / "usual", "butterflies-128", size=32)
-    pipeline = save(tmp_path / "said", "butterflies-128", size=32, **said)
+    usual = save(tmp_path / "usual", "butterflies-128")
+    pipeline = save(tmp_path / "said", "butterflies-128", **said)
     model = load_model(tmp_path / "said")
     theirs = by_pipeline(pipeline, "ddpm", steps, model)
     assert np.abs(grey_levels(ours(model, "ddpm", steps)) - theirs).max() < 0.1
@@ -229,16 +240,22 @@ def test_what_a_scheduler_says_is_done(tmp_path: Path, said: dict[str, Any], ste
 
 
 def table() -> None:
-    import tempfile
-
-    print("| | " + " | ".join(f"`{sampler}`" for sampler in SAMPLERS) + " |")
-    print("|---|" + "---|" * len(SAMPLERS))
-    for name in NETS:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*", default=list(NETS))
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--samplers", nargs="*", default=list(SAMPLERS))
+    arguments = parser.parse_args()
+    print("| | " + " | ".join(f"`{sampler}`" for sampler in arguments.samplers) + " |")
+    print("|---|" + "---|" * len(arguments.samplers))
+    for name in arguments.names:
+        print(f"| {name} |", end="", flush=True)
         with tempfile.TemporaryDirectory() as scratch:
-            pipeline = save(Path(scratch) / "pipeline", name)
+            pipeline = save(Path(scratch) / "pipeline", name, narrow=False)
             model = load_model(Path(scratch) / "pipeline")
-            found = [difference(pipeline, model, sampler, 10)[0] for sampler in SAMPLERS]
-        print(f"| {name} | " + " | ".join(f"{value:.1g}" for value in found) + " |", flush=True)
+            for sampler in arguments.samplers:
+                largest, _ = difference(pipeline, model, sampler, arguments.steps)
+                print(f" {largest:.1g} |", end="", flush=True)
+        print()
 
 
 if __name__ == "__main__":

@@ -512,7 +512,7 @@ def test_an_index_that_leads_nowhere_is_refused(
         ("time_embedding_type", "fourier", "time_embedding_type is 'fourier'"),
         ("class_embed_type", "timestep", "class_embed_type is 'timestep'"),
         ("center_input_sample", True, "center_input_sample is True"),
-        ("downsample_type", "resnet", "downsample_type is 'resnet'"),
+        ("downsample_type", "fir", "downsample_type is 'fir'; it must be"),
         ("mid_block_scale_factor", 1.4, "mid_block_scale_factor is 1.4"),
         ("down_block_types", ["SkipDownBlock2D", "DownBlock2D"], "holds 'SkipDownBlock2D'"),
         ("out_channels", 2, "out_channels is 2; it must equal in_channels, 1"),

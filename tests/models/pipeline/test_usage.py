@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import DDPMPipeline
 
 from models.diffusion.config import ModelConfig
 from models.diffusion.model import DiffusionModel
@@ -76,6 +77,16 @@ def test_it_makes_the_services_images(
     mine = (127.5 * (last.x.clamp(-1, 1) + 1)).round().int()
     assert mine.float().std() > 5
     assert (mine - found["images"].int()).abs().max() <= 1
+
+
+def test_ddpm_pipeline_takes_up_to_as_many_steps_as_the_model_has_timesteps(tmp_path: Path) -> None:
+    save_model(a_model("epsilon", ScheduleConfig("linear", 60)), tmp_path / "model", {})
+    pipeline = DDPMPipeline.from_pretrained(tmp_path / "model")
+    pipeline.set_progress_bar_config(disable=True)
+    images = pipeline(num_inference_steps=60, output_type="np").images
+    assert images.shape == (1, 8, 12, 1)
+    with pytest.raises(ValueError, match=r"`num_inference_steps`: 1000 cannot be larger than"):
+        pipeline()  # diffusers asks for 1000 where nothing is said
 
 
 def test_what_diffusers_cannot_sample_is_said() -> None:

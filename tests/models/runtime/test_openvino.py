@@ -5,13 +5,23 @@ import os
 import random
 import subprocess
 import sys
+from collections import Counter
 
 import numpy as np
 import pytest
 
-from models.runtime.openvino import WIDTHS, faster_precision, resolve_precision
+from models.nets.graph import Graph, Node, inner_convolutions
+from models.runtime.openvino import (
+    WIDTHS,
+    faster_precision,
+    openvino,
+    openvino_model,
+    resolve_precision,
+)
 from tests.models.nets.case import Case
 from tests.models.nets.shapes import NETS
+
+FLOAT32 = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -30,6 +40,10 @@ def test_it_computes_what_torch_computes(name):
         ("classes", "bfloat16"),
         ("small 28", "float32"),
         ("small 28", "bfloat16"),
+        ("classes", "int8"),
+        ("scale", "int8"),
+        ("padding right and bottom", "int8"),
+        ("small 28", "int8"),
     ],
 )
 def test_a_row_is_the_same_at_any_width_in_any_slot_and_company(name, precision):
@@ -52,6 +66,61 @@ def test_bfloat16_is_near_float32():
     case = Case("two levels", 4)
     whole, half = (case.call(case.openvino(p), slice(None)) for p in ("float32", "bfloat16"))
     assert np.abs(whole - half).max() < 0.1 * np.abs(whole).max()
+
+
+@pytest.mark.parametrize("name", ["two levels", "padding right and bottom"])
+def test_in_int8_all_convolutions_but_the_first_and_the_last_multiply_integers(name):
+    case = Case(name, 1)
+    inner = inner_convolutions(case.graph)
+    model = openvino_model(case.graph, case.weights, 1, ((-0.3, 4.0),) * len(inner))
+    found = [op for op in model.get_ordered_ops() if op.get_type_name() == "Convolution"]
+    for op in found:
+        sources = {op.input_value(i).get_node().get_type_name() for i in range(2)}
+        outer = any(
+            op.input_value(1).get_node().get_type_name() == "Constant"
+            and np.array_equal(op.input_value(1).get_node().data, case.weights[f"{end}.weight"])
+            for end in ("conv_in", "conv_out")
+        )
+        assert ("FakeQuantize" in sources) != outer
+    assert len(found) == len(inner) + 2
+    compiled = openvino.Core().compile_model(model, "CPU", FLOAT32).get_runtime_model()
+    kinds = Counter(
+        str(op.get_rt_info()["runtimePrecision"].value)
+        for op in compiled.get_ops()
+        if op.get_rt_info()["layerType"].value == "Convolution"
+    )
+    assert kinds == {"u8": len(inner), "f32": 2}
+
+
+def test_int8_rounds_what_enters_and_what_it_is_multiplied_by():
+    """Against numpy, one convolution whose numbers lie on no level; 0 does, as padding must."""
+    draw = np.random.default_rng(0)
+    x, weight = draw.normal(1.0, 1.0, (1, 2, 4, 4)), draw.normal(0.0, 1.0, (3, 2, 3, 3))
+    low, high = -1.0, 3.0
+    step = max(1.0 / 64, 3.0 / 191)  # 0 is the level round(255 / 4)
+    levels = (np.round(x / step) + 64).clip(0, 255) - 64
+    per_channel = np.abs(weight).max(axis=(1, 2, 3), keepdims=True) / 63
+    padded = np.pad(levels * step, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), (2, 3))
+    expected = np.einsum("nchwij,ocij->nohw", windows, np.round(weight / per_channel) * per_channel)
+
+    graph, parameters = Graph({"x": (np.float32, (2, 4, 4))}), {}
+    how = {"kernel_shape": [3, 3], "strides": [1, 1], "pads": [1] * 4}
+    layers = {"conv_in": identity(2), "middle": weight, "conv_out": identity(3)}
+    for (name, values), given, made in zip(layers.items(), "xab", "aby", strict=True):
+        parameters[f"{name}.weight"] = values.astype(np.float32)
+        parameters[f"{name}.bias"] = np.zeros(len(values), np.float32)
+        graph.nodes.append(Node("Conv", (given, f"{name}.weight", f"{name}.bias"), (made,), how))
+    graph.parameters = {name: values.shape for name, values in parameters.items()}
+    model = openvino_model(graph, parameters, 1, ((low, high),))
+    call = openvino.Core().compile_model(model, "CPU", FLOAT32)
+    y = call({"x": x.astype(np.float32)})["y"]
+    assert np.abs(y - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+def identity(channels):
+    """Weights (C, C, 3, 3) that change nothing."""
+    return np.eye(channels)[:, :, None, None] * np.eye(9)[4].reshape(3, 3)
 
 
 def test_loading_it_tells_nobody_and_leaves_nothing_at_home(tmp_path):

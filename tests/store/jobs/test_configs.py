@@ -18,7 +18,8 @@ SAMPLE = {
     "digest": "0",
     "request": {"seed": 1, "num_images": 3},
     "deterministic": True,
-    "precision": "bfloat16",
+    "precision": "int8",
+    "ranges": [[-0.25, 3.5]],
     "used": {"seed": 1},
 }
 
@@ -38,6 +39,8 @@ def test_a_config_as_it_was_written_is_read_and_written_again(kind, record):
 def test_a_config_of_an_earlier_version_is_read():
     old = {name: value for name, value in EVALUATE.items() if name != "fit"}
     assert EvaluateConfig.from_dict(old).fit == "crop"
+    old = {name: value for name, value in SAMPLE.items() if name != "ranges"}
+    assert SampleJobConfig.from_dict(old).ranges == []
 
 
 def test_a_config_says_what_its_entries_are():

@@ -28,8 +28,8 @@ from structlog.testing import capture_logs
 from host.environment import read_settings
 from store.database import Database, now
 from store.webhooks import RETRY_SECONDS, Delivery, enqueue, new_secret, secret_key
+from worker.public_hosts import is_public
 from worker.settings import WorkerSettings
-from worker.webhooks.public_hosts import is_public
 from worker.webhooks.sender import AT_ONCE_EACH, WAIT_SECONDS, Sender, sign
 
 ROOT = Path(__file__).parents[3]

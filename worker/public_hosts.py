@@ -1,19 +1,44 @@
 """Connections to hosts that a caller of the API chose: the host is resolved once, its addresses are
 checked, and the connection goes to exactly these; a second DNS query could have another answer.
 
-The request itself, and the decision about addresses that are not public, are up to the sender.
+Webhooks (worker.webhooks.sender) and datasets to fetch (worker.imports.download) go this way.
+Proxies of the environment are not used: they would resolve the host again.
 """
 
 import ipaddress
 import socket
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpcore
 
 MAX_ADDRESSES = 4  # of one host, tried in turn
+
+Resolve = Callable[[str, int], Sequence[str]]
+
+
+class NotPublic(Exception):
+    """The refusal of a host that has an address which is not allowed."""
+
+
+def connections_to(
+    url: str, deadline: float, allows: Callable[[str], bool], resolve: Resolve | None = None
+) -> "PinnedBackend":
+    """Return the way to the host of an address of HTTP: to what its name resolves to now, by
+    `resolve` or addresses_of, until `deadline`, a time.monotonic().
+
+    Raises NotPublic unless `allows` holds for all its addresses, socket.gaierror where it has none,
+    and ValueError or LookupError where the address is not one of HTTP.
+    """
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    addresses = (resolve or addresses_of)(parts.hostname or "", port)
+    if not all(map(allows, addresses)):
+        raise NotPublic("its host has an address that is not public")
+    return PinnedBackend(addresses, deadline)
 
 
 def addresses_of(host: str, port: int) -> Sequence[str]:
@@ -31,6 +56,11 @@ def is_public(address: str) -> bool:
     return ip.is_global and not (
         ip.is_multicast or ip.is_reserved or (ip.version == 6 and ip.is_site_local)
     )
+
+
+def anywhere(address: str) -> bool:
+    """Allow every address, as is_public does not."""
+    return True
 
 
 def _ipv4_inside(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
