@@ -564,3 +564,14 @@ def test_the_digits_are_1797_images_of_ten_classes():
     assert list(summary.classes) == [str(digit) for digit in range(10)]
     assert sum(summary.classes.values()) == 1797
     assert summary.sizes == [{"height": 8, "width": 8, "count": 1797}]
+
+
+def test_the_emoji_are_what_their_readme_says():
+    summary = inspect_archive(ROOT / "examples" / "emoji" / "emoji.zip")
+    assert (summary.num_images, summary.channels, summary.num_rejected) == (1906, 3, 0)
+    assert list(summary.classes) == [
+        *("activities", "animals", "flags", "food", "objects"),
+        *("people", "smileys", "symbols", "travel"),
+    ]
+    assert summary.sizes == [{"height": 64, "width": 64, "count": 1906}]
+    assert summary.warnings == []
