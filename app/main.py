@@ -35,6 +35,7 @@ from app.http.request_log import RequestLog
 from app.metrics import Metrics
 from app.noise import route as noise
 from app.registry import route as models
+from app.registry.example import add_example
 from app.sample import again_route as sample_again
 from app.sample import route as sample
 from app.service import console, docs, health
@@ -139,6 +140,7 @@ async def _lifespan(settings: Settings, counters: Metrics, app: FastAPI) -> Asyn
     app.state.services = services = Services.start(settings, counters)
     restore = _on_sigterm(services.stopping.set)
     await asyncio.to_thread(heartbeat, services.database, "api")  # refuses a second host on SQLite
+    await asyncio.to_thread(add_example, services)
     reaper = Reaper(services.database, services.queue, "api")
     reaper.start()
     services.engine.start()

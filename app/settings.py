@@ -61,6 +61,9 @@ class Settings:
     ] = "auto"
 
     quotas: Quotas = field(default_factory=Quotas)
+    example_model: Annotated[
+        bool, Doc("whether an empty service begins with the model `emoji`")
+    ] = True
 
     # The bounds of one request.
     max_upload_bytes: Annotated[

@@ -20,6 +20,8 @@ import sqlalchemy as sa
 
 # Tests run side by side: more threads than cores would wait for each other. Read when torch loads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Services of tests begin with no model.
+os.environ["DIFFUSION_EXAMPLE_MODEL"] = "0"
 
 from models.runtime.device import device_of_torch
 from store.artifacts import ArtifactStore

@@ -65,6 +65,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     data_dir: Path = tmp_path_factory.mktemp("data")
     return Settings(
         locations=Locations(data_dir),
+        example_model=False,
         max_upload_bytes=2_000_000,
         import_buckets=("photos",),
         max_pixels=1_000_000,

@@ -22,7 +22,7 @@ PETS = {f"{name}/{i}.png": picture(40 + 10 * i, 30, 20) for name in "ab" for i i
 
 @contextmanager
 def serve_from(serve: Callable[..., AbstractContextManager[str]], data_dir: Path):
-    app = create_app(Settings(locations=Locations(data_dir)))
+    app = create_app(Settings(locations=Locations(data_dir), example_model=False))
     with serve(app) as address, httpx.Client(base_url=address, timeout=60) as client:
         yield client
 

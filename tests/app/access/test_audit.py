@@ -16,7 +16,7 @@ from tests.app.access.test_guard import archive
 @pytest.fixture
 def keyed(serve, tmp_path):
     """keyed["alice"]: a client with a key of alice's."""
-    settings = Settings(locations=Locations(tmp_path))
+    settings = Settings(locations=Locations(tmp_path), example_model=False)
     database = open_database(settings.locations.database_url)
     keys = {
         "alice": create_key(database, "alice", ["read", "sample", "train", "datasets"]),
@@ -87,7 +87,7 @@ def test_changes_and_downloads_are_noted_in_order(keyed, model_archive):
 
 def test_without_keys_changes_are_noted_and_images_are_not(serve, tmp_path, model_archive):
     with (
-        serve(create_app(Settings(locations=Locations(tmp_path)))) as url,
+        serve(create_app(Settings(locations=Locations(tmp_path), example_model=False))) as url,
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         client.put("/models/faces", content=model_archive()).raise_for_status()

@@ -51,7 +51,7 @@ class Service:
 
 @pytest.fixture(scope="module")
 def service(serve, tmp_path_factory) -> Iterator[Service]:
-    settings = Settings(locations=Locations(tmp_path_factory.mktemp("data")))
+    settings = Settings(locations=Locations(tmp_path_factory.mktemp("data")), example_model=False)
     database = open_database(settings.locations.database_url)
     everything = [scope for scope in SCOPES if scope != "admin"]
     keys = {who: create_key(database, who, everything)[1] for who in ("alice", "bob")}
@@ -272,7 +272,7 @@ def test_a_browser_signs_in_with_a_cookie(service):
 
 def test_a_quota_that_is_used_up_is_answered_429(serve, tmp_path, model_archive):
     quotas = Quotas(quota_bytes=2_000_000, quota_jobs=1, quota_train_minutes=30, quota_images=5)
-    settings = Settings(locations=Locations(tmp_path), quotas=quotas)
+    settings = Settings(locations=Locations(tmp_path), quotas=quotas, example_model=False)
     database = open_database(settings.locations.database_url)
     _, key = create_key(database, "alice", ["read", "sample", "train", "datasets"])
     headers = {"Authorization": f"Bearer {key}"}
@@ -327,7 +327,9 @@ def test_addresses_and_this_machine_are(host, client):
 
 def test_names_can_be_trusted(serve, tmp_path):
     settings = Settings(
-        locations=Locations(tmp_path), trusted_hosts=("images.example.org", "*.inside.example")
+        locations=Locations(tmp_path),
+        example_model=False,
+        trusted_hosts=("images.example.org", "*.inside.example"),
     )
     with serve(create_app(settings)) as url:
         for host, status in (

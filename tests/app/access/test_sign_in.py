@@ -14,7 +14,7 @@ from tests.app.test_console import assert_accessible
 @pytest.fixture
 def keyed(serve, tmp_path):
     """The address of a service that needs a key, and alice's."""
-    settings = Settings(locations=Locations(tmp_path))
+    settings = Settings(locations=Locations(tmp_path), example_model=False)
     database = open_database(settings.locations.database_url)
     _, key = create_key(database, "alice", ["read", "sample", "train", "datasets"])
     database.close()

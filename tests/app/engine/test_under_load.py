@@ -28,7 +28,9 @@ SAMPLERS = ("ddpm", "ddim", "heun", "dpmpp_2m", "dpmpp_2m_sde", "unipc")
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return Settings(locations=Locations(tmp_path_factory.mktemp("data")), max_waiting=512)
+    return Settings(
+        locations=Locations(tmp_path_factory.mktemp("data")), example_model=False, max_waiting=512
+    )
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def offer(
 @pytest.fixture
 def offer_from_s3(serve, tmp_path: Path, s3_url: str) -> Iterator[Offer]:
     """More than one piece, in the bucket of a server of its own."""
-    settings = Settings(locations=Locations(tmp_path, artifacts_url=s3_url))
+    settings = Settings(locations=Locations(tmp_path, artifacts_url=s3_url), example_model=False)
     with serve(create_app(settings)) as address, httpx.Client(base_url=address) as client:
         database, artifacts = Database(settings.locations.database_url), ArtifactStore(s3_url)
         path = archive_of_a_job(database, artifacts, size=2 * PIECE + 7)

@@ -170,7 +170,7 @@ def test_a_seed_and_a_precision_that_the_service_chose_are_in_the_recipe(client,
 
 
 def test_an_image_without_its_recipe_is_the_same_image(ask, serve, tmp_path, tones):
-    settings = Settings(locations=Locations(tmp_path), recipe=False)
+    settings = Settings(locations=Locations(tmp_path), recipe=False, example_model=False)
     with (
         serve(create_app(settings)) as address,
         httpx.Client(base_url=address, timeout=60) as other,
