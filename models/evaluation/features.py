@@ -33,6 +33,7 @@ from models.images.dataset import Dataset
 from models.images.gathered import Images
 from models.nets.vision_transformer import load_vision_transformer, normalised
 from models.sampling.generate import Stopped
+from models.training.adam import Adam
 
 FeatureName = Literal["auto", "pixels", "classifier", "random"]
 FEATURE_NAMES: tuple[FeatureName, ...] = get_args(FeatureName)
@@ -264,18 +265,16 @@ def train_classifier(
     net.to(device).train()
     images = _shrunk_images(dataset.images, learned)
     labels = torch.from_numpy(dataset.labels[learned])
-    optimizer = torch.optim.AdamW(net.parameters(), lr=learning_rate)
+    optimizer = Adam(net.parameters(), weight_decay=0.01)
     steps = math.ceil((images_seen or _enough_images(len(images))) / batch_size)
     for step in range(steps):
         if stopped():
             raise Stopped
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate * min(1.0, (step + 1) / 20) * (1.0 - step / steps)
         x, label = _batch(images, labels, step, batch_size)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss = cross_entropy(net(x.to(device)), label.to(device))
         loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        optimizer.step(learning_rate * min(1.0, (step + 1) / 20) * (1.0 - step / steps))
     classifier = Classifier(net.eval().requires_grad_(False), device)
     if len(held_out):
         found = classifier.classify(classifier(dataset.images, held_out, stopped))

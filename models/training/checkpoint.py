@@ -10,7 +10,6 @@ extras.safetensors         the auxiliary modules learned beside the network, if 
 import json
 from pathlib import Path
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -19,15 +18,14 @@ from models.nets.unet import UNet
 from models.training.config import TrainConfig
 from models.training.state import TrainState
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
-
 
 def save_checkpoint(state: TrainState, folder: Path) -> None:
     """Write to a folder that must not exist yet; it appears whole or not at all."""
     with staged_folder(folder) as part:
         save_file(_tensors(state.model.net), part / "weights.safetensors")
         save_file(_tensors(state.ema), part / "ema.safetensors")
-        save_file(_moments(state), part / "optimizer.safetensors")
+        moments = {name: tensor.contiguous() for name, tensor in _moments(state).items()}
+        save_file(moments, part / "optimizer.safetensors")
         if len(state.auxiliary):
             save_file(_tensors(state.auxiliary), part / "extras.safetensors")
         facts = {
@@ -63,19 +61,17 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _moments(state: TrainState) -> dict[str, Tensor]:
+    """Return Adam's moments as they are, by the names that are stored."""
+    stored = {"exp_avg": state.optimizer.means, "exp_avg_sq": state.optimizer.squares}
     return {
-        f"{moment}/{name}": state.optimizer.state[parameter][moment].contiguous()
-        for name, parameter in state.parameters().items()
-        for moment in _MOMENTS
-        if parameter in state.optimizer.state
+        f"{moment}/{name}": tensor
+        for moment, tensors in stored.items()
+        for name, tensor in zip(state.parameters(), tensors, strict=True)
     }
 
 
 def _restore_moments(state: TrainState, tensors: dict[str, Tensor]) -> None:
-    for name, parameter in state.parameters().items():
-        restored: dict[str, Tensor] = {
-            moment: torch.empty_like(parameter).copy_(tensors[f"{moment}/{name}"])
-            for moment in _MOMENTS
-        }
-        restored["step"] = torch.tensor(float(state.step), device=parameter.device)
-        state.optimizer.state[parameter] = restored
+    for name, moment in _moments(state).items():
+        moment.copy_(tensors[name])
+    for steps in state.optimizer.steps:
+        steps.fill_(state.step)

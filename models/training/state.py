@@ -13,6 +13,7 @@ from models.arrays import to_float
 from models.diffusion.model import DiffusionModel
 from models.images.dataset import Dataset
 from models.nets.unet import UNet
+from models.training.adam import Adam
 from models.training.augment import NUM_LABELS
 from models.training.config import TrainConfig
 from models.training.objective import LearnedWeighting
@@ -34,7 +35,7 @@ class TrainState:
     model: DiffusionModel
     ema: UNet
     auxiliary: nn.ModuleDict
-    optimizer: torch.optim.Adam
+    optimizer: Adam
     step: int = 0
     seconds: float = 0.0
     started: float = field(default_factory=time.monotonic)
@@ -63,12 +64,8 @@ class TrainState:
         net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         ema = copy.deepcopy(net).requires_grad_(False).eval()
         auxiliary = _auxiliary(config).to(device)
-        optimizer = torch.optim.Adam(
-            chain(net.parameters(), auxiliary.parameters()),
-            lr=config.learning_rate,
-            betas=ADAM_BETAS,
-            fused=True,
-        )
+        parameters = chain(net.parameters(), auxiliary.parameters())
+        optimizer = Adam(parameters, ADAM_BETAS, fused=True)
         model = DiffusionModel(config.model_config(sigma_data), net)
         return cls(config, model, ema, auxiliary, optimizer)
 

@@ -73,7 +73,7 @@ def train(
     while (progress := group.broadcast(state.progress())) < 1.0:
         positions = order.batch(state.step)
         mean_loss = torch.zeros((), device=model.device)
-        state.optimizer.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad()
         for slots in group.share(config.batch_size, config.micro_batch_size):
             x0, label = images.take(positions[slots.start : slots.stop])
             batch = _augmented(state, x0, label, slots, progress)
@@ -156,9 +156,7 @@ def _learning_rate(config: TrainConfig, step: int, progress: float) -> float:
 
 def _update(state: TrainState, learning_rate: float) -> None:
     torch.nn.utils.clip_grad_norm_(state.trained, state.config.max_grad_norm)
-    for parameters in state.optimizer.param_groups:
-        parameters["lr"] = learning_rate
-    state.optimizer.step()
+    state.optimizer.step(learning_rate)
     _average(state)
 
 

@@ -174,6 +174,7 @@ def test_what_needs_torch_waits_for_a_worker_elsewhere(folder, serving, dataset)
         assert serving.get("/readyz").json()["components"]["workers"]["detail"] == "2 alive"
         finished(serving, address)
         request = {"model": "little", "num_images": 100, "likelihood_images": 0}
+        request |= {"features": "pixels", "num_inference_steps": 5}
         evaluation = serving.post("/evaluations", json=request).json()
         assert evaluation["waiting"] is None
         finished(serving, evaluation["links"]["self"])
