@@ -1,8 +1,9 @@
-"""The whole loop on the digits, over HTTP: noise, upload, train, sample, and a score.
+"""New emoji of the model that the service begins with, then the whole loop on the digits, over
+HTTP: noise, upload, train, sample, and a score.
 
 `make demo` runs it with a minute of training, `make demo MINUTES=3` with three. It starts its own
-service in demo/data, or uses the one at DIFFUSION_URL, and writes noise.png, loss.png and
-samples.png to demo/.
+service in demo/data, or uses the one at DIFFUSION_URL, and writes emoji.png, noise.png, loss.png
+and samples.png to demo/.
 
 The score consists of the share of samples in which a classifier of real digits sees the requested
 digit, the Frechet distance of the samples' pixels to those of the real digits, and the median
@@ -44,6 +45,7 @@ def main() -> None:
     OUT.mkdir(exist_ok=True)
     with service(OUT) as url, httpx.Client(base_url=url, timeout=120) as client:
         print(f"service at {url}")
+        draw_emoji(client)
         draw_noise(client)
         upload(client)
         job = train(client)
@@ -90,6 +92,16 @@ def wait_until_ready(url: str, process: "subprocess.Popen[bytes]", folder: Path)
             pass
         time.sleep(0.5)
     sys.exit(f"the service was not ready within a minute; see {folder}/service.log")
+
+
+def draw_emoji(client: httpx.Client) -> None:
+    """Draw a row of each class; a service that has other models already has none."""
+    model = client.get("/models/emoji")
+    if model.is_success:
+        labels = [name for name in model.json()["details"]["class_names"] for _ in range(9)][:64]
+        request = {"model": "emoji", "num_images": len(labels), "class_label": labels, "seed": 1}
+        answer = client.post("/sample", json=request, headers={"Accept": "image/png"})
+        (OUT / "emoji.png").write_bytes(answer.raise_for_status().content)
 
 
 def draw_noise(client: httpx.Client) -> None:

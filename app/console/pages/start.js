@@ -1,8 +1,11 @@
 // The start page: the first steps, and the state of each.
 
 import { html } from "../vendor/htm-preact.js";
-import { useAnswer } from "../lib/hooks.js";
+import { send } from "../lib/api.js";
+import { keyed, useAnswer } from "../lib/hooks.js";
 import { Page, ProblemText } from "../lib/parts.js";
+
+const EXAMPLE = "emoji"; // the model that an empty service begins with
 
 export function Start() {
   const datasets = useAnswer("datasets?limit=1");
@@ -40,12 +43,14 @@ export function Start() {
     },
   ];
   const next = loaded ? (!dataset ? 1 : isRunning || !model ? 2 : 3) : -1;
+  const isFresh = loaded && !dataset && model?.name === EXAMPLE;
   return html`
     <${Page}
       title="Train a diffusion model on your own images"
       intro="A diffusion model turns noise into an image, a small step at a time. Four steps lead from a folder of images to new ones."
     >
       <${ProblemText} problem=${datasets.problem} />
+      ${isFresh && html`<${Fresh} />`}
       <ol class="loop">
         ${steps.map(
           (step, i) => html`
@@ -64,3 +69,27 @@ export function Start() {
     <//>
   `;
 }
+
+/** Pictures that nobody has seen before, while there is nothing of the visitor's own. */
+function Fresh() {
+  const { data: picture } = useAnswer(made);
+  return html`
+    <section class="card fresh">
+      <div>
+        <h2>New emoji, made just now</h2>
+        <p>
+          The service comes with a model that learned from 1,906 emoji. Another picture every time:
+          <a href=${`#/sample?model=${EXAMPLE}`}>make your own</a>.
+        </p>
+      </div>
+      ${picture && html`<img src=${picture} alt="Nine new emoji" />`}
+    </section>
+  `;
+}
+
+const made = keyed("fresh emoji", async (signal) => {
+  const order = { model: EXAMPLE, num_images: 9, num_inference_steps: 20 };
+  return URL.createObjectURL(
+    await (await send("sample", { json: order, accept: "image/webp", signal })).blob(),
+  );
+});
