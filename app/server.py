@@ -42,6 +42,8 @@ def main() -> int:
         log_config=None,
         access_log=False,  # app.http.request_log writes one line per request
         server_header=False,
+        proxy_headers=bool(settings.proxies),
+        forwarded_allow_ips=list(settings.proxies),
         timeout_graceful_shutdown=10,
     )
     if DIES_WITH_PARENT in os.environ:

@@ -43,6 +43,13 @@ class Settings:
         ),
         Doc("names by which callers may call the service, beside addresses and this machine's own"),
     ] = ()
+    proxies: Annotated[
+        tuple[str, ...],
+        Items(r"[0-9a-fA-F.:]+(/[0-9]{1,3})?", "addresses or networks, split by commas"),
+        Doc(
+            "proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed; by default none"
+        ),
+    ] = ()
     cors_origins: Annotated[
         tuple[str, ...],
         Items(

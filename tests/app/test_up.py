@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 START_SECONDS = 60.0
+IMPORT = {"name": "pets", "url": "https://example.org/pets.zip"}
 
 
 class Service:
@@ -152,8 +153,8 @@ def test_what_it_uses_is_refused_to_others_and_nothing_outlives_it_when_it_is_ki
     service.wait_for(lambda: not any(map(_alive, descendants)), 30)
 
 
-def test_the_api_alone_ends_with_0_and_is_not_ready_before_its_engine(tmp_path) -> None:
-    environment = {"DIFFUSION_DATA_DIR": str(tmp_path), "DIFFUSION_PORT": "0"}
+def test_the_api_alone_waits_for_its_engine_believes_no_stranger_and_ends_with_0(tmp_path) -> None:
+    environment = {"DIFFUSION_DATA_DIR": str(tmp_path), "DIFFUSION_PROXIES": "10.0.0.1"}
     listener = socket.create_server(("127.0.0.1", 0))
     listener.set_inheritable(True)
     api = subprocess.Popen(
@@ -172,6 +173,12 @@ def test_the_api_alone_ends_with_0_and_is_not_ready_before_its_engine(tmp_path) 
             assert time.monotonic() < deadline
             time.sleep(0.05)
         assert answer.json()["components"]["engine"]["status"] == "up"
+        headers = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https"}
+        httpx.post(
+            f"{address}/datasets", json=IMPORT, headers=headers, timeout=60
+        ).raise_for_status()
+        (entry,) = httpx.get(f"{address}/audit", timeout=60).json()["items"]
+        assert entry["address"] == "127.0.0.1", "this is not the proxy"
         api.terminate()
         assert api.wait(START_SECONDS) == 0
     finally:
