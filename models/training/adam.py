@@ -1,7 +1,7 @@
 """Adam (Kingma and Ba 2015) by the functions of torch.optim.
 
-Its classes import torch's compiler when the first optimiser is made: 1.9 s of CPU time, beside 3.1 s
-for all other imports of a training. The functions do not.
+Its classes import torch's compiler when the first optimiser is made: 1.9 s of CPU time, beside
+3.1 s for all other imports of a training. The functions do not.
 """
 
 from collections.abc import Iterable
