@@ -18,7 +18,7 @@ from store import nodes
 from store.database import Database
 from store.errors import SecondHost
 from store.jobs import claims
-from store.jobs.kinds import KINDS, Kind
+from store.jobs.kinds import Kind
 from worker.queue import num_waiting, submit
 
 QUEUED_SECONDS = 600.0  # between two announcements of a job while its queue is not empty
@@ -54,11 +54,12 @@ class Reaper(threading.Thread):
                 return
 
     def announce(self) -> None:
-        for kind in KINDS:
+        soon = 3 * self._every
+        for kind in claims.unclaimed_kinds(self._database, soon):
             waiting = num_waiting(self._queue, kind)
             if waiting is None:
                 return  # no worker would get the message
-            seconds = QUEUED_SECONDS if waiting else 3 * self._every
+            seconds = QUEUED_SECONDS if waiting else soon
             for job_id in claims.unclaimed_jobs(self._database, kind, seconds):
                 announced = submit(self._queue, job_id, kind)
                 log.info("job announced again", job=job_id, reached_the_broker=announced)

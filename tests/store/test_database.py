@@ -64,6 +64,13 @@ def test_four_processes_may_create_the_schema_at_once(database_url):
     database.close()
 
 
+def test_the_newest_schema_is_recognised_without_loading_alembic(database_url):
+    open_database(database_url).close()
+    code = f"{OPEN}\nassert 'alembic' not in sys.modules"
+    command_line = [sys.executable, "-c", code, database_url]
+    subprocess.run(command_line, input=b"go\n", cwd=ROOT, check=True)
+
+
 def test_the_migrations_make_the_tables_that_the_records_describe(database):
     found = sa.inspect(database.engine)
     for table in Record.metadata.sorted_tables:

@@ -581,6 +581,7 @@ def test_unclaimed_are_the_forgotten_and_the_orphaned(database):
     claims.claim(database, held, "one", 60)
     requests.request_cancel(database, cancelled)
     time.sleep(0.1)
+    assert claims.unclaimed_kinds(database, 60) == {"train"}
     assert claims.unclaimed_jobs(database, "sample", 0) == []
     assert claims.unclaimed_jobs(database, "train", 60) == [orphaned]
     assert claims.unclaimed_jobs(database, "train", 0) == [forgotten, orphaned]
@@ -588,6 +589,7 @@ def test_unclaimed_are_the_forgotten_and_the_orphaned(database):
 
 def test_an_announced_job_is_not_announced_again_at_once(database):
     job = a_job(database)
+    assert claims.unclaimed_kinds(database, 60) == set()
     assert claims.unclaimed_jobs(database, "train", 0) == [job.id]
     assert claims.unclaimed_jobs(database, "train", 60) == []
 
