@@ -1,5 +1,6 @@
 """Models that diffusers saved, uploaded as people pack them."""
 
+import base64
 import io
 import zipfile
 from pathlib import Path
@@ -8,6 +9,7 @@ from uuid import uuid4
 import pytest
 import torch
 from diffusers import UNet2DModel
+from PIL import Image
 
 PEER = {
     "sample_size": 8,
@@ -55,6 +57,11 @@ def sample(client, name: str, **request):
     return client.post("/sample", json=request, headers={"Accept": "application/json"})
 
 
+def pixels_of(answer) -> bytes:
+    (image,) = answer.raise_for_status().json()["images"]
+    return Image.open(io.BytesIO(base64.b64decode(image))).tobytes()
+
+
 def test_every_embedding_is_a_class_unless_the_uploader_knows_better(client, name, by_class):
     answer = client.put(f"/models/{name}", content=by_class)
     assert answer.status_code == 201, answer.text
@@ -83,11 +90,11 @@ def test_the_null_class_is_named_and_travels_with_the_model(client, name, by_cla
     assert answer.json()["details"]["has_null_class"] is True
     assert sample(client, known, class_label="2", guidance_scale=2.0).status_code == 200
     for theirs, ours in ({"class_label": "2"}, {"class_label": "2"}), ({"class_label": "0"}, {}):
-        images = [
-            sample(client, model, **request).raise_for_status().json()["images"]
+        pixels = [
+            pixels_of(sample(client, model, **request))
             for model, request in ((first, theirs), (known, ours))
         ]
-        assert images[0] == images[1]
+        assert pixels[0] == pixels[1]
     download = client.get(f"/models/{known}/download").content
     answer = client.put(f"/models/{known}-copy", content=download)
     assert answer.json()["details"]["class_names"] == ["1", "2"]
