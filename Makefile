@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: run test check demo train screenshots bench format clean
+.PHONY: run test soak check demo train screenshots bench format clean
 .DELETE_ON_ERROR:
 
 run: .venv/run.stamp  ## start API, two workers and the embedded Valkey; Ctrl-C stops them all
@@ -11,6 +11,9 @@ run: .venv/run.stamp  ## start API, two workers and the embedded Valkey; Ctrl-C 
 
 test: .venv/test.stamp docs/portable/node_modules/stamp  ## run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+soak: .venv/test.stamp  ## kill what trains twenty times, instead of the eight of make test
+	DIFFUSION_TEST_KILLS_EACH=5 $(BIN)/python -m pytest tests/worker/test_kills.py
 
 check: .venv/check.stamp  ## check style, types, import rules
 	$(BIN)/ruff check .
