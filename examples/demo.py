@@ -95,11 +95,13 @@ def wait_until_ready(url: str, process: "subprocess.Popen[bytes]", folder: Path)
 
 
 def draw_emoji(client: httpx.Client) -> None:
-    """Draw a row of each class; a service that has other models already has none."""
+    """Draw a row of each class but the symbols; a service that had other models has none."""
     model = client.get("/models/emoji")
     if model.is_success:
-        labels = [name for name in model.json()["details"]["class_names"] for _ in range(9)][:64]
+        names = [name for name in model.json()["details"]["class_names"] if name != "symbols"]
+        labels = [name for name in names for _ in names]
         request = {"model": "emoji", "num_images": len(labels), "class_label": labels, "seed": 1}
+        request["guidance_scale"] = 2.0
         answer = client.post("/sample", json=request, headers={"Accept": "image/png"})
         (OUT / "emoji.png").write_bytes(answer.raise_for_status().content)
 

@@ -9,6 +9,7 @@ evaluation.json.
 """
 
 import argparse
+import hashlib
 import io
 import json
 import zipfile
@@ -18,9 +19,9 @@ from typing import Any
 import httpx
 import numpy as np
 from safetensors.numpy import load, save
-from train_archive import draw_samples, evaluate, finished, upload
+from train_archive import draw_samples, evaluate, finished
 
-from app.registry.example import ARCHIVE
+from app.registry.example import ARCHIVE, NAME
 
 from demo import service
 
@@ -41,8 +42,8 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     with service(options.out) as url, httpx.Client(base_url=url, timeout=600) as client:
-        dataset = upload(client, IMAGES)
-        request = {**RECIPE, "dataset": dataset["name"], "minutes": options.minutes}
+        client.put(f"/datasets/{NAME}", content=IMAGES.read_bytes()).raise_for_status()
+        request = {**RECIPE, "dataset": NAME, "model_name": NAME, "minutes": options.minutes}
         job = finished(client, client.post("/train-jobs", json=request))
         model = job["model_name"]
         draw_samples(client, job, options.out / "samples.png")
@@ -59,17 +60,24 @@ def main() -> None:
 
 def in_half(download: bytes) -> bytes:
     """Return a downloaded model with weights of float16, which a service reads as it reads
-    float32."""
+    float32; its README then has their sha256."""
+    with zipfile.ZipFile(io.BytesIO(download)) as source:
+        files = {name: source.read(name) for name in sorted(source.namelist())}
+    (weights,) = (name for name in files if name.endswith(".safetensors"))
+    half = save({name: values.astype(np.float16) for name, values in load(files[weights]).items()})
+    readme = files["README.md"].decode().replace(sha256(files[weights]), sha256(half))
+    files |= {weights: half, "README.md": readme.encode()}
     out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(download)) as source, zipfile.ZipFile(out, "w") as target:
-        for name in sorted(source.namelist()):
-            content = source.read(name)
-            if name.endswith(".safetensors"):
-                content = save({k: v.astype(np.float16) for k, v in load(content).items()})
+    with zipfile.ZipFile(out, "w") as target:
+        for name, content in files.items():
             info = zipfile.ZipInfo(name, WRITTEN)
             info.compress_type = zipfile.ZIP_DEFLATED
             target.writestr(info, content)
     return out.getvalue()
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ export function Start() {
       intro="A diffusion model turns noise into an image, a small step at a time. Four steps lead from a folder of images to new ones."
     >
       <${ProblemText} problem=${datasets.problem} />
-      ${isFresh && html`<${Fresh} />`}
+      ${isFresh && html`<${Fresh} model=${model} />`}
       <ol class="loop">
         ${steps.map(
           (step, i) => html`
@@ -71,15 +71,15 @@ export function Start() {
 }
 
 /** Pictures that nobody has seen before, while there is nothing of the visitor's own. */
-function Fresh() {
-  const { data: picture } = useAnswer(made);
+function Fresh({ model }) {
+  const { data: picture } = useAnswer(oneOfEach(model));
   return html`
     <section class="card fresh">
       <div>
         <h2>New emoji, made just now</h2>
         <p>
-          The service comes with a model that learned from 1,906 emoji. Another picture every time:
-          <a href=${`#/sample?model=${EXAMPLE}`}>make your own</a>.
+          The service comes with a model that learned from 1,906 emoji: one of each of its classes, and others every
+          time. <a href=${`#/sample?model=${model.name}`}>Make your own</a>.
         </p>
       </div>
       ${picture && html`<img src=${picture} alt="Nine new emoji" />`}
@@ -87,9 +87,10 @@ function Fresh() {
   `;
 }
 
-const made = keyed("fresh emoji", async (signal) => {
-  const order = { model: EXAMPLE, num_images: 9, num_inference_steps: 20 };
-  return URL.createObjectURL(
-    await (await send("sample", { json: order, accept: "image/webp", signal })).blob(),
-  );
-});
+const oneOfEach = ({ name, details }) =>
+  keyed(`one of each of ${name}`, async (signal) => {
+    const labels = details.class_names;
+    const order = { model: name, num_images: labels.length, class_label: labels, guidance_scale: 2 };
+    const answer = await send("sample", { json: order, accept: "image/png", signal });
+    return URL.createObjectURL(await answer.blob());
+  });

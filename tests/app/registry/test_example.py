@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 from PIL import Image
+from playwright.sync_api import expect
 
 from app.main import create_app
 from app.registry.example import ARCHIVE, NAME
@@ -38,6 +39,23 @@ def test_an_empty_service_makes_images_in_colour_without_training(serve, tmp_pat
         red, green, blue = picture.reshape(-1, 3).mean(axis=0)
         assert red > green > blue + 20  # smileys are yellow
     assert ARCHIVE.stat().st_size < 12e6
+
+
+def test_the_start_page_shows_new_pictures_until_there_are_images_of_ones_own(
+    serve, tmp_path, browser
+):
+    with serve(create_app(Settings(locations=Locations(tmp_path)))) as address:
+        page = browser.new_page(base_url=address)
+        page.goto("/")
+        picture = page.get_by_role("img", name="Nine new emoji")
+        expect(picture).to_have_js_property("naturalWidth", 96)
+        page.get_by_role("link", name="Make your own").click()
+        expect(page.get_by_label("Model")).to_have_value(NAME)
+        httpx.put(f"{address}/datasets/own", content=DIGITS.read_bytes(), timeout=60)
+        page.goto("/")
+        expect(page.get_by_text("is uploaded")).to_be_visible()
+        expect(picture).to_have_count(0)
+        page.close()
 
 
 def test_it_comes_to_empty_services_only(serve, tmp_path):
