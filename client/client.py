@@ -291,6 +291,11 @@ class Client(Connection):
         """Return a contact sheet as PNG: some images as a net sees them."""
         return self._request("GET", path_to("datasets", name, "preview"), params=options).content
 
+    def share_dataset(self, name: str, visibility: Visibility = "shared") -> DatasetAnswer:
+        """Let every key see a dataset (`shared`), or its owner alone (`private`)."""
+        answer = self._request("PATCH", path_to("datasets", name), json={"visibility": visibility})
+        return DatasetAnswer.model_validate_json(answer.content)
+
     def delete_dataset(self, name: str) -> None:
         self._request("DELETE", path_to("datasets", name))
 
@@ -459,7 +464,7 @@ class Client(Connection):
         answer = self._request("PATCH", path_to("models", name), json={"license": license})
         return ModelAnswer.model_validate_json(answer.content)
 
-    def share_model(self, name: str, visibility: Visibility) -> ModelAnswer:
+    def share_model(self, name: str, visibility: Visibility = "shared") -> ModelAnswer:
         """Let every key see a model (`shared`), or its owner alone (`private`)."""
         answer = self._request("PATCH", path_to("models", name), json={"visibility": visibility})
         return ModelAnswer.model_validate_json(answer.content)

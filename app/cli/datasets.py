@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from app.cli.pictures import show_pictures
-from app.cli.session import Moved, Yes, session_of, size, table
+from app.cli.session import Moved, Private, Yes, session_of, size, table
 from client.answers import DatasetAnswer, DatasetReport, Rejected
 from client.client import Client, JobEnded
 
@@ -112,6 +112,13 @@ def show(context: typer.Context, name: Name, version: Version = None) -> None:
     session.output(dataset, lambda console: _describe(console, dataset))
     if session.is_live:
         show_pictures(session.console, [session.client.preview(name, version=dataset.digest)])
+
+
+@cli.command()
+def share(context: typer.Context, name: Name, private: Private = False) -> None:
+    """Let every key see a dataset and use it; its owner alone can change it."""
+    session = session_of(context)
+    session.share(name, session.client.share_dataset, private=private)
 
 
 @cli.command()

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from app.cli.session import Yes, session_of, size, table
+from app.cli.session import Private, Yes, session_of, size, table
 from app.registry import facts
 from client.answers import ModelAnswer, ModelFormat
 
@@ -130,6 +130,13 @@ def license_(
     model = session.client.set_license(name, text)
     message = f"{model.name}: {model.license or 'unknown'}"
     session.output(model, lambda console: console.print(message, markup=False))
+
+
+@cli.command()
+def share(context: typer.Context, name: Name, private: Private = False) -> None:
+    """Let every key see a model and use it; its owner alone can change it."""
+    session = session_of(context)
+    session.share(name, session.client.share_model, private=private)
 
 
 @cli.command()

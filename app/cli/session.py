@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
+from client.answers import DatasetAnswer, ModelAnswer, Visibility
 from client.client import Client
 
 Result = TypeVar("Result")
@@ -27,6 +28,7 @@ Settings = Annotated[
     ),
 ]
 
+Private = Annotated[bool, typer.Option("--private", help="Take it back.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
 
 
@@ -73,6 +75,18 @@ class Session:
             typer.confirm(f"Delete {what}?", abort=True)
         work(name)
         self.output({"deleted": name}, lambda console: console.print(f"deleted {name}"))
+
+    def share(
+        self,
+        name: str,
+        work: Callable[[str, Visibility], DatasetAnswer | ModelAnswer],
+        *,
+        private: bool,
+    ) -> None:
+        """Share by `work`, or take that back."""
+        answer = work(name, "private" if private else "shared")
+        said = f"{answer.name} is {answer.visibility}"
+        self.output(answer, lambda console: console.print(said, markup=False))
 
     def transferring(self, title: str, work: Callable[[Moved], Result]) -> Result:
         """Do `work`, which reports its progress, and show a progress bar."""

@@ -140,6 +140,8 @@ def test_a_model_is_pulled_and_pushed(client, model, tmp_path):
     assert client.push_model("copy", tmp_path / "folder").digest == pushed.digest
     assert (pushed.license, pushed.origin.kind) == (None, "uploaded")
     assert client.set_license("copy", "Apache-2.0").license == "Apache-2.0"
+    assert client.share_model("copy").visibility == "shared"
+    assert client.share_model("copy", "private").visibility == "private"
     client.delete_model("copy")
     assert client.push_model("copy", path, license="MIT").license == "MIT"
     client.delete_model("copy")

@@ -134,6 +134,9 @@ def test_the_whole_loop(process, folder, model):
     assert re.search(r"license +cc-by-4.0", shown)
     assert process("models", "license", "copy", "ask [us]").stdout == "copy: ask [us]\n"
     assert process("models", "license", "copy").stdout == "copy: unknown\n"
+    assert process("models", "share", "copy").stdout == "copy is shared\n"
+    assert process("models", "share", "copy", "--private").stdout == "copy is private\n"
+    assert process("dataset", "share", "digits").stdout == "digits is shared\n"
     process("models", "delete", "copy", "--yes")
     assert "copy" not in process("models", "list").stdout
 
@@ -219,9 +222,10 @@ def test_the_doctor_looks_at_every_part(diffusion):
 @pytest.mark.parametrize(
     "command",
     ["", "up", "api", "worker", "verify", "noise", "train", "sample", "again", "doctor"]
-    + [f"dataset {name}" for name in ("add", "list", "show", "delete")]
+    + [f"dataset {name}" for name in ("add", "list", "show", "share", "delete")]
+    + [f"keys {name}" for name in ("create", "ls", "revoke", "limit")]
     + [f"jobs {name}" for name in ("list", "watch", "pause", "resume", "cancel", "log")]
-    + [f"models {name}" for name in ("list", "show", "pull", "push", "license", "delete")],
+    + [f"models {name}" for name in ("list", "show", "pull", "push", "license", "share", "delete")],
 )
 def test_every_command_explains_itself(command):
     done = CliRunner().invoke(cli, [*command.split(), "--help"])
