@@ -16,6 +16,7 @@ from client.answers import DatasetAnswer, ModelAnswer, Visibility
 from client.client import Client
 
 Result = TypeVar("Result")
+Shared = DatasetAnswer | ModelAnswer
 Moved = Callable[[int, int | None], None]  # called with the bytes moved so far, and in total
 
 Settings = Annotated[
@@ -79,7 +80,7 @@ class Session:
     def share(
         self,
         name: str,
-        work: Callable[[str, Visibility], DatasetAnswer | ModelAnswer],
+        work: Callable[[str, Visibility], Shared],
         *,
         private: bool,
     ) -> None:

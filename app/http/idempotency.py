@@ -3,6 +3,7 @@
 A repeat within a day gets the first answer again, with `Idempotency-Replayed: true`.
 """
 
+import asyncio
 from contextlib import suppress
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -45,6 +46,7 @@ class Idempotency:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self._running: set[Claim] = set()
+        self._beginning = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = _key(scope)
@@ -60,9 +62,12 @@ class Idempotency:
             return
         database: Database = scope["app"].state.services.database
         try:
-            first = await run_in_threadpool(
-                begin, database, claim, node_id("api"), claim in self._running
-            )
+            async with self._beginning:  # between looking at what runs and adding to it
+                first = await run_in_threadpool(
+                    begin, database, claim, node_id("api"), claim in self._running
+                )
+                if first is None:
+                    self._running.add(claim)
         except (AlreadyRunning, AlreadyMade, OtherRequest) as error:
             await _refusal(error, scope)(scope, receive, send)
             return
@@ -73,7 +78,6 @@ class Idempotency:
             answer.headers["Idempotency-Replayed"] = "true"
             await answer(scope, receive, send)
             return
-        self._running.add(claim)
         try:
             await self._work(scope, body, receive, send, database, claim)
         finally:
@@ -99,19 +103,31 @@ class Idempotency:
             given = True
             return {"type": "http.request", "body": body, "more_body": False}
 
-        async def send_and_keep(message: Message) -> None:
-            if kept.add(message):  # before the caller has it: then a repeat finds it
+        settled = False
+
+        async def settle() -> None:
+            """Keep the answer, or leave the key free."""
+            nonlocal settled
+            settled = True
+            if kept.is_whole:
                 await run_in_threadpool(
                     keep_answer, database, claim, kept.status, kept.headers, bytes(kept.body)
                 )
+            else:
+                await run_in_threadpool(forget, database, claim)
+                self._running.discard(claim)
+
+        async def settle_and_send(message: Message) -> None:
+            if kept.add(message):  # before the caller has all of it and may repeat the request
+                await settle()
             await send(message)
 
         try:
-            await self.app(scope, receive_again, send_and_keep)
+            await self.app(scope, receive_again, settle_and_send)
         finally:
-            if not kept.is_whole:
+            if not settled:
                 with suppress(SQLAlchemyError):
-                    await run_in_threadpool(forget, database, claim)
+                    await settle()
 
 
 class _Answer:
@@ -123,7 +139,7 @@ class _Answer:
         self._fits = may_be_kept
 
     def add(self, message: Message) -> bool:
-        """Add a message; return whether the answer is whole and to be kept."""
+        """Add a message; return whether it is the last."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             fields = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in message["headers"]]
@@ -131,12 +147,14 @@ class _Answer:
             kind = next((v for n, v in fields if n.lower() == "content-type"), "")
             self._fits = self._fits and self.status < 300 and kind == "application/json"
             return False
-        if not self._fits or message["type"] != "http.response.body":
+        if message["type"] != "http.response.body":
             return False
-        self.body += message.get("body", b"")
-        self._fits = len(self.body) <= MAX_ANSWER
-        self.is_whole = self._fits and not message.get("more_body", False)
-        return self.is_whole
+        if self._fits:
+            self.body += message.get("body", b"")
+            self._fits = len(self.body) <= MAX_ANSWER
+        is_last = not message.get("more_body", False)
+        self.is_whole = self._fits and is_last
+        return is_last
 
 
 def is_maker(path: str) -> bool:

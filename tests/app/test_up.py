@@ -207,6 +207,7 @@ def _check_that_its_folder_is_taken(second: Service) -> None:
 def test_a_redis_of_one_s_own_replaces_the_embedded_one(up) -> None:
     service = up(DIFFUSION_REDIS_URL="redis://127.0.0.1:1/0")
     address = service.address()
+    service.wait_for(lambda: httpx.get(f"{address}/readyz", timeout=10).status_code == 200)
     ready = httpx.get(f"{address}/readyz", timeout=10).json()
     assert ready["status"] == "degraded"
     assert ready["components"]["redis"]["status"] == "down"

@@ -28,10 +28,10 @@ def _is_table(path: Path) -> bool:
     return path.read_bytes() == b"table"
 
 
-def _rows(path: Path, limits: ArchiveLimits, read: bool, only: set[str] | None) -> Iterator[Entry]:
+def _rows(path: Path, limits: ArchiveLimits, only: set[str] | None) -> Iterator[Entry]:
     for name, (label, data) in ROWS.items():
         if only is None or name in only:
-            yield Entry(name, (label,), data if read else None)
+            yield Entry(name, (label,), data)
 
 
 @pytest.fixture
