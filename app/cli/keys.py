@@ -125,5 +125,8 @@ def _described(key: keys.Key) -> dict[str, object]:
 def _row(key: dict[str, object]) -> list[str]:
     scopes = key["scopes"]
     assert isinstance(scopes, list)
-    times = [str(key[name] or "") for name in ("created_at", "last_used_at", "revoked_at")]
+    minutes = len("2026-01-01 00:00")
+    times = [
+        str(key[name] or "")[:minutes] for name in ("created_at", "last_used_at", "revoked_at")
+    ]
     return [str(key["id"]), str(key["owner"]), ",".join(scopes), *times]
