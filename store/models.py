@@ -35,9 +35,10 @@ def create_model(database: Database, record: ModelRecord) -> ModelRecord:
     return record
 
 
-def get_model(database: Database, name: str) -> ModelRecord:
+def get_model(database: Database, name: str, *, to_change: bool = False) -> ModelRecord:
+    """Return a model. Raises ModelNotFound and, `to_change` it, NotYours."""
     with database.session() as session:
-        return _model(session, name)
+        return _model(session, name, to_change=to_change)
 
 
 def model_files(database: Database, prefix: str) -> dict[str, str] | None:

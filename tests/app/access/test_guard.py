@@ -210,6 +210,10 @@ def test_what_is_shared_can_be_used_and_not_changed(service, values):
             assert bob.get("/datasets/alice:digits/preview").is_success
             job = bob.post("/train-jobs", json={"dataset": "alice:digits", "steps": 10})
             assert job.json()["model_name"].startswith("bob:digits-"), job.text
+            scores = bob.post(
+                "/evaluations", json={"model": "alice:faces", "dataset": "alice:digits"}
+            )
+            assert scores.status_code == 403, "they would be part of her model's card"
             for method, path in NAMED:
                 changes = method in ("PATCH", "DELETE") or path.endswith(("/versions", "/images"))
                 if method == "GET" or path.split("/")[1] not in ("models", "datasets"):
