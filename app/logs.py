@@ -6,6 +6,8 @@ from typing import TextIO
 
 import structlog
 
+from host.tracing import add_trace_ids
+
 log = structlog.stdlib.get_logger("app")
 
 
@@ -18,6 +20,7 @@ def configure_logs(level: str = "info", format: str = "auto", stream: TextIO = s
     readable = format == "console" or (format == "auto" and stream.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_trace_ids,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

@@ -4,11 +4,12 @@ import asyncio
 import importlib
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, MutableMapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 from types import FrameType, ModuleType
+from typing import Any
 
 import sqlalchemy as sa
 from fastapi import FastAPI
@@ -31,7 +32,7 @@ from app.http.handlers import install_error_handlers
 from app.http.head import Head
 from app.http.idempotency import Idempotency
 from app.http.openapi import openapi_document
-from app.http.request_log import RequestLog
+from app.http.request_log import QUIET_PATHS, RequestLog
 from app.metrics import Metrics
 from app.noise import route as noise
 from app.registry import route as models
@@ -96,6 +97,8 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=partial(_lifespan, settings, counters),
+        # A span for each request where host.tracing is on, and no exporters but its own.
+        telemetry={"auto_configure": False, "operation_spans": False, "exclude": _is_quiet},
     )
     job_routes = (importlib.import_module(kind.routes) for kind in JOB_KINDS.values())
     for module in (*ROUTES, *job_routes):
@@ -106,6 +109,10 @@ def create_app(settings: Settings) -> FastAPI:
     _add_middleware(app, settings, counters)
     app.openapi = partial(openapi_document, app)  # type: ignore[method-assign]
     return app
+
+
+def _is_quiet(scope: MutableMapping[str, Any]) -> bool:
+    return scope["path"] in QUIET_PATHS
 
 
 def _add_middleware(app: FastAPI, settings: Settings, counters: Metrics) -> None:

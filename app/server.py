@@ -21,6 +21,7 @@ with loading():
     from app.settings import Settings
     from host.environment import InvalidSetting, read_settings
     from host.lifeline import DIES_WITH_PARENT, end_with_parent
+    from host.tracing import start_tracing, stop_tracing
 
 
 def main() -> int:
@@ -35,6 +36,7 @@ def main() -> int:
     except (OSError, Exposed, InvalidSetting) as error:
         print(error, file=sys.stderr)
         return 1
+    start_tracing("api")
     config = uvicorn.Config(
         create_app(settings),
         loop="uvloop",
@@ -51,7 +53,10 @@ def main() -> int:
     # uvicorn raises the signal that stopped it once more when it is done.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     server = uvicorn.Server(config)
-    server.run(sockets=[listener])
+    try:
+        server.run(sockets=[listener])
+    finally:
+        stop_tracing()
     return 0 if server.started else 1
 
 

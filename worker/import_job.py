@@ -14,6 +14,7 @@ from host.loading import loading
 with loading():
     import structlog
 
+    from host.tracing import span
     from models.images.formats import Frames, Reading, ValueRange
     from store.jobs import claims, requests
     from store.jobs.configs import ImportConfig
@@ -37,7 +38,8 @@ class ImportJob(JobProcess):
         self._progress, self._reported_at = ImportProgress(stage="downloading"), 0.0
         archive = self.scratch / "archive"
         try:
-            self._fetch(config, archive)
+            with span("download"):
+                self._fetch(config, archive)
             self._report(stage="inspecting", progress=0.0)
             record, is_new = store_archive(
                 self.database.for_owner(job.made_by, self.settings.quotas),

@@ -24,6 +24,7 @@ from sqlalchemy.exc import OperationalError
 from host.environment import read_settings
 from host.lifeline import end_with_parent
 from host.priority import yield_to_others
+from host.tracing import TRACEPARENT, annotate, span, start_tracing, stop_tracing
 from models.fields import Invalid
 from models.runtime.device import device_of_torch, is_out_of_memory
 from store.artifacts import ArtifactStore, StorageError
@@ -117,7 +118,10 @@ class JobProcess(ABC):
 
 
 def main(kind: type[JobProcess]) -> NoReturn:
-    code = _attempt(kind)
+    start_tracing("job")
+    with span(f"run {kind.__name__}", parent=os.environ.get(TRACEPARENT)):
+        code = _attempt(kind)
+    stop_tracing()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # skips torch's half-second teardown
@@ -143,6 +147,7 @@ def _attempt(kind: type[JobProcess]) -> int:
         return EXIT_STOPPED
     except Exception as error:
         if _is_outage(error, kind, database):
+            annotate({}, error="outage")
             log.warning(
                 "a server cannot be reached; the job continues when it can", reason=str(error)
             )
@@ -151,6 +156,7 @@ def _attempt(kind: type[JobProcess]) -> int:
             log.warning("left", reason=repr(error))
             return EXIT_STOPPED
         code, message = classify(error)
+        annotate({}, error=code)
         log.exception("job failed", code=code)
         with contextlib.suppress(Exception):  # a failing log upload must not keep the job alive
             if job:

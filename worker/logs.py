@@ -11,6 +11,8 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from host.tracing import add_trace_ids
+
 LOG_FILE = "log.jsonl"  # in the scratch folder of a job's process
 
 
@@ -25,6 +27,7 @@ def configure_logs(kept: Path | None = None) -> None:
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            add_trace_ids,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *([_KeptLines(kept)] if kept else []),

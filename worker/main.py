@@ -20,6 +20,7 @@ from celery.signals import worker_shutting_down
 from host.devices import NO_TORCH, device_of_host
 from host.environment import read_settings
 from host.lifeline import DIES_WITH_PARENT, end_with_parent
+from host.tracing import start_tracing, stop_tracing
 from store import nodes
 from store.database import open_database
 from store.errors import StoreError
@@ -45,6 +46,7 @@ def main() -> None:
         nodes.heartbeat(database, "worker", device, kinds)
     except (ValueError, StoreError) as error:
         sys.exit(f"the worker cannot start: {error}")
+    start_tracing("worker")
     queue = make_queue(settings.locations.redis_url)
     supervisor = Supervisor(database, settings, nodes.node_id("worker"))
     every = min(5.0, settings.lease_seconds / 3)
@@ -75,6 +77,7 @@ def main() -> None:
     reaper.stop()
     sender.stop()
     nodes.leave(database, "worker")
+    stop_tracing()
 
 
 def _add_task(queue: Celery, supervisor: Supervisor) -> None:

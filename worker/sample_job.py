@@ -14,6 +14,7 @@ from host.loading import loading
 with loading():
     import structlog
 
+    from host.tracing import span
     from store.jobs import claims, parts, requests
     from store.jobs.configs import SampleJobConfig
     from store.jobs.progress import SampleProgress
@@ -35,14 +36,16 @@ class SampleJob(JobProcess):
             order = SharedOrder(self, config, load_model(self, config))
             count.precision = order.config.precision
             try:
-                for _ in order.images():
-                    if time.monotonic() - count.told_at > KEEP_SECONDS:
-                        self._write_progress(count.progress())
+                with span("make images"):
+                    for _ in order.images():
+                        if time.monotonic() - count.told_at > KEEP_SECONDS:
+                            self._write_progress(count.progress())
             except Stopped:
                 self._write_progress(count.progress())
                 log.info("stopped", images=count.made())
                 return False
-        self._zip(config.num_images)
+        with span("zip"):
+            self._zip(config.num_images)
         claims.succeed(self.database, self.job_id, self.fence, count.progress())
         log.info("images made", images=config.num_images)
         return True

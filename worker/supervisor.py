@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -24,6 +25,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from host.devices import device_of_host, num_gpus
 from host.environment import to_environment
+from host.tracing import TRACEPARENT, annotate, span, traceparent
 from store.artifacts import ArtifactStore
 from store.database import Database
 from store.errors import JobNotFound, LostLease
@@ -68,6 +70,20 @@ class Supervisor:
         if claimed is None:
             return self._help(JOB_KINDS[kind].helper)
         job_id, fence = claimed
+        with self._span(f"attempt {kind}", job_id, fence):
+            return self._attempt(kind, job_id, fence)
+
+    def _span(self, name: str, job_id: str, fence: int) -> AbstractContextManager[object]:
+        """Return the context of a span in the trace of the job."""
+        return span(
+            name,
+            {"diffusion.job": job_id, "diffusion.attempt": fence},
+            kind="consumer",
+            parent=requests.traceparent_of(self._database, job_id),
+        )
+
+    def _attempt(self, kind: Kind, job_id: str, fence: int) -> bool:
+        """Do a job that is claimed; return as `run`."""
         job_log = log.bind(job=job_id, fence=fence)
         scratch = Path(tempfile.gettempdir(), f"diffusion-{job_id}-{fence}")  # the process makes it
         row = JOB_KINDS[kind]
@@ -94,6 +110,10 @@ class Supervisor:
         job_id = parts.job_to_help(self._database, self._device) if module else None
         if module is None or job_id is None:
             return False
+        with self._span("help", job_id, 0):
+            return self._help_with(module, job_id)
+
+    def _help_with(self, module: str, job_id: str) -> bool:
         scratch = Path(tempfile.gettempdir(), f"diffusion-{job_id}-helper-{uuid4().hex}")
         process = self._start([sys.executable, "-m", module], job_id, 0, scratch)
         log.info("helping with a job", job=job_id, pid=process.pid)
@@ -106,6 +126,7 @@ class Supervisor:
             shutil.rmtree(scratch, ignore_errors=True)
         if process.returncode and not self.leaving.is_set():
             log.warning("could not help with a job", job=job_id, exit_code=process.returncode)
+            annotate({}, error=f"exit code {process.returncode}")
             return False
         return parts.job_to_help(self._database, self._device) is not None
 
@@ -117,6 +138,8 @@ class Supervisor:
         environment.setdefault("GOMP_SPINCOUNT", SPINS)
         if settings.train_threads:
             environment["OMP_NUM_THREADS"] = str(settings.train_threads)
+        if parent := traceparent():
+            environment[TRACEPARENT] = parent
         return subprocess.Popen(
             [*command, job_id, str(fence), str(scratch)],
             stdin=subprocess.PIPE,  # the process exits when it ends
@@ -214,4 +237,5 @@ class Supervisor:
                 job_log.info("job ended", status=requests.get_job(self._database, job_id).status)
             return False
         job_log.warning("process ended before its job", exit_code=exit_code, status=status)
+        annotate({"diffusion.status": status}, error="" if blameless else f"exit code {exit_code}")
         return status == "queued"

@@ -20,6 +20,7 @@ from host.loading import loading
 with loading():
     import structlog
 
+    from host.tracing import annotate, span
     from models.images.dataset import Dataset
     from models.pipeline.card import ModelCard
     from models.pipeline.folder import weights_digest
@@ -78,11 +79,15 @@ class TrainJob(JobProcess):
         self.latest: tuple[TrainStep, float | None] | None = None
 
     def work(self) -> bool:
-        dataset = self._dataset()
-        state = self._begin(dataset)
-        with self._reporting():
-            if not self._train(state, dataset):
-                return False
+        with span("fetch dataset"):
+            dataset = self._dataset()
+        with span("begin"):
+            state = self._begin(dataset)
+        with span("train", {"diffusion.first_step": state.step}), self._reporting():
+            finished = self._train(state, dataset)
+            annotate({"diffusion.last_step": state.step})
+        if not finished:
+            return False
         self.group.leave()
         self._finish(state, dataset)
         return True
@@ -203,7 +208,8 @@ class TrainJob(JobProcess):
         origin = {name: getattr(job, name) for name in learned}
         save_model(model, folder, {**details, **origin, "job": self.job_id})
         prefix = f"models/{job.model_name}/{self.job_id}"
-        files = self.artifacts.upload_folder(folder, prefix)
+        with span("upload model", {"diffusion.model": job.model_name}):
+            files = self.artifacts.upload_folder(folder, prefix)
         record = ModelRecord(
             name=job.model_name,
             digest=weights_digest(folder),

@@ -18,6 +18,7 @@ from app.processes.wire import Header, receive, send
 from app.service.health_schema import ComponentDown
 from app.settings import Settings
 from host.environment import to_environment
+from host.tracing import traceparent
 from models.engine.orders import Event, Failed, Made, Order, event_of
 from models.nets.precision import Precision
 from store.errors import ArtifactDamaged
@@ -138,7 +139,7 @@ class EngineClient:
     async def _send(self, order: Order) -> AsyncGenerator[Event, None]:
         reader, writer = await self._connect()
         try:
-            await send(writer, order.to_header())
+            await send(writer, {"order": order.to_header(), "traceparent": traceparent()})
             while True:
                 event = event_of(*await receive(reader))
                 if isinstance(event, Failed):

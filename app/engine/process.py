@@ -8,6 +8,7 @@ standard input does, and removes SOCKET with the folder made for it.
 
 import asyncio
 import os
+import signal
 import sys
 import threading
 import time
@@ -27,6 +28,7 @@ with loading():
     from app.settings import Settings
     from host.environment import read_settings
     from host.lifeline import end_with_parent
+    from host.tracing import annotate, span, start_tracing, stop_tracing
     from models.engine.batcher import Policy
     from models.engine.engine import Engine
     from models.engine.orders import Event, Failed, Made, Order, Preview, event_message
@@ -43,6 +45,7 @@ MAX_UNREAD_BYTES = 4 * 2**20  # of one caller; beyond it no previews are sent to
 def main() -> None:
     settings = read_settings(Settings)
     configure_logs(settings.log_level, settings.log_format)
+    start_tracing("engine")
     path = Path(sys.argv[1])
     end_with_parent(partial(_leave, path))
     asyncio.run(EngineServer(settings).serve(path))
@@ -69,6 +72,7 @@ class EngineServer:
     async def serve(self, path: Path) -> None:
         path.unlink(missing_ok=True)
         loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, _leave, path)
         loading = asyncio.create_task(self._load_runtime())
         threading.Thread(target=self._drive, args=(loop,), name="engine", daemon=True).start()
         async with await asyncio.start_unix_server(self._answer, path) as server:
@@ -114,7 +118,14 @@ class EngineServer:
             elif "check" in header:
                 await send(writer, {"error": await self._error_in(header)})
             else:
-                await self._make(Order.from_header(header), reader, writer)
+                order = Order.from_header(header["order"])
+                with span(
+                    "engine",
+                    {"diffusion.model": order.model, "diffusion.images": order.num_images},
+                    kind="server",
+                    parent=header["traceparent"],
+                ):
+                    await self._make(order, reader, writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -136,7 +147,8 @@ class EngineServer:
         leaving = asyncio.ensure_future(reader.read())  # nothing more is sent until it is closed
         try:
             try:
-                model = await self._models.get(key, order.files)
+                with span("load model"):
+                    model = await self._models.get(key, order.files)
             except Invalid as error:
                 caller.send(Failed(number, "invalid", str(error)))
             except ArtifactDamaged as error:
@@ -150,16 +162,18 @@ class EngineServer:
             else:
                 self._names[key] = order.model
                 deadline = None if order.seconds is None else started + order.seconds
-                self._engine.submit(number, order, model, deadline)
-            ended = asyncio.ensure_future(caller.ended.wait())
-            await asyncio.wait((leaving, ended), return_when=asyncio.FIRST_COMPLETED)
-            ended.cancel()
+                with span("network calls"):
+                    calls = self._engine.submit(number, order, model, deadline)
+                    await caller.until_ended(leaving)
+                    annotate({f"diffusion.{name}": value for name, value in vars(calls).items()})
             await writer.drain()
         finally:
             leaving.cancel()
             del self._callers[number]
             if not caller.ended.is_set():
                 self._engine.cancel(number)
+                annotate({"diffusion.cancelled": True})
+            annotate({}, error=caller.failure)
 
     def _statistics(self) -> Header:
         batcher = self._engine.batcher
@@ -187,6 +201,7 @@ class Caller:
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self.ended = asyncio.Event()
+        self.failure = ""
         self._writer = writer
 
     def send(self, event: Event) -> None:
@@ -194,11 +209,20 @@ class Caller:
         if isinstance(event, Preview) and unread > MAX_UNREAD_BYTES:
             return
         self._writer.write(packed(*event_message(event)))
+        if isinstance(event, Failed):
+            self.failure = event.reason
         if isinstance(event, Failed) or (isinstance(event, Made) and event.last):
             self.ended.set()
 
+    async def until_ended(self, leaving: asyncio.Future[Any]) -> None:
+        """Wait for the last event, or until the caller leaves."""
+        ended = asyncio.ensure_future(self.ended.wait())
+        await asyncio.wait((leaving, ended), return_when=asyncio.FIRST_COMPLETED)
+        ended.cancel()
+
 
 def _leave(path: Path) -> None:
+    stop_tracing()
     with suppress(OSError):
         path.unlink(missing_ok=True)
         path.parent.rmdir()

@@ -15,8 +15,8 @@ from app.logs import log
 from app.metrics import Metrics
 
 _PLAIN_WORD = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-# Monitoring polls these every few seconds: they are logged at debug level.
-_QUIET_PATHS = ("/healthz", "/readyz", "/metrics")
+# Monitoring polls these every few seconds: they are logged at debug level, and have no traces.
+QUIET_PATHS = ("/healthz", "/readyz", "/metrics")
 
 
 class RequestLog:
@@ -59,7 +59,7 @@ def _request_id(scope: Scope) -> str:
 
 
 def _log_request(scope: Scope, status: int, seconds: float) -> None:
-    record = log.debug if scope["path"] in _QUIET_PATHS else log.info
+    record = log.debug if scope["path"] in QUIET_PATHS else log.info
     record(
         "request",
         method=scope["method"],

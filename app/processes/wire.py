@@ -5,8 +5,9 @@ header    MessagePack map
 8 bytes   length of the payload
 payload   raw bytes
 
-To the engine goes an order, and back come events, one message each (models.engine.orders); or a
-question, {"stats": true}, {"precisions": true} or {"check": ...}, and back comes its answer.
+To the engine goes an order, {"order": ..., "traceparent": ...}, and back come events, one message
+each (models.engine.orders); or a question, {"stats": true}, {"precisions": true} or {"check": ...},
+and back comes its answer.
 """
 
 import asyncio

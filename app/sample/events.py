@@ -27,6 +27,7 @@ from app.logs import log
 from app.sample.answer import Collected, answer, base64_png
 from app.sample.schema import PreviewEvent, StartedEvent
 from app.services import Services
+from host.tracing import span
 from models.engine.orders import Event, Order, Preview, Started
 from store.errors import ArtifactDamaged
 
@@ -51,7 +52,8 @@ async def event_stream(
                 collected.add(item)
                 if (encoded := _encoded(item, collected)) is not None:
                     yield event(*encoded)
-        result = await services.threads.run(partial(answer, collected))
+        with span("answer"):
+            result = await services.threads.run(partial(answer, collected))
         yield event("completed", result.model_dump_json())
     except Stopping:
         yield event("error", bytes(stopping_problem(scope).body).decode())

@@ -22,6 +22,7 @@ from app.sample.request import resolve
 from app.sample.schema import SampleAnswer, SampleBody, SampleUsed
 from app.services import Services, ServicesDep
 from app.settings import Settings
+from host.tracing import span
 from models.engine.orders import Order
 from models.images.formats import BY_MEDIA_TYPE
 from store.models import get_model
@@ -113,7 +114,8 @@ async def respond(
         return StreamingResponse(events, media_type=EVENT_STREAM, headers=headers)
     if await _unless_disconnected(request, _collect(services, order, collected)) is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
-    content = await services.threads.run(partial(represent, collected, media_type))
+    with span("answer"):
+        content = await services.threads.run(partial(represent, collected, media_type))
     headers = _headers(collected.used, collected.warnings + collected.differences)
     if collected.again is not None:
         headers["Diffusion-Exact"] = "0" if collected.differences else "1"

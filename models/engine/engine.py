@@ -41,6 +41,17 @@ class GroupStats:
     seconds: float = 0.0
 
 
+@dataclass
+class OrderStats:
+    """Counts of one order so far: seconds until its first network call, calls that had rows of it,
+    maybe beside those of others, these rows, and the seconds of these calls."""
+
+    waited_seconds: float = 0.0
+    calls: int = 0
+    rows: int = 0
+    call_seconds: float = 0.0
+
+
 class GroupKey(NamedTuple):
     """The facts that orders must share to share network calls."""
 
@@ -56,6 +67,7 @@ class _Submit:
     order: Order
     model: EngineModel
     deadline: float | None
+    stats: OrderStats
 
 
 @dataclass
@@ -84,7 +96,7 @@ class Engine:
         self._clock = clock
         self._inbox: SimpleQueue[_Submit | _Cancel | _Release | None] = SimpleQueue()
         self._states: dict[GroupKey, GroupState] = {}
-        self._orders: dict[Hashable, tuple[Order, Pictures]] = {}
+        self._orders: dict[Hashable, tuple[Order, Pictures, OrderStats]] = {}
         self._released: set[Hashable] = set()
 
     def submit(
@@ -93,10 +105,12 @@ class Engine:
         order: Order,
         model: EngineModel,
         deadline: float | None = None,
-    ) -> None:
+    ) -> OrderStats:
         """Take an order of a model; `deadline` is in the clock's time. Its events come out of
-        `step` with its id, the last being Made or Failed."""
-        self._inbox.put(_Submit(order_id, order, model, deadline))
+        `step` with its id, the last being Made or Failed; the counts rise meanwhile."""
+        stats = OrderStats()
+        self._inbox.put(_Submit(order_id, order, model, deadline, stats))
+        return stats
 
     def cancel(self, order_id: Hashable) -> None:
         """Send no further event; its slots are free at the next step."""
@@ -157,7 +171,7 @@ class Engine:
                 submitted.id,
                 key,
                 plan.evaluations,
-                order.count or plan.num_images - order.first_image,
+                order.num_images,
                 now,
                 submitted.deadline,
                 order.first_image,
@@ -170,7 +184,7 @@ class Engine:
         except (ValueError, RuntimeError, ArithmeticError, TypeError) as error:
             # Nothing has run on the device yet: it is this order's fault, and others go on.
             return [Failed(submitted.id, "failed", f"the request cannot be prepared: {error}")]
-        self._orders[submitted.id] = order, pictures
+        self._orders[submitted.id] = order, pictures, submitted.stats
         return []
 
     def _group_for(self, order: Order, model: EngineModel) -> GroupKey:
@@ -240,14 +254,14 @@ class Engine:
         seconds = self._clock() - started
         if state.is_warm(batch.width):
             cost.measured(batch.width, seconds)
-        self._count(key, batch, seconds)
+        self._count(key, batch, started, seconds)
         return updated, seconds
 
     def _rows(self, samples: Sequence[Sample]) -> Rows:
         orders = [self._orders[sample.ticket.id] for sample in samples]
         return Rows(
-            [order.plan for order, _ in orders],
-            [pictures for _, pictures in orders],
+            [order.plan for order, _, _ in orders],
+            [pictures for _, pictures, _ in orders],
             [sample.image for sample in samples],
             [sample.at for sample in samples],
         )
@@ -294,10 +308,18 @@ class Engine:
             events.append(Failed(order_id, "out_of_memory", "the device has too little memory"))
         return events
 
-    def _count(self, key: GroupKey, batch: Batch, seconds: float) -> None:
+    def _count(self, key: GroupKey, batch: Batch, started: float, seconds: float) -> None:
         stats = self.stats[key]
         stats.steps += 1
         stats.rows += len(batch.samples)
         stats.evaluations += batch.used
         stats.padding += batch.width - batch.used
         stats.seconds += seconds
+        for ticket in {sample.ticket.id: sample.ticket for sample in batch.samples}.values():
+            own = self._orders[ticket.id][2]
+            if not own.calls:
+                own.waited_seconds = started - ticket.arrived
+            own.calls += 1
+            own.call_seconds += seconds
+        for sample in batch.samples:
+            self._orders[sample.ticket.id][2].rows += 1

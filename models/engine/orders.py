@@ -41,6 +41,10 @@ class Order:
         """The key of the model's weights."""
         return self.prefix, self.digest
 
+    @property
+    def num_images(self) -> int:
+        return self.count or self.plan.num_images - self.first_image
+
     def to_header(self) -> dict[str, object]:
         return {**vars(self), "plan": self.plan.to_dict()}
 

@@ -68,6 +68,7 @@ class Job(Owned, Record):
     version: Mapped[int]  # rises with every change
     webhook_url: Mapped[str | None]
     webhook_secret: Mapped[str | None]
+    traceparent: Mapped[str | None]  # of the span in which it was created (host.tracing)
 
     @property
     def done(self) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
+from host.tracing import span, traceparent
 from store.access import caller_of, new_name
 from store.database import Database, now
 from store.datasets import DatasetRecord, version_in
@@ -65,7 +66,11 @@ def create_job(
     makes_model = JOB_KINDS[kind].makes_model
     if makes_model and model_name is not None:
         model_name = new_name(database.caller, "model_name", model_name)
-    with database.session(names=makes_model) as session:
+    with (
+        span(f"queue {kind}", {"diffusion.job": job.id}, kind="producer"),
+        database.session(names=makes_model) as session,
+    ):
+        job.traceparent = traceparent()
         check_job(session, _minutes(kind, config))
         if makes_model:
             job.model_name = _name_to_make(session, model_name, dataset)
@@ -114,6 +119,12 @@ def get_job(database: Database, job_id: str, kind: Kind | None = None) -> Job:
     if job is None or kind not in (None, job.kind):
         raise JobNotFound(job_id)
     return job
+
+
+def traceparent_of(database: Database, job_id: str) -> str | None:
+    """Return the span in which a job was created, None where there is none, or no such job."""
+    with database.session() as session:
+        return session.scalar(sa.select(Job.traceparent).where(Job.id == job_id))
 
 
 def version_of(database: Database, job_id: str) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 import structlog
 
+from host.tracing import span
 from models.training.checkpoint import load_checkpoint, save_checkpoint
 from models.training.state import TrainState
 from store.artifacts import ArtifactStore
@@ -43,6 +44,10 @@ class Checkpoints:
 
         Raises LostLease.
         """
+        with span("checkpoint", {"diffusion.step": state.step}):
+            self._write(state, lines, snapshot)
+
+    def _write(self, state: TrainState, lines: TrainLog, snapshot: Snapshot | None) -> None:
         key = checkpoint_key(self._job_id, self._fence, state.step)
         folder = self._scratch / f"checkpoint-{state.step}"
         save_checkpoint(state, folder)
