@@ -19,6 +19,7 @@ from app.access import keys_route as keys
 from app.access import session_route as session
 from app.access.audit import Audit
 from app.access.guard import Guard
+from app.access.rate_limit import RateLimit
 from app.catalogue import samplers_route as samplers
 from app.catalogue import schedules_route as schedules
 from app.datasets import images_route as dataset_images
@@ -122,6 +123,7 @@ def _add_middleware(app: FastAPI, settings: Settings, counters: Metrics) -> None
     )
     app.add_middleware(Audit)
     app.add_middleware(Idempotency)
+    app.add_middleware(RateLimit)
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(Faults)
     if settings.cors_origins:

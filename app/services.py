@@ -12,6 +12,7 @@ from celery import Celery
 from fastapi import Depends
 from starlette.requests import Request
 
+from app.access.rate_limit import RateLimits
 from app.engine.client import EngineClient
 from app.jobs.waiting import reason_to_wait
 from app.metrics import Metrics
@@ -44,6 +45,7 @@ class Services:
     database: Database
     artifacts: ArtifactStore
     redis: redis.asyncio.Redis
+    rate_limits: RateLimits
     queue: Celery
     engine: EngineClient
     metrics: Metrics
@@ -70,6 +72,7 @@ class Services:
             database=database,
             artifacts=artifacts,
             redis=client,
+            rate_limits=RateLimits(locations.redis_url),
             queue=queue,
             engine=engine,
             metrics=metrics,
@@ -105,6 +108,7 @@ class Services:
         self.noise_pool.close()
         self.step_by_step_pool.close()
         self.noise_server.close()
+        await self.rate_limits.close()
         await self.redis.aclose()
         self.database.close()
 

@@ -194,9 +194,10 @@ def path_to(*parts: str) -> str:
 
 
 def _is_transient(error: ClientError) -> bool:
-    """Return whether the service may only be restarting, so that a retry makes sense."""
+    """Return whether the service may only be restarting, or has been asked too often, so that a
+    retry makes sense."""
     if isinstance(error, Refused):
-        return error.status in (502, 503, 504)
+        return error.status in (429, 502, 503, 504)
     return isinstance(error, Unreachable)
 
 

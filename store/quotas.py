@@ -21,6 +21,7 @@ from store.errors import QuotaExceeded
 Used = Literal["images", "train_seconds"]
 
 HOUR, HOURS = 3600, 24
+NAMES = {each.name.removeprefix("quota_"): each.name for each in fields(Quotas)}  # short and full
 SPACE = ("datasets", "models")  # tables with `num_bytes`
 
 
@@ -57,9 +58,13 @@ def set_quotas(database: Database, owner: str, values: Mapping[str, int]) -> dic
 
 def quotas_of(session: Session, caller: Caller) -> Quotas:
     own: OwnersQuotas | None = session.get(OwnersQuotas, caller.owner)
-    known = {each.name for each in fields(Quotas)}
-    values = {f"quota_{name}": value for name, value in own.values.items()} if own else {}
-    return replace(caller.quotas, **{k: v for k, v in values.items() if k in known})
+    values = own.values if own else {}
+    return replace(caller.quotas, **{NAMES[n]: v for n, v in values.items() if n in NAMES})
+
+
+def owners_quotas(database: Database, caller: Caller) -> Quotas:
+    with database.session() as session:
+        return quotas_of(session, caller)
 
 
 def usage_of(database: Database) -> dict[str, dict[str, float]]:

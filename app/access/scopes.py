@@ -9,6 +9,7 @@ READING = ("GET", "HEAD", "OPTIONS")
 # Without a key: what tells nothing of anybody's work, and the way in.
 OPEN = ("", "console", "docs", "healthz", "openapi.json", "problems", "readyz", "redoc", "session")
 OPEN_FOLDERS = ("console", "problems", "static")
+COUNTED = ("session",)  # of these, since it asks the database
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ _NEEDS: Mapping[str, Needs] = {  # by the first part of the path
 def is_open(path: str) -> bool:
     first, _, rest = path.removeprefix("/").partition("/")
     return (first in OPEN and not rest) or first in OPEN_FOLDERS
+
+
+def is_free(path: str) -> bool:
+    """Return whether no limit on the rate of requests counts this path."""
+    return is_open(path) and path.removeprefix("/") not in COUNTED
 
 
 def scopes_for(method: str, path: str) -> tuple[Scope, ...]:

@@ -77,6 +77,13 @@ QUOTA_EXCEEDED = Kind(
     "Quota exceeded",
     "The owner of the key has used its share; `Retry-After` says when there is more.",
 )
+RATE_LIMITED = Kind(
+    "rate-limited",
+    429,
+    "Too many requests",
+    "More requests in a minute than the caller may make; `Retry-After` says when there is one "
+    "more, and `RateLimit` what is left.",
+)
 INTERNAL = Kind(
     "internal-error", 500, "Internal error", "The service failed; its log has the request id."
 )
