@@ -104,6 +104,15 @@ def check_space(database: Database, num_bytes: int) -> None:
             )
 
 
+def space_left(database: Database) -> int | None:
+    """Return how many bytes more the caller may store, None where it has no quota of them."""
+    with database.session() as session:
+        limited = _limited(session)
+        if limited is None or not limited[1].quota_bytes:
+            return None
+        return max(0, limited[1].quota_bytes - _bytes(session, limited[0]))
+
+
 def check_job(session: Session, minutes: float | None) -> None:
     """Raise QuotaExceeded if the caller may not have one more job, or one that trains for so long;
     None is a job that does not train."""

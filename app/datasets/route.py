@@ -31,6 +31,7 @@ from models.training.defaults import default_image_size
 from store import datasets
 from store.access import new_name
 from store.datasets import DatasetVersion
+from store.named import bytes_of
 from worker.dataset_archives import store_archive
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
@@ -116,7 +117,8 @@ async def put_dataset(
     name = new_name(services.database.caller, "name", name)
     with reported_at("labels", "query"):
         check_choice(labels)
-    async with uploaded_file(request, services.settings.locations.data_dir) as path:
+    known_bytes = await run_in_threadpool(bytes_of, services.database, datasets.DatasetRecord, name)
+    async with uploaded_file(request, services, known_bytes) as path:
         record, is_new = await run_in_threadpool(
             _store, services, name, path, labels, Reading(frames, value_range)
         )

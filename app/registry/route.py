@@ -29,10 +29,12 @@ from store import models
 from store.access import new_name
 from store.errors import ModelConflict
 from store.model_files import fetch_model
+from store.named import bytes_of
 
 router = APIRouter(prefix="/models", tags=["models"])
 
 MAX_SKIPPED = 50  # files in an answer
+ZIP_FACTOR = 2  # of a model's bytes: its zip may have other files, too
 
 
 async def _precisions(services: ServicesDep) -> dict[str, Precision] | None:
@@ -182,7 +184,8 @@ async def put_model(
     data_dir = services.settings.locations.data_dir
     with tempfile.TemporaryDirectory(dir=data_dir) as scratch:
         folder = Path(scratch) / "model"
-        async with uploaded_file(request, data_dir) as archive:
+        known_bytes = await run_in_threadpool(bytes_of, services.database, models.ModelRecord, name)
+        async with uploaded_file(request, services, ZIP_FACTOR * known_bytes) as archive:
             uploaded = await run_in_threadpool(
                 read_upload, archive, folder, services.settings.max_model_bytes, null_class
             )
