@@ -25,6 +25,7 @@ from app.access.scopes import is_free
 from app.http import problems
 from app.http.problems import problem_response
 from app.logs import log
+from app.processes.turns import CALLER
 from store.access import Caller, Quotas
 from store.locations import for_redis_py
 
@@ -128,25 +129,27 @@ class RateLimits:
 
 
 class RateLimit:
-    """ASGI middleware, behind the guard, that refuses what is too much and tells what is left."""
+    """ASGI middleware, behind the guard, that refuses what is too much and tells what is left. It
+    also notes the caller for app.processes.turns."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or is_free(scope["path"]):
+        if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         services = scope["app"].state.services
         caller: Caller | None = scope["state"]["caller"]
+        client = scope.get("client")
+        who = caller_id(caller, client[0] if client else None)
+        CALLER.set(who)
         quotas = services.settings.quotas if caller is None else caller.quotas
         policy = policy_for(scope["method"], scope["path"])
         limit = 0 if caller is not None and caller.sees_all else policy.limit(quotas)
-        if not limit:
+        if not limit or is_free(scope["path"]):
             await self.app(scope, receive, send)
             return
-        client = scope.get("client")
-        who = caller_id(caller, client[0] if client else None)
         state = await services.rate_limits.count(policy, who, limit)
         if state is None:
             services.metrics.uncounted()

@@ -55,7 +55,7 @@ def test_an_owner_has_so_many_requests_in_a_minute(serve, tmp_path, keys):
     first, second, bob = keys("alice"), keys("alice"), keys("bob")
     with (
         running(serve, tmp_path, rate_requests=60) as url,
-        httpx.Client(base_url=url) as client,
+        httpx.Client(base_url=url, timeout=60) as client,
     ):
         left = []
         for n in range(60):
@@ -78,7 +78,10 @@ def test_an_owner_has_so_many_requests_in_a_minute(serve, tmp_path, keys):
 
 
 def test_how_long_to_wait_is_so(serve, tmp_path, picture):
-    with running(serve, tmp_path, rate_compute=20) as url, httpx.Client(base_url=url) as client:
+    with (
+        running(serve, tmp_path, rate_compute=20) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
         form = {"data": {"t": ["1"]}, "files": {"image": picture()}}
         answers = [client.post("/noise", **form)]
         while answers[-1].is_success:
@@ -101,7 +104,7 @@ def test_how_long_to_wait_is_so(serve, tmp_path, picture):
 def test_every_route_but_the_free_ones_is_counted(serve, tmp_path):
     with (
         running(serve, tmp_path, rate_requests=10_000, rate_compute=10_000) as url,
-        httpx.Client(base_url=url) as client,
+        httpx.Client(base_url=url, timeout=60) as client,
     ):
         document = client.get("/openapi.json").json()
 
@@ -130,7 +133,10 @@ def test_an_owner_may_have_a_rate_of_its_own_and_administrators_have_none(serve,
     database = open_database(Locations(tmp_path).database_url)
     set_quotas(database, "alice", {"rate_requests": 1200})
     set_quotas(database, "bob", {"rate_requests": 0})
-    with running(serve, tmp_path, rate_requests=30) as url, httpx.Client(base_url=url) as client:
+    with (
+        running(serve, tmp_path, rate_requests=30) as url,
+        httpx.Client(base_url=url, timeout=60) as client,
+    ):
         for _ in range(40):
             answer = client.get("/models", headers=alice).raise_for_status()
             assert answer.headers["RateLimit-Policy"] == '"requests";q=1200;w=60'
@@ -155,7 +161,7 @@ def test_without_valkey_requests_go_on(serve, tmp_path):
         locations=Locations(tmp_path), example_model=False, quotas=Quotas(rate_requests=3)
     )
     socket = valkey_socket(tmp_path)
-    with serve(create_app(settings)) as url, httpx.Client(base_url=url) as client:
+    with serve(create_app(settings)) as url, httpx.Client(base_url=url, timeout=60) as client:
         for _ in range(5):
             assert "RateLimit" not in client.get("/samplers").raise_for_status().headers
         assert uncounted(client) >= 5
