@@ -1,7 +1,8 @@
 """Turns among callers: who asks for much waits for itself, and does not hold up the others.
 
 The places of a pool are shared evenly by the callers of the last seconds: where there are two, each
-may take half of them, rounded up. Those who wait are admitted in turn, one of each caller.
+may take half of them, rounded down, which leaves a place and time of the cores to the other. Those
+who wait are admitted in turn, one of each caller.
 """
 
 from asyncio import CancelledError, Future, get_running_loop
@@ -78,7 +79,7 @@ class Turns:
         self._admit()
 
     def _admit(self) -> None:
-        share = -(-self._places // max(1, len(self._seen)))
+        share = max(1, self._places // max(1, len(self._seen)))
         while self._running.total() < self._places:
             caller = next((c for c in self._waiting if self._running[c] < share), None)
             if caller is None:
