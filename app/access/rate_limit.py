@@ -31,8 +31,8 @@ from store.locations import for_redis_py
 
 MINUTE = 60  # seconds
 COMPUTING = ("/noise", "/sample", "/sample/again")  # POST to these costs more than an answer
-WAIT_SECONDS = 0.25  # for Valkey, at most
-AWAY_SECONDS = 1.0  # until it is asked again
+WAIT_SECONDS = 1.0  # for Valkey, at most; less might pass while the API is busy
+AWAY_SECONDS = 2.0  # until it is asked again
 MAX_CONNECTIONS = 8
 PREFIX_V6 = 64  # bits of an address that a caller cannot choose
 
