@@ -73,6 +73,7 @@ ROUTES: tuple[ModuleType, ...] = (  # without those of jobs, which are in JOB_KI
     docs,
     console,
 )
+LAST_WORDS_SECONDS = 0.5  # before the server cuts off what it still answers
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 TAGS = [
     {"name": "noise", "description": "The forward process on your image."},
@@ -138,7 +139,7 @@ def _add_middleware(app: FastAPI, settings: Settings, counters: Metrics) -> None
 @asynccontextmanager
 async def _lifespan(settings: Settings, counters: Metrics, app: FastAPI) -> AsyncIterator[None]:
     app.state.services = services = Services.start(settings, counters)
-    restore = _on_sigterm(services.stopping.set)
+    restore = _on_sigterm(partial(_drain, services))
     await asyncio.to_thread(heartbeat, services.database, "api")  # refuses a second host on SQLite
     await asyncio.to_thread(add_example, services)
     reaper = Reaper(services.database, services.queue, "api")
@@ -153,6 +154,13 @@ async def _lifespan(settings: Settings, counters: Metrics, app: FastAPI) -> Asyn
         with suppress(sa.exc.SQLAlchemyError):
             await asyncio.to_thread(leave, services.database, "api")
         await services.close()
+
+
+def _drain(services: Services) -> None:
+    """Let streams that wait for news end at once, and those of an answer before they are cut."""
+    services.stopping.set()
+    seconds = services.settings.drain_seconds - LAST_WORDS_SECONDS
+    asyncio.get_running_loop().call_later(seconds, services.drained.set)
 
 
 def _on_sigterm(react: Callable[[], None]) -> Callable[[], None]:

@@ -108,6 +108,9 @@ class Settings:
     max_waiting_walks: Annotated[
         int, Ge(1), Doc("the same for requests that add noise step by step")
     ] = 8
+    drain_seconds: Annotated[
+        int, Ge(1), Doc("from SIGTERM on, the time for requests that have begun; then they end")
+    ] = 25
     noise_seconds: Annotated[float, Gt(0), Doc("longest time of one `POST /noise`")] = 120.0
     noise_processes: Annotated[
         int, Ge(0), Doc("processes that answer `POST /noise`; 0 means one more than cores")
