@@ -43,9 +43,11 @@ from app.service import metrics_route as metrics
 from app.service.docs_pages import STATIC
 from app.services import Services
 from app.settings import Settings
+from app.trash import route as trash
 from store.jobs.kinds import JOB_KINDS
 from store.nodes import heartbeat, leave
 from worker.reaper import Reaper
+from worker.sweeper import Sweeper
 
 TITLE = "Diffusion service"
 DESCRIPTION = """\
@@ -65,6 +67,7 @@ ROUTES: tuple[ModuleType, ...] = (  # without those of jobs, which are in JOB_KI
     sample,
     sample_again,
     samplers,
+    trash,
     session,
     keys,
     audit,
@@ -82,6 +85,7 @@ TAGS = [
     {"name": "training", "description": "Jobs that train models."},
     {"name": "models", "description": "Models that were trained here or uploaded."},
     {"name": "sample", "description": "New images from a model."},
+    {"name": "trash", "description": "What was deleted, for a while."},
     {"name": "keys", "description": "Who may call the service, and for what."},
     {"name": "service", "description": "Health, metrics and the kinds of errors."},
 ]
@@ -144,6 +148,8 @@ async def _lifespan(settings: Settings, counters: Metrics, app: FastAPI) -> Asyn
     await asyncio.to_thread(add_example, services)
     reaper = Reaper(services.database, services.queue, "api")
     reaper.start()
+    sweeper = Sweeper(services.database, services.artifacts, settings.keeping)
+    sweeper.start()
     services.engine.start()
     await services.noise_pool.start()
     try:
@@ -151,6 +157,7 @@ async def _lifespan(settings: Settings, counters: Metrics, app: FastAPI) -> Asyn
     finally:
         restore()
         reaper.stop()
+        sweeper.stop()
         with suppress(sa.exc.SQLAlchemyError):
             await asyncio.to_thread(leave, services.database, "api")
         await services.close()

@@ -14,6 +14,7 @@ from host.environment import Items, table
 from models.engine.batcher import Batching
 from models.nets.precision import FloatChoice
 from store.access import Quotas
+from store.keeping import Keeping
 from store.locations import Locations
 from store.urls import BUCKET
 from worker.settings import WorkerSettings
@@ -68,6 +69,7 @@ class Settings:
     ] = "auto"
 
     quotas: Quotas = field(default_factory=Quotas)
+    keeping: Keeping = field(default_factory=Keeping)
     example_model: Annotated[
         bool, Doc("whether an empty service begins with the model `emoji`")
     ] = True

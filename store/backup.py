@@ -49,6 +49,7 @@ WITH_ARTIFACTS = (  # tables
     "job_checkpoints",
     "jobs",
     "models",
+    "trash",
 )
 ROUNDS = 20
 
@@ -134,6 +135,9 @@ class Needs:
                     self.optional |= part.keys
                 if values["manifest_key"]:
                     self.files[values["manifest_key"]] = None
+            case "trash":
+                for thrown_away in values["rows"]:
+                    self.add(thrown_away)
 
     def _add_folder(self, prefix: str, files: dict[str, str] | None) -> None:
         if files is None:

@@ -6,14 +6,15 @@ it came from, and migrated there.
 """
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from operator import itemgetter
 
 import sqlalchemy as sa
 
-from store import audit, idempotency, keys, models, nodes, quotas, webhooks  # noqa: F401
-from store.database import Record, migrate, revision_of
+from store import audit, idempotency, keys, models, nodes, quotas, trash, webhooks  # noqa: F401
+from store.database import Database, Record, migrate, revision_of
 from store.jobs import checkpoints, events, requests  # noqa: F401
 from store.rows import Row, from_json, to_json
 
@@ -55,6 +56,18 @@ def load(connection: sa.Connection, revision: str, found: Iterable[Row]) -> dict
         _continue_numbers(connection, table)
     migrate(connection)
     return counts
+
+
+def migrated(found: Sequence[Row], revision: str) -> list[Row]:
+    """Return rows of an earlier revision as they are at the newest, migrated in a database of their
+    own."""
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Database(f"sqlite:///{folder}/records.sqlite3")
+        with scratch.engine.begin() as connection:
+            load(connection, revision, found)
+            newest = list(rows(connection))
+        scratch.close()
+    return newest
 
 
 def is_empty(connection: sa.Connection) -> bool:

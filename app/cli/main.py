@@ -11,7 +11,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from app.cli import datasets, images, jobs, keys, models
+from app.cli import datasets, images, jobs, keys, models, trash
 from app.cli.doctor import examine
 from app.cli.session import Session, session_of
 from client.connection import DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE, ClientError, Unreachable
@@ -31,6 +31,7 @@ cli.add_typer(datasets.cli, name="dataset")
 cli.add_typer(jobs.cli, name="jobs")
 cli.add_typer(models.cli, name="models")
 cli.add_typer(keys.cli, name="keys")
+cli.add_typer(trash.cli, name="trash")
 cli.command("train")(jobs.train)
 cli.command("noise")(images.noise)
 cli.command("sample")(images.sample)

@@ -26,6 +26,7 @@ from store.keys import create_key, find_key
 from store.locations import Locations
 from store.models import create_model, delete_model, get_model
 from store.restore import FolderSource, check_target, opened, read_manifest, restore
+from store.trash import remove
 from store.verify import Verifier
 from tests.store import test_verify
 from tests.store.records import a_model
@@ -137,8 +138,7 @@ def test_a_second_backup_to_a_folder_copies_what_is_new_and_drops_what_is_gone(
     assert first.num_copied > 8
     same, _ = back_up(records, artifacts, tmp_path / "backup")
     assert same.num_copied == 0
-    for key in delete_dataset(records, "pets"):
-        artifacts.delete(key)
+    remove(records, artifacts, "datasets", delete_dataset(records, "pets").id)
     new = a_model("new")
     new.files = {"w": artifacts.put_bytes("models/new/w", b"new")}
     create_model(records, new)
@@ -168,9 +168,8 @@ def test_what_is_deleted_while_it_is_copied_is_not_in_the_backup(records, artifa
     fill(records, artifacts, tmp_path / "model")
 
     def delete() -> None:
-        artifacts.delete_prefix(delete_model(records, "faces").artifact_prefix)
-        for key in delete_dataset(records, "pets"):
-            artifacts.delete(key)
+        for entry in (delete_model(records, "faces"), delete_dataset(records, "pets")):
+            remove(records, artifacts, entry.collection, entry.id)
 
     deleting = Deleting(str(tmp_path / "artifacts"), delete)
     backup, wrong = back_up(records, deleting, tmp_path / "backup")
