@@ -18,7 +18,7 @@ from sqlalchemy.orm import Mapped, Session, mapped_column
 from store.access import Owned, check_may_change
 from store.artifacts import ArtifactStore
 from store.database import Database, JsonObject, Record, UtcTime, now, revisions
-from store.errors import NameTaken, NotInTrash
+from store.errors import NameTaken, NotFound, NotInTrash
 from store.rows import from_json, to_json
 
 NAMED = ("datasets", "models")  # collections whose names are unique
@@ -46,7 +46,8 @@ def throw_away(
     artifacts: Collection[str],
     num_bytes: int = 0,
 ) -> TrashEntry:
-    """Move the rows of a record, those of each kind that a condition selects, to the trash."""
+    """Move the rows of a record, those of each kind that a condition selects, to the trash; its own
+    is of the first kind. Raises NotFound where another process was faster."""
     entry = TrashEntry(
         id=f"{time.time_ns() // 1000:013x}{secrets.token_hex(2)}",
         collection=collection,
@@ -60,10 +61,11 @@ def throw_away(
     )
     connection = session.connection()
     for kind, condition in rows.items():
-        table = kind.__table__
-        found = connection.execute(sa.select(table).where(condition)).mappings()
-        entry.rows += [[kind.__tablename__, to_json(row)] for row in found]
-        connection.execute(sa.delete(kind).where(condition))
+        table = Record.metadata.tables[kind.__tablename__]
+        gone = connection.execute(sa.delete(table).where(condition).returning(table)).mappings()
+        entry.rows += [[table.name, to_json(row)] for row in gone]
+        if not entry.rows:
+            raise NotFound(f"{name!r} was deleted a moment ago")
     session.add(entry)
     return entry
 
@@ -71,11 +73,14 @@ def throw_away(
 def list_trash(
     database: Database, *, limit: int, after: str | None = None
 ) -> tuple[list[TrashEntry], bool]:
-    """Return entries, the last deleted first, that follow `after`, and whether there are more."""
+    """Return entries, the last deleted first, that follow `after`, and whether there are more.
+    Raises NotInTrash where there is none `after`."""
     query = sa.select(TrashEntry).order_by(TrashEntry.id.desc()).limit(limit + 1)
-    if after is not None:
-        query = query.where(TrashEntry.id < after)
     with database.session() as session:
+        if after is not None:
+            if session.get(TrashEntry, after) is None:
+                raise NotInTrash(after)
+            query = query.where(TrashEntry.id < after)
         found = list(session.scalars(query))
     return found[:limit], len(found) > limit
 

@@ -106,6 +106,22 @@ def test_what_is_restored_is_what_was_backed_up(records, artifacts, elsewhere, t
     assert [each.number for each in list_entries(elsewhere, limit=5)[0]] == [2, 1]
 
 
+def test_artifacts_come_from_a_bucket_and_go_to_one(records, s3_url, s3_server, tmp_path):
+    here, there = ArtifactStore(s3_url), ArtifactStore(s3_server.new_bucket())
+    fill(records, here, tmp_path / "model")
+    here.put_bytes("jobs/unknown/large", bytes(9 << 20))  # no record needs it
+    first, wrong = back_up(records, here, tmp_path / "backup")
+    assert wrong == []
+    assert first.copied.keys() == all_artifacts(here).keys() - {"jobs/unknown/large"}
+    assert back_up(records, here, tmp_path / "backup")[0].num_copied == 0
+    source = FolderSource(tmp_path / "backup")
+    other = Database(f"sqlite:///{tmp_path / 'other.sqlite3'}")
+    _, damaged = restore(source, read_manifest(source), other, there)
+    assert damaged == []
+    assert list(Verifier(other, there, tmp_path).walk()) == []
+    other.close()
+
+
 def test_a_place_that_is_not_empty_is_refused_or_replaced(records, artifacts, elsewhere, tmp_path):
     fill(records, artifacts, tmp_path / "model")
     back_up(records, artifacts, tmp_path / "backup")

@@ -1,5 +1,6 @@
 """What was deleted comes back as it was, or goes for good; what is kept goes when it is old."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -15,6 +16,7 @@ from store.errors import (
     JobNotFound,
     ModelNotFound,
     NameTaken,
+    NotFound,
     NotInTrash,
     NotYours,
     QuotaExceeded,
@@ -83,6 +85,16 @@ def test_what_was_deleted_is_gone_and_comes_back_as_it_was(database, artifacts):
     assert list_trash(database, limit=2) == ([], False)
     assert [v.number for v in list_versions(database, "pets", limit=5)[0]] == [2, 1]
     assert len(list_checkpoints(database, job.id)) == 1
+
+
+def test_of_two_who_delete_at_once_one_does(database):
+    for number in range(5):
+        create_model(database, a_model(f"faces-{number}"))
+        with ThreadPoolExecutor(2) as pool:
+            tries = [pool.submit(delete_model, database, f"faces-{number}") for _ in range(2)]
+        assert sorted(each.exception() is None for each in tries) == [False, True]
+        assert all(isinstance(each.exception(), NotFound | None) for each in tries)
+        assert len(list_trash(database, limit=9)[0]) == number + 1
 
 
 def test_a_name_is_free_at_once_and_what_has_it_by_then_is_in_the_way(database, artifacts):
