@@ -44,9 +44,11 @@ from app.service import metrics_route as metrics
 from app.service.docs_pages import STATIC
 from app.services import Services
 from app.settings import Settings
+from app.trash import route as trash
 from store.jobs.kinds import JOB_KINDS
 from store.nodes import heartbeat, leave
 from worker.reaper import Reaper
+from worker.sweeper import Sweeper
 
 TITLE = "Diffusion service"
 DESCRIPTION = """\
@@ -66,6 +68,7 @@ ROUTES: tuple[ModuleType, ...] = (  # without those of jobs, which are in JOB_KI
     sample,
     sample_again,
     samplers,
+    trash,
     session,
     keys,
     audit,
@@ -74,6 +77,7 @@ ROUTES: tuple[ModuleType, ...] = (  # without those of jobs, which are in JOB_KI
     docs,
     console,
 )
+LAST_WORDS_SECONDS = 0.5  # before the server cuts off what it still answers
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 TAGS = [
     {"name": "noise", "description": "The forward process on your image."},
@@ -82,6 +86,7 @@ TAGS = [
     {"name": "training", "description": "Jobs that train models."},
     {"name": "models", "description": "Models that were trained here or uploaded."},
     {"name": "sample", "description": "New images from a model."},
+    {"name": "trash", "description": "What was deleted, for a while."},
     {"name": "keys", "description": "Who may call the service, and for what."},
     {"name": "service", "description": "Health, metrics and the kinds of errors."},
 ]
@@ -140,11 +145,13 @@ def _add_middleware(app: FastAPI, settings: Settings, counters: Metrics) -> None
 @asynccontextmanager
 async def _lifespan(settings: Settings, counters: Metrics, app: FastAPI) -> AsyncIterator[None]:
     app.state.services = services = Services.start(settings, counters)
-    restore = _on_sigterm(services.stopping.set)
+    restore = _on_sigterm(partial(_drain, services))
     await asyncio.to_thread(heartbeat, services.database, "api")  # refuses a second host on SQLite
     await asyncio.to_thread(add_example, services)
     reaper = Reaper(services.database, services.queue, "api")
     reaper.start()
+    sweeper = Sweeper(services.database, services.artifacts, settings.keeping)
+    sweeper.start()
     services.engine.start()
     await services.noise_pool.start()
     try:
@@ -152,9 +159,17 @@ async def _lifespan(settings: Settings, counters: Metrics, app: FastAPI) -> Asyn
     finally:
         restore()
         reaper.stop()
+        sweeper.stop()
         with suppress(sa.exc.SQLAlchemyError):
             await asyncio.to_thread(leave, services.database, "api")
         await services.close()
+
+
+def _drain(services: Services) -> None:
+    """Let streams that wait for news end at once, and those of an answer before they are cut."""
+    services.stopping.set()
+    seconds = services.settings.drain_seconds - LAST_WORDS_SECONDS
+    asyncio.get_running_loop().call_later(seconds, services.drained.set)
 
 
 def _on_sigterm(react: Callable[[], None]) -> Callable[[], None]:

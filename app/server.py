@@ -44,7 +44,7 @@ def main() -> int:
         server_header=False,
         proxy_headers=bool(settings.proxies),
         forwarded_allow_ips=list(settings.proxies),
-        timeout_graceful_shutdown=10,
+        timeout_graceful_shutdown=settings.drain_seconds,
     )
     if DIES_WITH_PARENT in os.environ:
         end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))

@@ -53,7 +53,8 @@ class Services:
     noise_server: ForkServer
     noise_pool: ProcessPool
     step_by_step_pool: ProcessPool  # noise in steps takes seconds: one at a time beside the others
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)  # when set, streams end
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)  # streams without end end
+    drained: asyncio.Event = field(default_factory=asyncio.Event)  # and then those of answers
     checks: dict[str, HealthCheck] = field(default_factory=dict)  # of /readyz, by component
     answered: set[str] = field(default_factory=set)  # components of these, since the start
 

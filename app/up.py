@@ -34,8 +34,8 @@ from store.locations import Locations, valkey_socket
 from store.valkey import start_valkey
 
 WORKERS = {pool: f"worker {pool}" for pool in POOLS}
-# How long each child may take to stop; they are stopped in this order.
-STOP_SECONDS = {"api": 15.0, **dict.fromkeys(WORKERS.values(), 30.0), "valkey": 10.0}
+# How long each child may take to stop, the API after its drain; they are stopped in this order.
+STOP_SECONDS = {"api": 5.0, **dict.fromkeys(WORKERS.values(), 30.0), "valkey": 10.0}
 POLL_SECONDS = 0.1
 
 
@@ -62,9 +62,11 @@ def main() -> int:
         try:
             _run(children, stop, address_of(listener))
         finally:
+            listener.close()  # else connections would be accepted that nobody answers
             for name, seconds in STOP_SECONDS.items():
                 if name in children:
-                    children[name].stop(seconds)
+                    drain = settings.drain_seconds if name == "api" else 0
+                    children[name].stop(seconds + drain)
             log.info("stopped")
     return 0
 

@@ -46,6 +46,7 @@ from client.answers import (
     ModelAnswer,
     ModelFormat,
     TrainPlan,
+    TrashAnswer,
     UploadedModel,
     VersionAnswer,
     Visibility,
@@ -471,6 +472,21 @@ class Client(Connection):
 
     def delete_model(self, name: str) -> None:
         self._request("DELETE", path_to("models", name))
+
+    # The trash ----------------------------------------------------------------------------------
+
+    def trash(self) -> Iterator[TrashAnswer]:
+        """List what was deleted, the last first."""
+        return self._pages("/trash", TrashAnswer, "id")
+
+    def restore(self, collection: str, entry_id: str) -> TrashAnswer:
+        """Bring back what was deleted."""
+        answer = self._request("POST", path_to("trash", collection, entry_id, "restore"))
+        return TrashAnswer.model_validate_json(answer.content)
+
+    def remove(self, collection: str, entry_id: str) -> None:
+        """Remove for good what was deleted."""
+        self._request("DELETE", path_to("trash", collection, entry_id))
 
     # Requests ---------------------------------------------------------------------------------
 

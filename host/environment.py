@@ -79,6 +79,11 @@ def variable(field: str) -> str:
     return PREFIX + field.upper()
 
 
+def variables(*kinds: type) -> set[str]:
+    """Return the variables of all settings of `kinds`."""
+    return {name for kind in kinds for name, *_ in _rows(kind)}
+
+
 def table(*kinds: type) -> Iterator[str]:
     """Yield the lines of a Markdown table of the settings of all `kinds`, each variable once."""
     yield "| variable | default | meaning | must be |"

@@ -6,7 +6,7 @@ the hour.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from math import ceil
 from typing import Literal
@@ -22,7 +22,7 @@ Used = Literal["images", "train_seconds"]
 
 HOUR, HOURS = 3600, 24
 NAMES = {each.name.removeprefix("quota_"): each.name for each in fields(Quotas)}  # short and full
-SPACE = ("datasets", "models")  # tables with `num_bytes`
+SPACE = ("datasets", "models", "trash")  # tables with `num_bytes`
 
 
 class OwnersQuotas(Record):
@@ -98,9 +98,11 @@ def check_space(database: Database, num_bytes: int) -> None:
         owner, quotas = limited
         stored = _bytes(session, owner)
         if quotas.quota_bytes and stored + num_bytes > quotas.quota_bytes:
+            trash = _bytes(session, owner, ("trash",))
             raise QuotaExceeded(
                 f"{num_bytes} bytes more would be {stored + num_bytes} in all; your quota is "
                 f"{quotas.quota_bytes} bytes of datasets and models"
+                + (f", of which {trash} are in the trash, which you can empty" if trash else "")
             )
 
 
@@ -173,9 +175,9 @@ def _limited(session: Session) -> tuple[str, Quotas] | None:
     return caller.owner, quotas_of(session, caller)
 
 
-def _bytes(session: Session, owner: str) -> int:
+def _bytes(session: Session, owner: str, tables: Sequence[str] = SPACE) -> int:
     total = 0
-    for name in SPACE:
+    for name in tables:
         table = sa.table(name, sa.column("num_bytes"), sa.column("made_by"))
         query = sa.select(sa.func.coalesce(sa.func.sum(table.c.num_bytes), 0))
         total += int(session.scalar(query.where(table.c.made_by == owner)) or 0)

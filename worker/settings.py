@@ -7,6 +7,7 @@ from annotated_types import Ge, Interval
 from typing_extensions import Doc
 
 from store.access import Quotas
+from store.keeping import Keeping
 from store.locations import Locations
 
 
@@ -16,6 +17,7 @@ class WorkerSettings:
 
     locations: Locations = field(default_factory=Locations)
     quotas: Quotas = field(default_factory=Quotas)
+    keeping: Keeping = field(default_factory=Keeping)
     worker_concurrency: Annotated[int, Ge(1), Doc("jobs that a worker runs at once")] = 1
     lease_seconds: Annotated[
         float, Ge(1), Doc("how long the job of a lost worker waits for the next worker")

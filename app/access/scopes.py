@@ -34,6 +34,7 @@ _NEEDS: Mapping[str, Needs] = {  # by the first part of the path
     "train-jobs": _TRAINING,
     "evaluations": _TRAINING,
     "models": Needs(("read", "sample", "train"), "train"),
+    "trash": Needs(("read", "sample", "train", "datasets"), "admin"),
 }
 
 
@@ -49,6 +50,8 @@ def is_free(path: str) -> bool:
 
 def scopes_for(method: str, path: str) -> tuple[Scope, ...]:
     """Return the scopes of which a request needs one, beside that of an administrator."""
+    if path.startswith("/trash/"):  # as for what was deleted
+        path = path.removeprefix("/trash")
     needs = _NEEDS.get(path.removeprefix("/").partition("/")[0])
     if needs is None:
         return ()

@@ -19,6 +19,7 @@ from app.http.errors import InvalidInput, reported_at
 from app.http.paging import After, Limit, Page
 from app.http.uploads import BODY, uploaded_file
 from app.services import Services, ServicesDep
+from app.trash.route import discard
 from client.answers import DatasetAnswer, ImportAnswer
 from models.fields import Invalid, check_field
 from models.images.contact_sheet import contact_sheet, shown_images
@@ -212,9 +213,9 @@ async def preview(
     responses=problems.declare(problems.NOT_FOUND, problems.CONFLICT),
 )
 def delete_dataset(name: str, services: ServicesDep) -> None:
-    """Delete it with all its versions; models that were trained on it stay."""
-    for key in datasets.delete_dataset(services.database, name):
-        services.artifacts.delete(key)
+    """Move it with all its versions to the trash, from where it can be restored for a while; models
+    that were trained on it stay."""
+    discard(services, datasets.delete_dataset(services.database, name))
 
 
 def find_version(services: Services, name: str, version: str | None) -> DatasetVersion:

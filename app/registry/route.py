@@ -21,6 +21,7 @@ from app.registry.download import diffusers_download, portable_download
 from app.registry.schema import License, ModelChange, model_answer
 from app.registry.upload import read_upload, store_upload
 from app.services import ServicesDep
+from app.trash.route import discard
 from client.answers import ModelAnswer, ModelFormat, Rejected, UploadedModel
 from models.nets.precision import Precision
 from models.pipeline.portable import CONSISTENCY_STEPS, STEPS
@@ -218,8 +219,8 @@ async def put_model(
     responses=problems.declare(problems.NOT_FOUND),
 )
 def delete_model(name: str, services: ServicesDep) -> None:
-    record = models.delete_model(services.database, name)
-    services.artifacts.delete_prefix(record.artifact_prefix)
+    """Move it to the trash, from where it can be restored for a while."""
+    discard(services, models.delete_model(services.database, name))
 
 
 def _bytes_of(path: Path, start: int, end: int) -> Iterator[bytes]:
