@@ -16,7 +16,7 @@ from models.nets.precision import FloatChoice
 from store.access import Quotas
 from store.locations import Locations
 from store.urls import BUCKET
-from worker.settings import WorkerSettings
+from worker.settings import RootPath, WorkerSettings
 
 MEBIBYTE = 2**20
 
@@ -34,6 +34,7 @@ class Settings:
     open: Annotated[
         bool, Doc("answer everybody who can reach the service, and let it listen without keys")
     ] = False
+    root_path: RootPath = ""
     trusted_hosts: Annotated[
         tuple[str, ...],
         Items(

@@ -49,7 +49,12 @@ def main() -> None:
     supervisor = Supervisor(database, settings, nodes.node_id("worker"))
     every = min(5.0, settings.lease_seconds / 3)
     reaper = Reaper(database, queue, "worker", every, device, kinds)
-    sender = Sender(database, nodes.node_id("worker"), allow_private=settings.webhook_allow_private)
+    sender = Sender(
+        database,
+        nodes.node_id("worker"),
+        allow_private=settings.webhook_allow_private,
+        root_path=settings.root_path,
+    )
     _add_task(queue, supervisor)
     _leave_on_shutdown(supervisor)
     if DIES_WITH_PARENT in os.environ:
