@@ -22,6 +22,8 @@ with loading():
     from host.environment import InvalidSetting, read_settings
     from host.lifeline import DIES_WITH_PARENT, end_with_parent
 
+STOP_SECONDS = 10  # for answers that were begun, after SIGTERM
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m app.server")
@@ -45,7 +47,7 @@ def main() -> int:
         server_header=False,
         proxy_headers=bool(settings.proxies),
         forwarded_allow_ips=list(settings.proxies),
-        timeout_graceful_shutdown=10,
+        timeout_graceful_shutdown=STOP_SECONDS,
     )
     if DIES_WITH_PARENT in os.environ:
         end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
