@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -258,6 +259,27 @@ def test_names_and_labels_lead_somewhere(overlay):
     assert redis["DIFFUSION_REDIS_URL"] == "redis://valkey:6379/0"
     (port,) = the("Service", "valkey", overlay)["spec"]["ports"]
     assert port["port"] == 6379
+
+
+def test_the_overlay_of_the_page_changes_image_and_settings(tmp_path):
+    page = (ROOT / "docs" / "from-one-to-ten.md").read_text()
+    block = textwrap.dedent(page.split("        # kustomization.yaml\n")[1].split("\n\n")[0])
+    own = yaml.safe_load(block)
+    own["resources"] = [os.path.relpath(ROOT / path, tmp_path) for path in own["resources"]]
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(own))
+    documents = render(tmp_path)
+    (settings,) = [d for d in documents if d["kind"] == "ConfigMap"]
+    assert settings["data"]["DIFFUSION_TRUSTED_HOSTS"] == "images.example.com"
+    assert settings["data"]["DIFFUSION_REDIS_URL"] == "redis://valkey:6379/0"
+    read_settings(Settings, settings["data"])
+    for name in ("api", "trainer", "sampler"):
+        (made,) = [
+            d for d in documents if (d["kind"], d["metadata"]["name"]) == ("Deployment", name)
+        ]
+        (container,) = made["spec"]["template"]["spec"]["containers"]
+        assert container["image"] == "registry.example.com/pictures/diffusion-service:2"
+        used = container["envFrom"][0]["configMapRef"]["name"]
+        assert used == settings["metadata"]["name"] != "settings", "a change restarts it"
 
 
 def test_gpus_are_asked_for_where_they_compute():
