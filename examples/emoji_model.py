@@ -39,11 +39,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=100.0)
     parser.add_argument("--out", type=Path, default=Path("demo/emoji"))
+    parser.add_argument("--resume", metavar="JOB", help="a job in the output folder to go on with")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     with service(options.out) as url, httpx.Client(base_url=url, timeout=600) as client:
-        client.put(f"/datasets/{NAME}", content=IMAGES.read_bytes()).raise_for_status()
-        request = {**RECIPE, "dataset": NAME, "model_name": NAME, "minutes": options.minutes}
+        if options.resume:
+            request: dict[str, Any] = {"resume_from": {"job": options.resume}}
+        else:
+            client.put(f"/datasets/{NAME}", content=IMAGES.read_bytes()).raise_for_status()
+            request = {**RECIPE, "dataset": NAME, "model_name": NAME}
+        request |= {"minutes": options.minutes}
         job = finished(client, client.post("/train-jobs", json=request))
         model = job["model_name"]
         draw_samples(client, job, options.out / "samples.png")

@@ -1,10 +1,11 @@
 """`python -m worker.evaluation_job JOB FENCE SCRATCH`: measure how good a model is.
 
-An attempt after a lost one begins anew: an evaluation takes minutes, and all of it is a function of
-the model, the data and the request.
+An attempt after a lost one begins anew, but for images that it made with the help of other workers:
+an evaluation takes minutes, and all of it is a function of the model, the data and the request.
 """
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -15,24 +16,28 @@ from host.loading import loading
 with loading():
     import structlog
 
+    from models.arrays import UInt8
     from models.diffusion.model import DiffusionModel
     from models.evaluation.config import EvaluationConfig
     from models.evaluation.evaluate import EvaluationStep, evaluate
     from models.images.dataset import Dataset
-    from models.images.files import encode_image
+    from models.images.files import decode_image, encode_image
     from models.images.formats import Fit
     from models.pipeline.engine_model import load_engine_model
     from models.pipeline.torch_folder import load_model
     from models.runtime.net import EngineModel
-    from models.sampling.generate import Stopped
+    from models.sampling.generate import Stopped as SamplingStopped
+    from models.sampling.request import SampleRequest
     from models.training.batches import Split
     from store.datasets import DatasetVersion, get_version
-    from store.jobs import claims, requests
-    from store.jobs.configs import EvaluateConfig
+    from store.jobs import claims, parts, requests
+    from store.jobs.configs import EvaluateConfig, SampleJobConfig
     from store.jobs.files import neighbours_key
     from store.jobs.progress import EvaluationProgress
+    from store.jobs.sample_images import image_key, images_prefix
     from worker.dataset_cache import cached_dataset
-    from worker.job_process import JobProcess, main
+    from worker.image_parts import SharedOrder, num_helpers
+    from worker.job_process import JobProcess, Stopped, main
 
 REPORT_SECONDS = 1.0  # between two writes of the progress to the record, within a stage
 
@@ -52,7 +57,7 @@ class EvaluationJob(JobProcess):
         dataset = self._dataset(version, model, cast(Fit, config.fit))
         try:
             last = self._evaluate(model, served, dataset, config)
-        except Stopped:
+        except (Stopped, SamplingStopped):
             log.info("stopped")
             return False
         assert last.result is not None
@@ -99,12 +104,42 @@ class EvaluationJob(JobProcess):
             split = Split.of_seed(dataset, **asdict(config.held_out))
             unseen = split.held_out.numpy()
         stage, reported_at = "", time.monotonic()
-        for step in evaluate(model, served, dataset, unseen, evaluation, self.stop.is_set):
+        make = partial(self._make_images, served, config) if num_helpers(self) else None
+        for step in evaluate(model, served, dataset, unseen, evaluation, self.stop.is_set, make):
             if step.stage != stage or time.monotonic() - reported_at > REPORT_SECONDS:
                 stage, reported_at = step.stage, time.monotonic()
                 progress = progress_of(step)
                 claims.record_progress(self.database, self.job_id, self.fence, progress)
         return step
+
+    def _make_images(
+        self,
+        served: EngineModel,
+        config: EvaluateConfig,
+        request: SampleRequest,
+        evaluation: EvaluationConfig,
+    ) -> Iterator[tuple[int, UInt8]]:
+        """Make the images together with other workers; yield them. Raises Stopped."""
+        order = SharedOrder(
+            self,
+            SampleJobConfig(
+                request=request.to_dict(),
+                prefix=config.prefix,
+                digest=config.digest,
+                precision=evaluation.precision,
+                ranges=[list(ends) for ends in evaluation.ranges],
+            ),
+            served,
+        )
+        elsewhere = set(range(request.num_images))
+        for images in order.images():
+            elsewhere -= {image.image for image in images}
+            yield from ((image.image, image.pixels) for image in images)
+        for image in sorted(elsewhere):
+            content = self.artifacts.get_bytes(image_key(self.job_id, image))
+            yield image, decode_image(content)
+        parts.forget(self.database, self.job_id)
+        self.artifacts.delete_prefix(images_prefix(self.job_id))
 
 
 def progress_of(step: EvaluationStep) -> EvaluationProgress:

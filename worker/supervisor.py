@@ -14,7 +14,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from uuid import uuid4
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -24,7 +27,7 @@ from host.environment import to_environment
 from store.artifacts import ArtifactStore
 from store.database import Database
 from store.errors import JobNotFound, LostLease
-from store.jobs import claims, requests
+from store.jobs import claims, parts, requests
 from store.jobs.files import log_key
 from store.jobs.kinds import JOB_KINDS, JobKind, Kind
 from store.quotas import charge_training
@@ -52,9 +55,10 @@ class Supervisor:
         self.leaving = threading.Event()
 
     def run(self, kind: Kind) -> bool:
-        """Work on the first waiting job, if there is one, until it ends here.
+        """Work on the first waiting job, if there is one, until it ends here; else help another
+        worker with its job.
 
-        Return True if it was given back unfinished, and should be announced to the workers again.
+        Return True if the work was given back unfinished, and should be announced again.
         """
         if self.leaving.is_set():
             return True
@@ -62,29 +66,51 @@ class Supervisor:
             self._database, kind, self._owner, self._settings.lease_seconds, self._device
         )
         if claimed is None:
-            return False
+            return self._help(JOB_KINDS[kind].helper)
         job_id, fence = claimed
         job_log = log.bind(job=job_id, fence=fence)
         scratch = Path(tempfile.gettempdir(), f"diffusion-{job_id}-{fence}")  # the process makes it
-        process = self._start(JOB_KINDS[kind], job_id, fence, scratch)
+        row = JOB_KINDS[kind]
+        process = self._start([*self._launcher(row), row.module], job_id, fence, scratch)
         begun = time.monotonic()
         job_log.info("job started", pid=process.pid)
         try:
             must_end = self._watch(process, job_id, fence)
         except LostLease:
             job_log.info("the job is not held here any more")  # done, or another worker has it
-            self._stop(process, 0.0, job_id, fence)
+            self._stop(process, 0.0)
             return False
         finally:
-            self._stop(process, self._settings.grace_seconds, job_id, fence)
+            self._stop(process, self._settings.grace_seconds, partial(self._hold, job_id, fence))
             self._keep_log(job_id, fence, scratch)
             shutil.rmtree(scratch, ignore_errors=True)
             if kind == "train":
                 self._charge(job_id, time.monotonic() - begun)
         return self._settle(job_id, fence, process.returncode, must_end)
 
+    def _help(self, module: str | None) -> bool:
+        """Make parts of the images of a job that another worker is in charge of, if there is one;
+        True if there are more to make."""
+        job_id = parts.job_to_help(self._database, self._device) if module else None
+        if module is None or job_id is None:
+            return False
+        scratch = Path(tempfile.gettempdir(), f"diffusion-{job_id}-helper-{uuid4().hex}")
+        process = self._start([sys.executable, "-m", module], job_id, 0, scratch)
+        log.info("helping with a job", job=job_id, pid=process.pid)
+        try:
+            while process.poll() is None and not self.leaving.is_set():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(POLL_SECONDS)
+        finally:
+            self._stop(process, self._settings.grace_seconds)
+            shutil.rmtree(scratch, ignore_errors=True)
+        if process.returncode and not self.leaving.is_set():
+            log.warning("could not help with a job", job=job_id, exit_code=process.returncode)
+            return False
+        return parts.job_to_help(self._database, self._device) is not None
+
     def _start(
-        self, kind: JobKind, job_id: str, fence: int, scratch: Path
+        self, command: list[str], job_id: str, fence: int, scratch: Path
     ) -> subprocess.Popen[bytes]:
         settings = self._settings
         environment = {**os.environ, **to_environment(settings.locations)}
@@ -92,7 +118,7 @@ class Supervisor:
         if settings.train_threads:
             environment["OMP_NUM_THREADS"] = str(settings.train_threads)
         return subprocess.Popen(
-            [*self._launcher(kind), kind.module, job_id, str(fence), str(scratch)],
+            [*command, job_id, str(fence), str(scratch)],
             stdin=subprocess.PIPE,  # the process exits when it ends
             env=environment,
             start_new_session=True,
@@ -138,28 +164,29 @@ class Supervisor:
                 time.sleep(POLL_SECONDS)
 
     def _stop(
-        self, process: subprocess.Popen[bytes], grace: float, job_id: str, fence: int
+        self,
+        process: subprocess.Popen[bytes],
+        grace: float,
+        hold: Callable[[], None] = lambda: None,
     ) -> None:
+        """End the process: it has `grace` seconds to write its checkpoint, during which `hold`
+        keeps other workers from the job."""
         if process.poll() is None:
             process.terminate()
-            self._await_end(process, grace, job_id, fence)
+            deadline = time.monotonic() + grace
+            while process.poll() is None and (left := deadline - time.monotonic()) > 0:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(min(left, self._renew_seconds))
+                hold()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # it and its children
         process.wait()
         if process.stdin:
             process.stdin.close()
 
-    def _await_end(
-        self, process: subprocess.Popen[bytes], grace: float, job_id: str, fence: int
-    ) -> None:
-        """Give the process `grace` seconds to write its checkpoint, and keep other workers from the
-        job until then."""
-        deadline = time.monotonic() + grace
-        while process.poll() is None and (left := deadline - time.monotonic()) > 0:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(min(left, self._renew_seconds))
-            with contextlib.suppress(LostLease, SQLAlchemyError):
-                claims.renew(self._database, job_id, fence, self._settings.lease_seconds)
+    def _hold(self, job_id: str, fence: int) -> None:
+        with contextlib.suppress(LostLease, SQLAlchemyError):
+            claims.renew(self._database, job_id, fence, self._settings.lease_seconds)
 
     def _keep_log(self, job_id: str, fence: int, scratch: Path) -> None:
         """Keep the log, with the lines that the process wrote right before it was killed."""

@@ -24,14 +24,17 @@ def engine_steps(
     ranges: Ranges = (),
     deterministic: bool = False,
     first_image: int = 0,
+    count: int | None = None,
 ) -> Iterator[list[Event]]:
-    """Make the images of a plan from `first_image` on, in any order; yield the events of each
-    network call.
+    """Make the images of a plan from `first_image` on, `count` of them or all, in any order; yield
+    the events of each network call.
 
     Raises Invalid, MemoryError or RuntimeError where an image cannot be made.
     """
     # The names of an order tell models apart, and this engine has one.
-    order = Order("", "", "", plan, deterministic, precision, ranges, first_image=first_image)
+    order = Order(
+        "", "", "", plan, deterministic, precision, ranges, first_image=first_image, count=count
+    )
     engine = Engine()
     engine.submit(None, order, model)
     while True:

@@ -47,6 +47,10 @@ CLOSE_PERCENTILE = 1.0  # of the unseen: nearer than this to a training image is
 _KEY = 0x5EED_E7A1
 
 
+# Yields the images of a request, each once and with its index, in any order. Raises Stopped.
+MakeImages = Callable[[SampleRequest, EvaluationConfig], Iterator[tuple[int, UInt8]]]
+
+
 @dataclass(frozen=True)
 class Distances:
     """Distances of `num_images` images to `num_reference` real ones. `frechet`, `kernel`,
@@ -125,14 +129,15 @@ def evaluate(
     held_out: Int64 | None,
     config: EvaluationConfig,
     stopped: Callable[[], bool] = lambda: False,
+    make: MakeImages | None = None,
 ) -> Iterator[EvaluationStep]:
     """Yield the steps of the stages `calibrating` (of int8, where its ranges are not known),
     `features`, `sampling`, `comparing`, `neighbours`, `likelihood` and `done`; the last has the
     result.
 
-    `served` is the same model as the engine runs it, which makes the images. `model` computes the
-    likelihood, and its device the features. `held_out` are positions that the model was not trained
-    on, or None if they are unknown.
+    `served` is the same model as the engine runs it, which makes the images; `make` may have them
+    made elsewhere, too. `model` computes the likelihood, and its device the features. `held_out`
+    are positions that the model was not trained on, or None if they are unknown.
 
     Raises Invalid if the data does not fit the model, and Stopped once `stopped` returns True.
     """
@@ -151,8 +156,9 @@ def evaluate(
     asked = None if labels is None else _asked_labels(labels, config)
     yield EvaluationStep("sampling", 0.0)
     made = np.zeros((config.num_images, *dataset.images.shape[1:]), np.uint8)
-    for count, image in enumerate(_made_images(served, asked, config, stopped), 1):
-        made[image.image] = image.pixels
+    making = (make or _by_the_engine(served, stopped))(_request(asked, config), config)
+    for count, (image, pixels) in enumerate(making, 1):
+        made[image] = pixels
         yield EvaluationStep("sampling", count / config.num_images)
 
     yield EvaluationStep("comparing", 0.0)
@@ -257,14 +263,8 @@ def _asked_labels(labels: Int64, config: EvaluationConfig) -> Int64:
     return np.sort(labels)[places][_shuffled(config.num_images)]
 
 
-def _made_images(
-    served: EngineModel,
-    asked: Int64 | None,
-    config: EvaluationConfig,
-    stopped: Callable[[], bool],
-) -> Iterator[Made]:
-    """Yield the images in the order in which they are made."""
-    request = SampleRequest(
+def _request(asked: Int64 | None, config: EvaluationConfig) -> SampleRequest:
+    return SampleRequest(
         seed=config.seed,
         num_images=config.num_images,
         sampler=config.sampler,
@@ -272,12 +272,18 @@ def _made_images(
         labels=None if asked is None else tuple(asked.tolist()),
         guidance_scale=config.guidance_scale,
     )
-    plan = plan_for(served.config, request)
-    made = engine_steps(served, plan, precision=config.precision, ranges=config.ranges)
-    for events in made:
-        if stopped():
-            raise Stopped
-        yield from (event for event in events if isinstance(event, Made))
+
+
+def _by_the_engine(served: EngineModel, stopped: Callable[[], bool]) -> MakeImages:
+    def make(request: SampleRequest, config: EvaluationConfig) -> Iterator[tuple[int, UInt8]]:
+        plan = plan_for(served.config, request)
+        steps = engine_steps(served, plan, precision=config.precision, ranges=config.ranges)
+        for events in steps:
+            if stopped():
+                raise Stopped
+            yield from ((event.image, event.pixels) for event in events if isinstance(event, Made))
+
+    return make
 
 
 # Comparisons --------------------------------------------------------------------------------------

@@ -27,6 +27,13 @@ def encode_image(image: UInt8, file_format: FormatName, recipe: Recipe | None = 
     return buffer.getvalue()
 
 
+def decode_image(content: bytes) -> UInt8:
+    """Decode an image that encode_image wrote: (H, W, C) uint8."""
+    with Image.open(io.BytesIO(content)) as image:
+        pixels = np.asarray(image)
+    return pixels[:, :, None] if pixels.ndim == 2 else pixels
+
+
 def encode_animation(
     images: Sequence[UInt8], file_format: Literal["png", "webp"], recipe: Recipe | None = None
 ) -> bytes:

@@ -20,7 +20,7 @@ from store.jobs import transitions
 from store.jobs.checkpoints import Checkpoint, keep_checkpoint
 from store.jobs.configs import EvaluateConfig
 from store.jobs.events import EventType, NewEvent
-from store.jobs.kinds import Kind
+from store.jobs.kinds import JOB_KINDS, Kind, Pool
 from store.jobs.progress import EvaluationProgress, Progress
 from store.jobs.record import Job, Status
 from store.models import ModelRecord
@@ -268,6 +268,14 @@ def unclaimed_jobs(database: Database, kind: Kind, announced_before_seconds: flo
         if ids:
             session.execute(sa.update(Job).where(Job.id.in_(ids)).values(queued_at=at))
     return ids
+
+
+def is_one_queued(database: Database, pool: Pool) -> bool:
+    """Tell whether a job waits for a worker of this pool."""
+    kinds = [kind for kind, row in JOB_KINDS.items() if row.pool == pool]
+    query = sa.select(sa.exists().where(Job.status == "queued", Job.kind.in_(kinds)))
+    with database.session() as session:
+        return bool(session.scalar(query))
 
 
 def _write(database: Database, job_id: str, fence: int, **values: Any) -> None:

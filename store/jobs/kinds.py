@@ -27,7 +27,8 @@ class JobKind:
     process for each job; `routes` is the API's module with the kind's `router`. `pool` names the
     worker of `make run` and of compose that serves it. `shares_processes` says that several
     processes may share one job, under torchrun; `can_pause` that a job may be paused and resumed;
-    `needs_torch` that only hosts with torch run it.
+    `needs_torch` that only hosts with torch run it. A worker for which no job of this kind waits
+    runs `helper` for the images of a job elsewhere (store.jobs.parts).
     """
 
     name: Kind
@@ -39,6 +40,7 @@ class JobKind:
     can_pause: bool = False
     shares_processes: bool = False
     needs_torch: bool = False
+    helper: str | None = None
 
     @property
     def queue(self) -> str:
@@ -69,6 +71,7 @@ JOB_KINDS: dict[Kind, JobKind] = {
             module="worker.sample_job",
             routes="app.sample.jobs_route",
             pool="rest",
+            helper="worker.image_helper",
         ),
         JobKind(
             "evaluate",

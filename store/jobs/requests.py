@@ -21,6 +21,7 @@ from store.jobs import transitions
 from store.jobs.checkpoints import Checkpoint, forget_checkpoints
 from store.jobs.events import forget_events
 from store.jobs.kinds import JOB_KINDS, Kind
+from store.jobs.parts import forget_parts
 from store.jobs.record import DEFAULT_PRIORITY, DONE, Job, Webhook
 from store.models import ModelRecord
 from store.names import OWNER_SEPARATOR
@@ -216,6 +217,7 @@ def delete_job(database: Database, job_id: str, kind: Kind) -> None:
         session.execute(sa.delete(Job).where(Job.id == job_id))
         forget_events(session, job_id)
         forget_checkpoints(session, job_id)
+        forget_parts(session, job_id)
 
 
 def _lock_job(session: Session, job_id: str, kind: Kind | None) -> Job:

@@ -1,12 +1,16 @@
-"""The keys of a sample job's images among the artifacts."""
+"""The keys of a job's images among the artifacts."""
 
 from pathlib import PurePosixPath
 
 from store.artifacts import ArtifactStore
 
 
+def images_prefix(job_id: str) -> str:
+    return f"jobs/{job_id}/images"
+
+
 def image_key(job_id: str, image: int) -> str:
-    return f"jobs/{job_id}/images/{image:08}.png"
+    return f"{images_prefix(job_id)}/{image:08}.png"
 
 
 def archive_key(job_id: str) -> str:
@@ -17,4 +21,4 @@ def archive_key(job_id: str) -> str:
 def images_made(artifacts: ArtifactStore, job_id: str) -> list[int]:
     """Return the indices of the images made so far, in order; they can be read while the job
     runs."""
-    return [int(PurePosixPath(key).stem) for key in artifacts.keys(f"jobs/{job_id}/images")]
+    return [int(PurePosixPath(key).stem) for key in artifacts.keys(images_prefix(job_id))]

@@ -40,6 +40,7 @@ from store.jobs import requests
 from store.jobs.record import Job
 from store.locations import Locations, valkey_socket
 from store.models import get_model
+from store.nodes import live_nodes
 from store.valkey import start_valkey
 from worker.queue import make_queue, submit
 from worker.train_job import LOG_EVERY
@@ -150,8 +151,19 @@ class Place:
 
     def workers_on(self, job: Job) -> list[int]:
         """The processes at work on it."""
-        wanted = f"worker.{job.kind}_job {job.id}"
-        return [pid for pid, line in _command_lines() if wanted in line]
+        return self.processes_on(job, f"worker.{job.kind}_job")
+
+    def processes_on(self, job: Job, module: str) -> list[int]:
+        return [pid for pid, line in _command_lines() if f"{module} {job.id}" in line]
+
+    def until(self, what: Callable[[], object]) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not what():
+            assert time.monotonic() < deadline, (self.locations.data_dir / "worker.log").read_text()
+            time.sleep(0.05)
+
+    def await_workers(self, count: int) -> None:
+        self.until(lambda: len(live_nodes(self.database, "worker")) == count)
 
     def job_folders(self) -> list[Path]:
         """What the processes at work have for themselves."""
