@@ -25,6 +25,7 @@ from app.settings import Settings
 from host.environment import InvalidSetting, read_settings, variable
 from store.database import open_database
 from store.jobs.kinds import JOB_KINDS, kinds_named
+from store.jobs.parts import ImagePart
 from store.jobs.record import Job
 from store.jobs.requests import create_job
 from worker.settings import WorkerSettings
@@ -296,7 +297,12 @@ def test_keda_counts_the_jobs_that_a_worker_is_for(postgres_url):
             change = {"kind": kind, "status": status}
             with database.session() as session:
                 session.execute(sa.update(Job).where(Job.id == job.id).values(**change))
-    for name, count in (("trainer", 2), ("sampler", 6)):
+                for first in range(4) if change == {"kind": "sample", "status": "running"} else ():
+                    part = ImagePart(job_id=job.id, first=first, count=1, made=0, by_helper=False)
+                    session.add(part)
+    with database.session() as session:
+        session.execute(sa.update(ImagePart).where(ImagePart.first == 0).values(made=1))
+    for name, count in (("trainer", 2), ("sampler", 5 + 3)):  # three of four parts are left
         (trigger,) = the("ScaledObject", name, "keda")["spec"]["triggers"]
         assert trigger["type"] == "postgresql"
         with database.engine.connect() as connection:
