@@ -12,6 +12,7 @@ from types import FrameType, ModuleType
 
 import sqlalchemy as sa
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 from starlette.middleware.cors import CORSMiddleware
 
 from app.access import audit_route as audit
@@ -33,6 +34,7 @@ from app.http.head import Head
 from app.http.idempotency import Idempotency
 from app.http.openapi import openapi_document
 from app.http.request_log import RequestLog
+from app.http.root_path import RootPath
 from app.metrics import Metrics
 from app.noise import route as noise
 from app.registry import route as models
@@ -45,6 +47,7 @@ from app.service.docs_pages import STATIC
 from app.services import Services
 from app.settings import Settings
 from app.trash import route as trash
+from host.environment import InvalidSetting
 from store.jobs.kinds import JOB_KINDS
 from store.nodes import heartbeat, leave
 from worker.reaper import Reaper
@@ -109,9 +112,21 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static", docs.CachedFiles(directory=STATIC), name="static")
     app.mount("/console", console.RevalidatedFiles(directory=console.FOLDER), name="console")
     install_error_handlers(app)
+    _check_root_path(app, settings.root_path)
     _add_middleware(app, settings, counters)
-    app.openapi = partial(openapi_document, app)  # type: ignore[method-assign]
+    app.openapi = partial(openapi_document, app, settings.root_path)  # type: ignore[method-assign]
     return app
+
+
+def _check_root_path(app: FastAPI, root_path: str) -> None:
+    """Raise InvalidSetting where an address could be meant with this path or without it."""
+    first = root_path.split("/")[1] if root_path else None
+    own = {getattr(route, "path", "/").split("/")[1] for route in iter_route_contexts(app.routes)}
+    if first in own:
+        raise InvalidSetting(
+            f"DIFFUSION_ROOT_PATH is {root_path!r}; it must not begin with an address of the "
+            f"service, and /{first} is one"
+        )
 
 
 def _add_middleware(app: FastAPI, settings: Settings, counters: Metrics) -> None:
@@ -140,6 +155,8 @@ def _add_middleware(app: FastAPI, settings: Settings, counters: Metrics) -> None
             expose_headers=["*"],
         )
     app.add_middleware(RequestLog, metrics=counters)
+    if settings.root_path:
+        app.add_middleware(RootPath, root_path=settings.root_path)
 
 
 @asynccontextmanager

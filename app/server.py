@@ -31,12 +31,13 @@ def main() -> int:
         settings = read_settings(Settings)
         configure_logs(settings.log_level, settings.log_format)
         check_exposure(settings)
+        app = create_app(settings)
         listener = socket.socket(fileno=fd) if fd else listen(settings.host, settings.port)
     except (OSError, Exposed, InvalidSetting) as error:
         print(error, file=sys.stderr)
         return 1
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         loop="uvloop",
         http="httptools",
         log_config=None,

@@ -17,7 +17,7 @@ from store.access import Quotas
 from store.keeping import Keeping
 from store.locations import Locations
 from store.urls import BUCKET
-from worker.settings import WorkerSettings
+from worker.settings import RootPath, WorkerSettings
 
 MEBIBYTE = 2**20
 
@@ -35,6 +35,7 @@ class Settings:
     open: Annotated[
         bool, Doc("answer everybody who can reach the service, and let it listen without keys")
     ] = False
+    root_path: RootPath = ""
     trusted_hosts: Annotated[
         tuple[str, ...],
         Items(

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from app.access.exposure import is_loopback
+from app.access.exposure import is_exposed
 from app.http.listener import address_of, listen
 from app.logs import configure_logs, log
 from app.processes.child import Child
@@ -54,7 +54,7 @@ def main() -> int:
     except OSError as error:
         print(error, file=sys.stderr)
         return 1
-    if not is_loopback(settings.host) and _run_python("app.access.exposure") != 0:
+    if is_exposed(settings) and _run_python("app.access.exposure") != 0:
         return 1
     with lock, listener:
         stop = _StopSignal()

@@ -96,6 +96,11 @@ class Connection:
             reason = str(error) or type(error).__name__
             raise Unreachable(f"the connection to {self.url} broke: {reason}") from None
 
+    def _linked(self, link: str) -> str:
+        """Return the whole address of a link in an answer, which may lead below a path of a
+        proxy's. Other paths are below `url`."""
+        return str(self._http.base_url.join(link))
+
     def _get(self, path: str, kind: type[Answer]) -> Answer:
         return kind.model_validate_json(self._request("GET", path).content)
 

@@ -53,7 +53,12 @@ def main() -> None:
     reaper = Reaper(database, queue, "worker", every, device, kinds)
     artifacts = ArtifactStore(settings.locations.artifacts_url)
     sweeper = Sweeper(database, artifacts, settings.keeping)
-    sender = Sender(database, nodes.node_id("worker"), allow_private=settings.webhook_allow_private)
+    sender = Sender(
+        database,
+        nodes.node_id("worker"),
+        allow_private=settings.webhook_allow_private,
+        root_path=settings.root_path,
+    )
     _add_task(queue, supervisor)
     _leave_on_shutdown(supervisor)
     if DIES_WITH_PARENT in os.environ:

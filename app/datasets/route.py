@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.datasets.imports_route import create_import_job
+from app.datasets.imports_route import KIND, create_import_job
 from app.datasets.imports_schema import ImportRequest
 from app.datasets.parts import manifest_of, read_image
 from app.datasets.schema import VisibilityChange, dataset_answer
@@ -141,7 +141,7 @@ def create_import(body: ImportRequest, response: Response, services: ServicesDep
     Hosts must have public addresses, and buckets must be listed in DIFFUSION_IMPORT_BUCKETS.
     """
     answer = create_import_job(services, body)
-    response.headers["Location"] = answer.links["self"]
+    response.headers["Location"] = KIND.address(answer.id)
     return answer
 
 

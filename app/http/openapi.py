@@ -23,8 +23,8 @@ _RETRY_AFTER = {
 }
 
 
-def openapi_document(app: FastAPI) -> dict[str, Any]:
-    """Return the document, generated on the first call.
+def openapi_document(app: FastAPI, root_path: str) -> dict[str, Any]:
+    """Return the document, generated on the first call, of the service below `root_path`.
 
     FastAPI knows nothing of Problem: its schema is added to the components, and it becomes the
     default response of every operation.
@@ -36,6 +36,7 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
             description=app.description,
             routes=app.routes,
             tags=app.openapi_tags,
+            servers=[{"url": root_path}] if root_path else None,
         )
         _add_problem_schemas(document)
         for path, operations in document["paths"].items():

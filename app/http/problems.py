@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 from starlette.types import Scope
 
+from app.http.root_path import link
+
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -148,7 +150,7 @@ def problem_response(
     **extensions: object,
 ) -> Response:
     problem = Problem(
-        type=kind.type,
+        type=link(kind.type),
         title=kind.title,
         status=kind.status,
         detail=detail,
