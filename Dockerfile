@@ -8,7 +8,7 @@ FROM ${BASE} AS serve-packages
 RUN python3 -m venv /pip && python3 -m venv --without-pip /venv
 ENV PIP_PYTHON=/venv/bin/python3 PATH=/pip/bin:$PATH
 WORKDIR /src
-# Other forms of images: --build-arg EXTRAS="heic parquet" (docs/datasets.md)
+# Other forms of images: --build-arg EXTRAS="heic parquet" (docs/datasets.md); traces: telemetry (docs/monitoring.md)
 ARG EXTRAS=""
 # Dependencies first: they change less often than the code.
 COPY pyproject.toml constraints.txt ./

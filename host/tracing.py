@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Tracer
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -28,6 +29,7 @@ Kind = Literal["internal", "server", "producer", "consumer"]
 log = logging.getLogger(__name__)
 
 _provider: "TracerProvider | None" = None
+_tracer: "Tracer | None" = None
 
 
 def start_tracing(process: str) -> None:
@@ -36,7 +38,7 @@ def start_tracing(process: str) -> None:
 
     The reason why that is not possible is logged.
     """
-    global _provider
+    global _provider, _tracer
     environment = os.environ
     if (
         not any(environment.get(name) for name in ENDPOINTS)
@@ -62,6 +64,7 @@ def start_tracing(process: str) -> None:
     _provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     _provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(_provider)  # which FastAPI looks for
+    _tracer = _provider.get_tracer("diffusion")
 
 
 def stop_tracing() -> None:
@@ -81,25 +84,23 @@ def span(
 ) -> AbstractContextManager[object]:
     """Return the context of a span, which belongs to the current one or to that of a traceparent.
     An exception that leaves it marks it as failed."""
-    if _provider is None:
+    if _tracer is None:
         return nullcontext()
     from opentelemetry.trace import SpanKind
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     context = TraceContextTextMapPropagator().extract({"traceparent": parent}) if parent else None
-    return _provider.get_tracer("diffusion").start_as_current_span(
-        name, context, SpanKind[kind.upper()], attributes
-    )
+    return _tracer.start_as_current_span(name, context, SpanKind[kind.upper()], attributes)
 
 
-def annotate(attributes: Attributes, *, error: str = "") -> None:
+def annotate(attributes: Attributes | None = None, *, error: str = "") -> None:
     """Add attributes to the current span, and mark it as failed where there is an `error`."""
-    if _provider is None:
+    if _tracer is None:
         return
     from opentelemetry.trace import StatusCode, get_current_span
 
     current = get_current_span()
-    current.set_attributes(attributes)
+    current.set_attributes(attributes or {})
     if error:
         current.set_attribute("error.type", error)
         current.set_status(StatusCode.ERROR)
@@ -107,7 +108,7 @@ def annotate(attributes: Attributes, *, error: str = "") -> None:
 
 def traceparent() -> str | None:
     """Return the current span as a traceparent (W3C Trace Context), None where there is none."""
-    if _provider is None:
+    if _tracer is None:
         return None
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -118,7 +119,7 @@ def traceparent() -> str | None:
 
 def add_trace_ids(logger: object, method: str, event: MutableMapping[str, Any]) -> Any:
     """Add the ids of the current span to a log line, as a processor of structlog."""
-    if _provider is None:
+    if _tracer is None:
         return event
     from opentelemetry.trace import format_span_id, format_trace_id, get_current_span
 

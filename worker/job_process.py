@@ -147,7 +147,7 @@ def _attempt(kind: type[JobProcess]) -> int:
         return EXIT_STOPPED
     except Exception as error:
         if _is_outage(error, kind, database):
-            annotate({}, error="outage")
+            annotate(error="outage")
             log.warning(
                 "a server cannot be reached; the job continues when it can", reason=str(error)
             )
@@ -156,7 +156,7 @@ def _attempt(kind: type[JobProcess]) -> int:
             log.warning("left", reason=repr(error))
             return EXIT_STOPPED
         code, message = classify(error)
-        annotate({}, error=code)
+        annotate(error=code)
         log.exception("job failed", code=code)
         with contextlib.suppress(Exception):  # a failing log upload must not keep the job alive
             if job:

@@ -126,7 +126,7 @@ class Supervisor:
             shutil.rmtree(scratch, ignore_errors=True)
         if process.returncode and not self.leaving.is_set():
             log.warning("could not help with a job", job=job_id, exit_code=process.returncode)
-            annotate({}, error=f"exit code {process.returncode}")
+            annotate(error=f"exit code {process.returncode}")
             return False
         return parts.job_to_help(self._database, self._device) is not None
 

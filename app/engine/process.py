@@ -173,7 +173,7 @@ class EngineServer:
             if not caller.ended.is_set():
                 self._engine.cancel(number)
                 annotate({"diffusion.cancelled": True})
-            annotate({}, error=caller.failure)
+            annotate(error=caller.failure)
 
     def _statistics(self) -> Header:
         batcher = self._engine.batcher

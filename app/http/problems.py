@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 from starlette.types import Scope
 
+from app.http.root_path import link
+
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -76,6 +78,13 @@ QUOTA_EXCEEDED = Kind(
     429,
     "Quota exceeded",
     "The owner of the key has used its share; `Retry-After` says when there is more.",
+)
+RATE_LIMITED = Kind(
+    "rate-limited",
+    429,
+    "Too many requests",
+    "More requests in a minute than the caller may make; `Retry-After` says when there is one "
+    "more, and `RateLimit` what is left.",
 )
 INTERNAL = Kind(
     "internal-error", 500, "Internal error", "The service failed; its log has the request id."
@@ -141,7 +150,7 @@ def problem_response(
     **extensions: object,
 ) -> Response:
     problem = Problem(
-        type=kind.type,
+        type=link(kind.type),
         title=kind.title,
         status=kind.status,
         detail=detail,

@@ -1,5 +1,5 @@
-"""One trace over the server, the worker, the process of a job and the engine, as real processes send
-it to a collector; also over a worker that is killed."""
+"""One trace over the server, the worker, the process of a job and the engine, as real processes
+send it to a collector; also over a worker that is killed."""
 
 import json
 import os
@@ -88,8 +88,8 @@ def _is_ready(client: httpx.Client) -> bool:
 
 @pytest.fixture(scope="module")
 def trained(service: Service) -> Job:
-    """A training whose first worker was killed after a checkpoint, with the worker of a caller that
-    has a trace of its own."""
+    """A training whose first worker was killed after a checkpoint, for a caller with a trace of its
+    own."""
     place = service.place
     worker = place.start_worker("train", **service.collector.environment)
     caller = {"traceparent": f"00-{TRACE_ID}-{CALLER}-01"}
@@ -137,7 +137,7 @@ def test_both_attempts_are_in_it_and_the_checkpoints_belong_to_the_training(serv
         for span in service.collector.spans_of(TRACE_ID, "checkpoint")
     }
     assert steps[300]
-    assert [step for step, of_second in steps.items() if of_second][0] > 50
+    assert min(step for step, of_second in steps.items() if of_second) > 50
 
 
 def test_the_logs_of_all_processes_have_the_ids(service, trained):

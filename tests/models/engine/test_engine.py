@@ -329,6 +329,25 @@ def test_whoever_leaves_frees_the_rows_at_the_next_step(model):
     assert group.num_free_slots == group.slots
 
 
+def test_an_order_counts_its_own_rows_and_the_calls_that_it_shares(model):
+    engine = Engine(widths=(4,))
+    orders = []
+    for number, (images, steps) in enumerate([(3, 5), (1, 4)]):
+        plan = plan_for(
+            model.config,
+            SampleRequest(seed=0, num_images=images, num_inference_steps=steps, sampler="ddim"),
+        )
+        orders.append(engine.submit(number, Order("m", "m", "", plan), model.engine))
+    run(engine, 2)
+    many, one = orders
+    assert (many.rows, one.rows) == (3 * 5, 4)
+    assert (many.calls, one.calls) == (5, 4)  # all four images fit into a call
+    (group,) = engine.stats.values()
+    assert many.call_seconds == pytest.approx(group.seconds)
+    assert 0 < one.call_seconds < many.call_seconds
+    assert 0 <= many.waited_seconds < 60
+
+
 def test_what_cannot_be_is_refused_and_nothing_else(model):
     engine = Engine(Policy(max_waiting=2))
     plan = plan_for(model.config, SampleRequest(seed=0))
