@@ -47,7 +47,7 @@ def start_tracing(process: str) -> None:
     ):
         return
     for name in PROTOCOLS:
-        if (protocol := environment.get(name, PROTOCOL)) != PROTOCOL:
+        if (protocol := environment.get(name) or PROTOCOL) != PROTOCOL:
             log.warning("no traces: %s is %r; it must be %r", name, protocol, PROTOCOL)
             return
     try:
