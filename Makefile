@@ -35,13 +35,16 @@ train: .venv/demo.stamp  ## ARCHIVE=images.zip MINUTES=25: train on an archive a
 screenshots: .venv/test.stamp  ## take pictures of the console, into docs/images/console
 	$(BIN)/python examples/screenshots.py
 
-bench: bench-noise bench-denoise bench-sample bench-serve bench-train bench-quality  ## measure beside peers, results in benchmarks/results
+bench: bench-noise bench-denoise bench-sample bench-serve bench-flood bench-train bench-quality  ## measure beside peers, results in benchmarks/results
 
 bench-gpu: .venv/test.stamp benchmarks/.venv/stamp  ## ARCHIVE=images.zip: on a GPU, its tests and all of these in eight minutes
 	$(BIN)/python -m benchmarks.gpu $(if $(ARCHIVE),--photographs $(ARCHIVE))
 
 bench-%: .venv/test.stamp benchmarks/.venv/stamp
 	$(BIN)/python -m benchmarks.$*
+
+bench-flood: .venv/test.stamp  # it has no peers
+	$(BIN)/python -m benchmarks.flood
 
 bench-quality: .venv/demo.stamp  # its classifier needs scikit-learn
 

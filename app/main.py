@@ -12,6 +12,7 @@ from types import FrameType, ModuleType
 
 import sqlalchemy as sa
 from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
 from starlette.middleware.cors import CORSMiddleware
 
 from app.access import audit_route as audit
@@ -19,6 +20,7 @@ from app.access import keys_route as keys
 from app.access import session_route as session
 from app.access.audit import Audit
 from app.access.guard import Guard
+from app.access.rate_limit import RateLimit
 from app.catalogue import samplers_route as samplers
 from app.catalogue import schedules_route as schedules
 from app.datasets import images_route as dataset_images
@@ -32,6 +34,7 @@ from app.http.head import Head
 from app.http.idempotency import Idempotency
 from app.http.openapi import openapi_document
 from app.http.request_log import RequestLog
+from app.http.root_path import RootPath
 from app.metrics import Metrics
 from app.noise import route as noise
 from app.registry import route as models
@@ -43,9 +46,12 @@ from app.service import metrics_route as metrics
 from app.service.docs_pages import STATIC
 from app.services import Services
 from app.settings import Settings
+from app.trash import route as trash
+from host.environment import InvalidSetting
 from store.jobs.kinds import JOB_KINDS
 from store.nodes import heartbeat, leave
 from worker.reaper import Reaper
+from worker.sweeper import Sweeper
 
 TITLE = "Diffusion service"
 DESCRIPTION = """\
@@ -65,6 +71,7 @@ ROUTES: tuple[ModuleType, ...] = (  # without those of jobs, which are in JOB_KI
     sample,
     sample_again,
     samplers,
+    trash,
     session,
     keys,
     audit,
@@ -73,6 +80,7 @@ ROUTES: tuple[ModuleType, ...] = (  # without those of jobs, which are in JOB_KI
     docs,
     console,
 )
+LAST_WORDS_SECONDS = 0.5  # before the server cuts off what it still answers
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 TAGS = [
     {"name": "noise", "description": "The forward process on your image."},
@@ -81,6 +89,7 @@ TAGS = [
     {"name": "training", "description": "Jobs that train models."},
     {"name": "models", "description": "Models that were trained here or uploaded."},
     {"name": "sample", "description": "New images from a model."},
+    {"name": "trash", "description": "What was deleted, for a while."},
     {"name": "keys", "description": "Who may call the service, and for what."},
     {"name": "service", "description": "Health, metrics and the kinds of errors."},
 ]
@@ -103,9 +112,21 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static", docs.CachedFiles(directory=STATIC), name="static")
     app.mount("/console", console.RevalidatedFiles(directory=console.FOLDER), name="console")
     install_error_handlers(app)
+    _check_root_path(app, settings.root_path)
     _add_middleware(app, settings, counters)
-    app.openapi = partial(openapi_document, app)  # type: ignore[method-assign]
+    app.openapi = partial(openapi_document, app, settings.root_path)  # type: ignore[method-assign]
     return app
+
+
+def _check_root_path(app: FastAPI, root_path: str) -> None:
+    """Raise InvalidSetting where an address could be meant with this path or without it."""
+    first = root_path.split("/")[1] if root_path else None
+    own = {getattr(route, "path", "/").split("/")[1] for route in iter_route_contexts(app.routes)}
+    if first in own:
+        raise InvalidSetting(
+            f"DIFFUSION_ROOT_PATH is {root_path!r}; it must not begin with an address of the "
+            f"service, and /{first} is one"
+        )
 
 
 def _add_middleware(app: FastAPI, settings: Settings, counters: Metrics) -> None:
@@ -122,6 +143,7 @@ def _add_middleware(app: FastAPI, settings: Settings, counters: Metrics) -> None
     )
     app.add_middleware(Audit)
     app.add_middleware(Idempotency)
+    app.add_middleware(RateLimit)
     app.add_middleware(Guard, settings=settings)
     app.add_middleware(Faults)
     if settings.cors_origins:
@@ -133,16 +155,20 @@ def _add_middleware(app: FastAPI, settings: Settings, counters: Metrics) -> None
             expose_headers=["*"],
         )
     app.add_middleware(RequestLog, metrics=counters)
+    if settings.root_path:
+        app.add_middleware(RootPath, root_path=settings.root_path)
 
 
 @asynccontextmanager
 async def _lifespan(settings: Settings, counters: Metrics, app: FastAPI) -> AsyncIterator[None]:
     app.state.services = services = Services.start(settings, counters)
-    restore = _on_sigterm(services.stopping.set)
+    restore = _on_sigterm(partial(_drain, services))
     await asyncio.to_thread(heartbeat, services.database, "api")  # refuses a second host on SQLite
     await asyncio.to_thread(add_example, services)
     reaper = Reaper(services.database, services.queue, "api")
     reaper.start()
+    sweeper = Sweeper(services.database, services.artifacts, settings.keeping)
+    sweeper.start()
     services.engine.start()
     await services.noise_pool.start()
     try:
@@ -150,9 +176,17 @@ async def _lifespan(settings: Settings, counters: Metrics, app: FastAPI) -> Asyn
     finally:
         restore()
         reaper.stop()
+        sweeper.stop()
         with suppress(sa.exc.SQLAlchemyError):
             await asyncio.to_thread(leave, services.database, "api")
         await services.close()
+
+
+def _drain(services: Services) -> None:
+    """Let streams that wait for news end at once, and those of an answer before they are cut."""
+    services.stopping.set()
+    seconds = services.settings.drain_seconds - LAST_WORDS_SECONDS
+    asyncio.get_running_loop().call_later(seconds, services.drained.set)
 
 
 def _on_sigterm(react: Callable[[], None]) -> Callable[[], None]:

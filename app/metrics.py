@@ -41,6 +41,11 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
+        self._uncounted = Counter(
+            "diffusion_rate_uncounted",
+            "Requests that no limit on the rate counted, since Valkey did not answer",
+            registry=self.registry,
+        )
 
     def answered(self, scope: Scope, status: int, seconds: float) -> None:
         """Count a request. `status` 0 means that the client disconnected.
@@ -50,6 +55,9 @@ class Metrics:
         route = getattr(scope.get("route"), "path", "none")
         self._requests.labels(scope["method"], route, status or "disconnected").inc()
         self._request_seconds.labels(route).observe(seconds)
+
+    def uncounted(self) -> None:
+        self._uncounted.inc()
 
     def sampled(self, model: str, steps: int, seconds: float) -> None:
         self._sample_seconds.labels(model, step_class(steps)).observe(seconds)

@@ -31,12 +31,13 @@ def main() -> int:
         settings = read_settings(Settings)
         configure_logs(settings.log_level, settings.log_format)
         check_exposure(settings)
+        app = create_app(settings)
         listener = socket.socket(fileno=fd) if fd else listen(settings.host, settings.port)
     except (OSError, Exposed, InvalidSetting) as error:
         print(error, file=sys.stderr)
         return 1
     config = uvicorn.Config(
-        create_app(settings),
+        app,
         loop="uvloop",
         http="httptools",
         log_config=None,
@@ -44,7 +45,7 @@ def main() -> int:
         server_header=False,
         proxy_headers=bool(settings.proxies),
         forwarded_allow_ips=list(settings.proxies),
-        timeout_graceful_shutdown=10,
+        timeout_graceful_shutdown=settings.drain_seconds,
     )
     if DIES_WITH_PARENT in os.environ:
         end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))

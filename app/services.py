@@ -12,6 +12,7 @@ from celery import Celery
 from fastapi import Depends
 from starlette.requests import Request
 
+from app.access.rate_limit import RateLimits
 from app.engine.client import EngineClient
 from app.jobs.waiting import reason_to_wait
 from app.metrics import Metrics
@@ -44,6 +45,7 @@ class Services:
     database: Database
     artifacts: ArtifactStore
     redis: redis.asyncio.Redis
+    rate_limits: RateLimits
     queue: Celery
     engine: EngineClient
     metrics: Metrics
@@ -51,7 +53,8 @@ class Services:
     noise_server: ForkServer
     noise_pool: ProcessPool
     step_by_step_pool: ProcessPool  # noise in steps takes seconds: one at a time beside the others
-    stopping: asyncio.Event = field(default_factory=asyncio.Event)  # when set, streams end
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)  # streams without end end
+    drained: asyncio.Event = field(default_factory=asyncio.Event)  # and then those of answers
     checks: dict[str, HealthCheck] = field(default_factory=dict)  # of /readyz, by component
     answered: set[str] = field(default_factory=set)  # components of these, since the start
 
@@ -70,6 +73,7 @@ class Services:
             database=database,
             artifacts=artifacts,
             redis=client,
+            rate_limits=RateLimits(locations.redis_url),
             queue=queue,
             engine=engine,
             metrics=metrics,
@@ -105,6 +109,7 @@ class Services:
         self.noise_pool.close()
         self.step_by_step_pool.close()
         self.noise_server.close()
+        await self.rate_limits.close()
         await self.redis.aclose()
         self.database.close()
 

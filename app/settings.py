@@ -14,9 +14,10 @@ from host.environment import Items, table
 from models.engine.batcher import Batching
 from models.nets.precision import FloatChoice
 from store.access import Quotas
+from store.keeping import Keeping
 from store.locations import Locations
 from store.urls import BUCKET
-from worker.settings import WorkerSettings
+from worker.settings import RootPath, WorkerSettings
 
 MEBIBYTE = 2**20
 
@@ -34,6 +35,7 @@ class Settings:
     open: Annotated[
         bool, Doc("answer everybody who can reach the service, and let it listen without keys")
     ] = False
+    root_path: RootPath = ""
     trusted_hosts: Annotated[
         tuple[str, ...],
         Items(
@@ -68,6 +70,7 @@ class Settings:
     ] = "auto"
 
     quotas: Quotas = field(default_factory=Quotas)
+    keeping: Keeping = field(default_factory=Keeping)
     example_model: Annotated[
         bool, Doc("whether an empty service begins with the model `emoji`")
     ] = True
@@ -108,6 +111,9 @@ class Settings:
     max_waiting_walks: Annotated[
         int, Ge(1), Doc("the same for requests that add noise step by step")
     ] = 8
+    drain_seconds: Annotated[
+        int, Ge(1), Doc("from SIGTERM on, the time for requests that have begun; then they end")
+    ] = 25
     noise_seconds: Annotated[float, Gt(0), Doc("longest time of one `POST /noise`")] = 120.0
     noise_processes: Annotated[
         int, Ge(0), Doc("processes that answer `POST /noise`; 0 means one more than cores")

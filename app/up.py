@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from app.access.exposure import is_loopback
+from app.access.exposure import is_exposed
 from app.http.listener import address_of, listen
 from app.logs import configure_logs, log
 from app.processes.child import Child
@@ -34,8 +34,8 @@ from store.locations import Locations, valkey_socket
 from store.valkey import start_valkey
 
 WORKERS = {pool: f"worker {pool}" for pool in POOLS}
-# How long each child may take to stop; they are stopped in this order.
-STOP_SECONDS = {"api": 15.0, **dict.fromkeys(WORKERS.values(), 30.0), "valkey": 10.0}
+# How long each child may take to stop, the API after its drain; they are stopped in this order.
+STOP_SECONDS = {"api": 5.0, **dict.fromkeys(WORKERS.values(), 30.0), "valkey": 10.0}
 POLL_SECONDS = 0.1
 
 
@@ -54,7 +54,7 @@ def main() -> int:
     except OSError as error:
         print(error, file=sys.stderr)
         return 1
-    if not is_loopback(settings.host) and _run_python("app.access.exposure") != 0:
+    if is_exposed(settings) and _run_python("app.access.exposure") != 0:
         return 1
     with lock, listener:
         stop = _StopSignal()
@@ -62,9 +62,11 @@ def main() -> int:
         try:
             _run(children, stop, address_of(listener))
         finally:
+            listener.close()  # else connections would be accepted that nobody answers
             for name, seconds in STOP_SECONDS.items():
                 if name in children:
-                    children[name].stop(seconds)
+                    drain = settings.drain_seconds if name == "api" else 0
+                    children[name].stop(seconds + drain)
             log.info("stopped")
     return 0
 

@@ -35,26 +35,28 @@ class Hit:
     seconds: float
 
 
-def replay(url: str, shots: Sequence[Shot], content_type: str) -> list[Hit]:
+def replay(url: str, shots: Sequence[Shot], content_type: str, more: str = "") -> list[Hit]:
     """POST each shot when it is due, without waiting for earlier answers; return answers in order.
+    `more` are lines of the head.
 
     Latency counts from the due time, so that a late sender hides nothing.
     """
-    return uvloop.run(_replay(url, shots, content_type))
+    return uvloop.run(_replay(url, shots, content_type, more))
 
 
-async def _replay(url: str, shots: Sequence[Shot], content_type: str) -> list[Hit]:
+async def _replay(url: str, shots: Sequence[Shot], content_type: str, more: str) -> list[Hit]:
     start = time.perf_counter() + 0.05
     async with asyncio.TaskGroup() as group:
-        hits = [group.create_task(_shoot(url, start, shot, content_type)) for shot in shots]
+        hits = [group.create_task(_shoot(url, start, shot, content_type, more)) for shot in shots]
     return [hit.result() for hit in hits]
 
 
-async def _shoot(url: str, start: float, shot: Shot, content_type: str) -> Hit:
+async def _shoot(url: str, start: float, shot: Shot, content_type: str, more: str) -> Hit:
     due = start + shot.at
     await asyncio.sleep(due - time.perf_counter())
     address = urlsplit(url)
-    request = _head(address, content_type, len(shot.body), "Connection: close\r\n") + shot.body
+    more = f"Connection: close\r\n{more}"
+    request = _head(address, content_type, len(shot.body), more) + shot.body
     try:
         _, shooter = await asyncio.get_running_loop().create_connection(
             lambda: _Shooter(request), str(address.hostname), int(address.port or 80)
@@ -89,6 +91,31 @@ class _Shooter(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if not self.answer.done():
             self.answer.set_exception(error or ConnectionResetError("closed before the answer"))
+
+
+@dataclass(frozen=True)
+class Wave:
+    """What each of `clients` POSTs again as soon as it is answered."""
+
+    url: str
+    body: bytes
+    content_type: str
+    clients: int
+
+
+def flood(waves: Sequence[Wave], more: str = "") -> None:
+    """POST all waves, each request on a new connection, until the process ends, whatever the
+    answers are."""
+    uvloop.run(_flood(waves, more))
+
+
+async def _flood(waves: Sequence[Wave], more: str) -> None:
+    async def client(wave: Wave) -> None:
+        while True:
+            shot = Shot(0.0, wave.body)
+            await _shoot(wave.url, time.perf_counter(), shot, wave.content_type, more)
+
+    await asyncio.gather(*(client(wave) for wave in waves for _ in range(wave.clients)))
 
 
 # Closed loop --------------------------------------------------------------------------------------

@@ -178,6 +178,16 @@ class NetworkSize(BaseModel):
     )
 
 
+class TrashAnswer(BaseModel):
+    id: str
+    collection: str = Field(description="where it was: datasets, models, train-jobs, ...")
+    name: str = Field(description="in full; of a job its id")
+    num_bytes: int = Field(description="that count for the quota of its owner until it is removed")
+    deleted_at: datetime
+    removed_at: datetime = Field(description="when it will be removed for good, or soon after")
+    links: dict[str, str]
+
+
 class ModelAnswer(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 

@@ -46,6 +46,7 @@ from client.answers import (
     ModelAnswer,
     ModelFormat,
     TrainPlan,
+    TrashAnswer,
     UploadedModel,
     VersionAnswer,
     Visibility,
@@ -354,7 +355,7 @@ class Client(Connection):
         """Measure how good a model is, and wait for the result. Raises JobEnded."""
         body = without_none({"model": model, **request})
         accepted = self._request("POST", "/evaluations", json=body)
-        return self._wait_for(accepted.headers["location"], _Evaluated).result
+        return self._wait_for(self._linked(accepted.headers["location"]), _Evaluated).result
 
     # New images -------------------------------------------------------------------------------
 
@@ -369,7 +370,7 @@ class Client(Connection):
                 body[field] = base64.b64encode(picture).decode("ascii")
         answer = self._request("POST", "/sample", json=body, headers={"Accept": "application/json"})
         if answer.status_code == httpx.codes.ACCEPTED:
-            return self._samples_of_job(answer.headers["location"])
+            return self._samples_of_job(self._linked(answer.headers["location"]))
         made = answer.json()
         images = [base64.b64decode(image) for image in made["images"]]
         return Samples(images, made["used"], made["trajectories"])
@@ -403,7 +404,7 @@ class Client(Connection):
     def _samples_of_job(self, address: str) -> Samples:
         job = self._wait_for(address, _Sampled)
         with tempfile.TemporaryFile() as file:
-            self._download(job.links["archive"], file)
+            self._download(self._linked(job.links["archive"]), file)
             file.seek(0)
             with zipfile.ZipFile(file) as archive:
                 names = sorted(n for n in archive.namelist() if n.endswith(".png"))
@@ -471,6 +472,21 @@ class Client(Connection):
 
     def delete_model(self, name: str) -> None:
         self._request("DELETE", path_to("models", name))
+
+    # The trash ----------------------------------------------------------------------------------
+
+    def trash(self) -> Iterator[TrashAnswer]:
+        """List what was deleted, the last first."""
+        return self._pages("/trash", TrashAnswer, "id")
+
+    def restore(self, collection: str, entry_id: str) -> TrashAnswer:
+        """Bring back what was deleted."""
+        answer = self._request("POST", path_to("trash", collection, entry_id, "restore"))
+        return TrashAnswer.model_validate_json(answer.content)
+
+    def remove(self, collection: str, entry_id: str) -> None:
+        """Remove for good what was deleted."""
+        self._request("DELETE", path_to("trash", collection, entry_id))
 
     # Requests ---------------------------------------------------------------------------------
 

@@ -96,6 +96,11 @@ class Connection:
             reason = str(error) or type(error).__name__
             raise Unreachable(f"the connection to {self.url} broke: {reason}") from None
 
+    def _linked(self, link: str) -> str:
+        """Return the whole address of a link in an answer, which may lead below a path of a
+        proxy's. Other paths are below `url`."""
+        return str(self._http.base_url.join(link))
+
     def _get(self, path: str, kind: type[Answer]) -> Answer:
         return kind.model_validate_json(self._request("GET", path).content)
 
@@ -194,9 +199,10 @@ def path_to(*parts: str) -> str:
 
 
 def _is_transient(error: ClientError) -> bool:
-    """Return whether the service may only be restarting, so that a retry makes sense."""
+    """Return whether the service may only be restarting, or has been asked too often, so that a
+    retry makes sense."""
     if isinstance(error, Refused):
-        return error.status in (502, 503, 504)
+        return error.status in (429, 502, 503, 504)
     return isinstance(error, Unreachable)
 
 

@@ -37,8 +37,8 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Items:
-    """The mark of a list, written with commas: the regular expression of an item, and the rule in
-    words."""
+    """The mark of a text, or of a list, written with commas: the regular expression of the text or
+    of an item, and the rule in words."""
 
     pattern: str
     rule: str
@@ -77,6 +77,11 @@ def to_environment(settings: Any) -> dict[str, str]:
 def variable(field: str) -> str:
     """Return the variable of a field: DIFFUSION_PORT for port."""
     return PREFIX + field.upper()
+
+
+def variables(*kinds: type) -> set[str]:
+    """Return the variables of all settings of `kinds`."""
+    return {name for kind in kinds for name, *_ in _rows(kind)}
 
 
 def table(*kinds: type) -> Iterator[str]:
@@ -121,11 +126,12 @@ def _value(name: str, text: str, hint: Any) -> Any:
         return number
     if get_origin(base) is Literal and text not in get_args(base):
         raise InvalidSetting(rule)
-    if get_origin(base) is tuple:
-        items = tuple(item.strip() for item in text.split(","))
-        patterns = [mark.pattern for mark in marks if isinstance(mark, Items)]
-        if not all(re.fullmatch(pattern, item) for pattern in patterns for item in items):
-            raise InvalidSetting(rule)
+    is_list = get_origin(base) is tuple
+    items = tuple(item.strip() for item in text.split(",")) if is_list else (text,)
+    patterns = [mark.pattern for mark in marks if isinstance(mark, Items)]
+    if not all(re.fullmatch(pattern, item) for pattern in patterns for item in items):
+        raise InvalidSetting(rule)
+    if is_list:
         return items
     return Path(text) if base is Path else text
 
@@ -159,8 +165,8 @@ def _rule(base: Any, marks: list[Any]) -> str:
     if get_origin(base) is Literal:
         *others, last = get_args(base)
         return f"{', '.join(others)} or {last}"
-    if get_origin(base) is tuple:
-        return next(mark.rule for mark in marks if isinstance(mark, Items))
+    if (items := next((mark for mark in marks if isinstance(mark, Items)), None)) is not None:
+        return items.rule
     if base not in (int, float):
         return ""
     bounds = ["a whole number" if base is int else "a number"]

@@ -26,8 +26,8 @@ VISIBILITIES: tuple[Visibility, ...] = get_args(Visibility)
 
 @dataclass(frozen=True)
 class Quotas:
-    """What each owner of a key may use, where 0 is no limit. Read by host.environment; it is
-    checked in store.quotas."""
+    """What each owner of a key may use, where 0 is no limit. Read by host.environment; quotas are
+    checked in store.quotas, rates in app.access.rate_limit."""
 
     quota_bytes: Annotated[
         int, Ge(0), Doc("bytes of datasets and models that each owner of a key may store; 0: any")
@@ -39,12 +39,23 @@ class Quotas:
     quota_images: Annotated[
         int, Ge(0), Doc("images that an owner may order in 24 hours; 0: any")
     ] = 0
+    rate_requests: Annotated[
+        int,
+        Ge(0),
+        Doc("requests in a minute of each owner, without keys of each address; 0: any"),
+    ] = 0
+    rate_compute: Annotated[
+        int,
+        Ge(0),
+        Doc("the same for `POST /noise`, `/sample` and `/sample/again`, counted apart; 0: any"),
+    ] = 0
 
 
 @dataclass(frozen=True)
 class Caller:
     """Who asks: the owner of a key, who sees everything if that is an administrator's. `quotas` are
-    those of every owner; `key_id` is for the audit log."""
+    those of every owner, or as they were for this one a moment ago; `key_id` is for the audit
+    log."""
 
     owner: str
     sees_all: bool = False

@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -33,6 +34,15 @@ __all__ = ["ArtifactStore", "StorageError", "retry_for"]
 PARTS = ".parts"
 ABANDONED_SECONDS = 86_400
 PIECE = 8 << 20  # bytes per request when an artifact is streamed from another host
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An artifact as a listing shows it; its `e_tag` changes when it is written again."""
+
+    key: str
+    num_bytes: int
+    e_tag: str | None
 
 
 class ArtifactStore:
@@ -185,6 +195,13 @@ class ArtifactStore:
         _check(prefix)
         metas = (meta for batch in obstore.list(self._store, prefix) for meta in batch)
         return sorted(m["path"] for m in metas if before is None or m["last_modified"] < before)
+
+    def stored(self, prefix: str) -> Iterator[Stored]:
+        """Yield what is stored below `prefix`."""
+        _check(prefix)
+        for batch in obstore.list(self._store, prefix):
+            for meta in batch:
+                yield Stored(meta["path"], meta["size"], meta["e_tag"])
 
     def size(self, key: str) -> int:
         _check(key)

@@ -16,7 +16,7 @@ JsonObject = dict[str, Any]  # a JSON column, or a part of one
 
 BUSY_SECONDS = 30
 RECYCLE_SECONDS = 600  # of a connection to PostgreSQL, since each new one compares the clocks
-_MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATIONS = Path(__file__).parent / "migrations"
 # Advisory locks: arbitrary numbers that no other program uses in the same database.
 _MIGRATION_LOCK = 0x0D1FF051
 _NAMES_LOCK = 0x0D1FF052
@@ -78,6 +78,20 @@ class Database:
                 session.execute(sa.text(f"SELECT pg_advisory_xact_lock({_NAMES_LOCK})"))
             yield session
 
+    @contextmanager
+    def snapshot(self) -> Iterator[sa.Connection]:
+        """Open a connection that reads the records as they are at its first query, whatever is
+        written meanwhile. Writers do not wait for it."""
+        with self.engine.connect() as connection:
+            if self.engine.dialect.name == "sqlite":
+                connection = connection.execution_options(reads_only=True)
+            else:
+                connection = connection.execution_options(
+                    isolation_level="REPEATABLE READ", postgresql_readonly=True
+                )
+            with connection.begin():
+                yield connection
+
     def close(self) -> None:
         self.engine.dispose()
 
@@ -88,27 +102,33 @@ def open_database(url: str) -> Database:
     with database.engine.begin() as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
-        if not _is_newest(connection):
-            _upgrade(connection)
+        if revision_of(connection) != revisions()[-1]:
+            migrate(connection)
     return database
 
 
-def _is_newest(connection: sa.Connection) -> bool:
-    newest = max(path.name[:4] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
+def revisions() -> list[str]:
+    """Return the revisions of the schema that this version knows, the oldest first."""
+    return sorted(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def revision_of(connection: sa.Connection) -> str | None:
+    """Return the revision of a database's schema, None where it has no tables yet."""
     if not sa.inspect(connection).has_table("alembic_version"):
-        return False
-    revisions = connection.scalars(sa.text("SELECT version_num FROM alembic_version"))
-    return list(revisions) == [newest]
+        return None
+    found: str | None = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    return found
 
 
-def _upgrade(connection: sa.Connection) -> None:
+def migrate(connection: sa.Connection, revision: str = "head") -> None:
+    """Bring the schema up to a revision, or down to "base", which has no tables."""
     from alembic import command  # a quarter of the CPU time in which a worker starts
     from alembic.config import Config
 
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    (command.downgrade if revision == "base" else command.upgrade)(config, revision)
 
 
 def now() -> datetime:
@@ -164,4 +184,5 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
 
 def _begin_immediate(connection: sa.Connection) -> None:
     # A transaction that begins by reading cannot wait for a writer; one that begins writing can.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads_only = connection.get_execution_options().get("reads_only")
+    connection.exec_driver_sql("BEGIN" if reads_only else "BEGIN IMMEDIATE")

@@ -19,6 +19,7 @@ from store.access import Visibility, check_may_change, new_name
 from store.database import Database, JsonObject, Record, UtcTime, now
 from store.errors import DatasetConflict, DatasetNotFound, StaleVersion, VersionNotFound
 from store.named import Named, newest_first
+from store.trash import TrashEntry, throw_away
 
 MAX_VERSION = 2**31 - 1  # that a column holds
 INDEX_SUFFIX, FINGERPRINTS_SUFFIX = ".index", ".fingerprints"
@@ -194,21 +195,22 @@ def set_visibility(database: Database, name: str, visibility: Visibility) -> Dat
     return record
 
 
-def delete_dataset(database: Database, name: str) -> set[str]:
-    """Forget a dataset with all its versions; return the keys of its artifacts, which the caller
-    removes.
+def delete_dataset(database: Database, name: str) -> TrashEntry:
+    """Move a dataset with all its versions to the trash.
 
-    Raises DatasetConflict while a job that is not done uses it.
+    Raises DatasetNotFound and NotYours, and DatasetConflict while a job that is not done uses it.
     """
     with database.session(names=True) as session:
         record = _dataset(session, name, to_change=True)
         name = record.name
         if user := _unfinished_job_on(session, name):
             raise DatasetConflict(f"job {user!r} needs dataset {name!r}; cancel it first")
+        rows = {
+            DatasetRecord: DatasetRecord.name == name,
+            DatasetVersion: DatasetVersion.dataset == name,
+        }
         keys = _keys(_versions(session, name))
-        session.execute(sa.delete(DatasetVersion).where(DatasetVersion.dataset == name))
-        session.delete(record)
-    return keys
+        return throw_away(session, "datasets", name, record, rows, keys, record.num_bytes)
 
 
 def restore_dataset(database: Database, name: str, files: dict[str, str]) -> DatasetRecord:

@@ -12,8 +12,10 @@ StoreError
 │   ├── VersionNotFound     of a dataset
 │   ├── ImageNotFound       of a dataset
 │   ├── ModelNotFound
+│   ├── NotInTrash
 │   └── ArtifactNotFound
 ├── Conflict
+│   ├── NameTaken           of what should return from the trash
 │   ├── IllegalTransition   the job's status does not allow it
 │   ├── CheckpointGone      it was removed a moment ago
 │   ├── AlreadyRunning      the first request with an idempotency key
@@ -84,6 +86,11 @@ class ModelNotFound(NotFound):
         super().__init__(f"there is no model {_shown(name)}")
 
 
+class NotInTrash(NotFound):
+    def __init__(self, entry_id: str) -> None:
+        super().__init__(f"there is no {_shown(entry_id)} in the trash")
+
+
 class ArtifactNotFound(NotFound):
     def __init__(self, key: str) -> None:
         super().__init__(f"there is no artifact {key!r}")
@@ -103,6 +110,10 @@ class ArtifactDamaged(StoreError):
 
 
 class Conflict(StoreError):
+    pass
+
+
+class NameTaken(Conflict):
     pass
 
 

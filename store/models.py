@@ -7,6 +7,7 @@ from store.access import check_may_change, new_name
 from store.database import Database, JsonObject, Record
 from store.errors import ModelConflict, ModelNotFound
 from store.named import Named, newest_first
+from store.trash import TrashEntry, throw_away
 
 
 class ModelRecord(Named, Record):
@@ -75,12 +76,19 @@ def change_model(database: Database, name: str, **values: object) -> ModelRecord
     return record
 
 
-def delete_model(database: Database, name: str) -> ModelRecord:
-    """Forget a model; the caller removes its artifacts. Raises ModelNotFound and NotYours."""
+def delete_model(database: Database, name: str) -> TrashEntry:
+    """Move a model to the trash. Raises ModelNotFound and NotYours."""
     with database.session() as session:
         record = _model(session, name, to_change=True)
-        session.delete(record)
-    return record
+        return throw_away(
+            session,
+            "models",
+            record.name,
+            record,
+            {ModelRecord: ModelRecord.name == record.name},
+            [record.artifact_prefix],
+            record.num_bytes,
+        )
 
 
 def _model(session: Session, name: str, *, to_change: bool = False) -> ModelRecord:

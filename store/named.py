@@ -34,3 +34,10 @@ def newest_first(
     with database.session() as session:
         records = list(session.scalars(query.limit(limit + 1)))
     return records[:limit], len(records) > limit
+
+
+def bytes_of(database: Database, kind: type[Named], name: str) -> int:
+    """Return the bytes of what has this name; 0 where nothing has it."""
+    with database.session() as session:
+        record = session.get(kind, name)
+    return int(getattr(record, "num_bytes", 0))

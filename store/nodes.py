@@ -82,6 +82,14 @@ def is_alive(session: Session, node: str) -> bool:
     return bool(session.scalar(sa.select(sa.exists().where(_alive(), Node.id == node))))
 
 
+def live_node(connection: sa.Connection) -> str | None:
+    """Return a live process of the service, if there is one, in a database of any revision."""
+    if not sa.inspect(connection).has_table(Node.__tablename__):
+        return None
+    found: str | None = connection.scalar(sa.select(Node.id).where(_alive()))
+    return found
+
+
 def leave(database: Database, role: str) -> None:
     with database.session() as session:
         session.execute(sa.delete(Node).where(Node.id == node_id(role)))

@@ -21,6 +21,7 @@ from store.datasets import DatasetVersion
 from store.jobs.record import Job
 from store.locations import Locations
 from store.models import ModelRecord
+from store.trash import kept_artifacts
 
 HOURS = 24.0
 
@@ -33,7 +34,8 @@ def orphaned_artifacts(database: Database, artifacts: ArtifactStore, before: dat
         versions = session.scalars(sa.select(DatasetVersion)).all()
         models = set(session.scalars(sa.select(ModelRecord.artifact_prefix)))
         jobs = {f"jobs/{job_id}" for job_id in session.scalars(sa.select(Job.id))}
-    owners = models.union(jobs, *(version.keys() for version in versions))
+        trash = kept_artifacts(session)
+    owners = models.union(jobs, trash, *(version.keys() for version in versions))
 
     def is_known(key: str) -> bool:
         parts = key.split("/")

@@ -6,7 +6,7 @@ the hour.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from math import ceil
 from typing import Literal
@@ -21,7 +21,8 @@ from store.errors import QuotaExceeded
 Used = Literal["images", "train_seconds"]
 
 HOUR, HOURS = 3600, 24
-SPACE = ("datasets", "models")  # tables with `num_bytes`
+NAMES = {each.name.removeprefix("quota_"): each.name for each in fields(Quotas)}  # short and full
+SPACE = ("datasets", "models", "trash")  # tables with `num_bytes`
 
 
 class OwnersQuotas(Record):
@@ -57,9 +58,13 @@ def set_quotas(database: Database, owner: str, values: Mapping[str, int]) -> dic
 
 def quotas_of(session: Session, caller: Caller) -> Quotas:
     own: OwnersQuotas | None = session.get(OwnersQuotas, caller.owner)
-    known = {each.name for each in fields(Quotas)}
-    values = {f"quota_{name}": value for name, value in own.values.items()} if own else {}
-    return replace(caller.quotas, **{k: v for k, v in values.items() if k in known})
+    values = own.values if own else {}
+    return replace(caller.quotas, **{NAMES[n]: v for n, v in values.items() if n in NAMES})
+
+
+def owners_quotas(database: Database, caller: Caller) -> Quotas:
+    with database.session() as session:
+        return quotas_of(session, caller)
 
 
 def usage_of(database: Database) -> dict[str, dict[str, float]]:
@@ -93,10 +98,21 @@ def check_space(database: Database, num_bytes: int) -> None:
         owner, quotas = limited
         stored = _bytes(session, owner)
         if quotas.quota_bytes and stored + num_bytes > quotas.quota_bytes:
+            trash = _bytes(session, owner, ("trash",))
             raise QuotaExceeded(
                 f"{num_bytes} bytes more would be {stored + num_bytes} in all; your quota is "
                 f"{quotas.quota_bytes} bytes of datasets and models"
+                + (f", of which {trash} are in the trash, which you can empty" if trash else "")
             )
+
+
+def space_left(database: Database) -> int | None:
+    """Return how many bytes more the caller may store, None where it has no quota of them."""
+    with database.session() as session:
+        limited = _limited(session)
+        if limited is None or not limited[1].quota_bytes:
+            return None
+        return max(0, limited[1].quota_bytes - _bytes(session, limited[0]))
 
 
 def check_job(session: Session, minutes: float | None) -> None:
@@ -159,9 +175,9 @@ def _limited(session: Session) -> tuple[str, Quotas] | None:
     return caller.owner, quotas_of(session, caller)
 
 
-def _bytes(session: Session, owner: str) -> int:
+def _bytes(session: Session, owner: str, tables: Sequence[str] = SPACE) -> int:
     total = 0
-    for name in SPACE:
+    for name in tables:
         table = sa.table(name, sa.column("num_bytes"), sa.column("made_by"))
         query = sa.select(sa.func.coalesce(sa.func.sum(table.c.num_bytes), 0))
         total += int(session.scalar(query.where(table.c.made_by == owner)) or 0)

@@ -1,6 +1,7 @@
 """Archives that become datasets, whether they are uploaded (app.datasets.route) or fetched
 (worker.import_job)."""
 
+import secrets
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -52,7 +53,7 @@ def store_archive(
             known = restore_dataset(database, name, files)
         return known, False
     check_space(database, path.stat().st_size)
-    key = f"datasets/{name}/{summary.digest}"
+    key = f"datasets/{name}/{summary.digest}-{secrets.token_hex(4)}"  # the trash may have others
     record = DatasetRecord(
         name=name, num_bytes=path.stat().st_size, artifact_key=key, **asdict(summary)
     )

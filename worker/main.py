@@ -21,6 +21,7 @@ from host.devices import NO_TORCH, device_of_host
 from host.environment import read_settings
 from host.lifeline import DIES_WITH_PARENT, end_with_parent
 from store import nodes
+from store.artifacts import ArtifactStore
 from store.database import open_database
 from store.errors import StoreError
 from store.jobs.kinds import JOB_KINDS, Kind, kinds_named, kinds_run_here
@@ -29,6 +30,7 @@ from worker.queue import RUN_JOB, make_queue, submit
 from worker.reaper import Reaper
 from worker.settings import WorkerSettings
 from worker.supervisor import Supervisor
+from worker.sweeper import Sweeper
 from worker.webhooks.sender import Sender
 
 log = structlog.get_logger("worker")
@@ -49,12 +51,20 @@ def main() -> None:
     supervisor = Supervisor(database, settings, nodes.node_id("worker"))
     every = min(5.0, settings.lease_seconds / 3)
     reaper = Reaper(database, queue, "worker", every, device, kinds)
-    sender = Sender(database, nodes.node_id("worker"), allow_private=settings.webhook_allow_private)
+    artifacts = ArtifactStore(settings.locations.artifacts_url)
+    sweeper = Sweeper(database, artifacts, settings.keeping)
+    sender = Sender(
+        database,
+        nodes.node_id("worker"),
+        allow_private=settings.webhook_allow_private,
+        root_path=settings.root_path,
+    )
     _add_task(queue, supervisor)
     _leave_on_shutdown(supervisor)
     if DIES_WITH_PARENT in os.environ:
         end_with_parent(partial(_leave, supervisor))
     reaper.start()
+    sweeper.start()
     sender.start()
     if left := [kind for kind in kinds_named(sys.argv[1:]) if kind not in kinds]:
         log.warning("left to other workers: " + NO_TORCH, kinds=left)
@@ -73,6 +83,7 @@ def main() -> None:
         ]
     )
     reaper.stop()
+    sweeper.stop()
     sender.stop()
     nodes.leave(database, "worker")
 

@@ -6,8 +6,19 @@ from typing import Annotated
 from annotated_types import Ge, Interval
 from typing_extensions import Doc
 
+from host.environment import Items
 from store.access import Quotas
+from store.keeping import Keeping
 from store.locations import Locations
+
+RootPath = Annotated[
+    str,
+    Items(
+        "(/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)*",
+        "a path such as `/diffusion`, without `/` at the end",
+    ),
+    Doc("the path below which a proxy has the service; links in answers and webhooks have it"),
+]
 
 
 @dataclass(frozen=True)
@@ -16,6 +27,8 @@ class WorkerSettings:
 
     locations: Locations = field(default_factory=Locations)
     quotas: Quotas = field(default_factory=Quotas)
+    keeping: Keeping = field(default_factory=Keeping)
+    root_path: RootPath = ""
     worker_concurrency: Annotated[int, Ge(1), Doc("jobs that a worker runs at once")] = 1
     lease_seconds: Annotated[
         float, Ge(1), Doc("how long the job of a lost worker waits for the next worker")

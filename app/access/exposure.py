@@ -16,8 +16,8 @@ class Exposed(Exception):
 
 
 def check_exposure(settings: Settings) -> None:
-    """Raise Exposed where the service would listen beyond this machine without any key."""
-    if settings.open or is_loopback(settings.host):
+    """Raise Exposed where the service would be reached from beyond this machine without any key."""
+    if settings.open or not is_exposed(settings):
         return
     from store.database import open_database
     from store.keys import any_key
@@ -28,11 +28,18 @@ def check_exposure(settings: Settings) -> None:
             return
     finally:
         database.close()
+    where = settings.host if not is_loopback(settings.host) else "the proxy of DIFFUSION_PROXIES"
     raise Exposed(
-        f"without a key, everybody who can reach {settings.host} could use the service and delete "
-        "what is there. Make one (diffusion keys create NAME --scopes admin), listen on 127.0.0.1, "
-        "or set DIFFUSION_OPEN=1 where something else guards it"
+        f"without a key, everybody who can reach {where} could use the service and delete "
+        "what is there. Make one (diffusion keys create NAME --scopes admin), listen on 127.0.0.1 "
+        "without a proxy, or set DIFFUSION_OPEN=1 where something else guards it"
     )
+
+
+def is_exposed(settings: Settings) -> bool:
+    """Return whether others than this machine's users may reach the service: by itself, or through
+    a proxy."""
+    return not is_loopback(settings.host) or bool(settings.proxies)
 
 
 def is_loopback(host: str) -> bool:

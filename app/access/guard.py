@@ -8,7 +8,7 @@ cookie with which the console signs in (app.access.session_route).
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.cookies import CookieError, SimpleCookie
 from types import MappingProxyType
 
@@ -25,6 +25,7 @@ from app.settings import Settings
 from store.access import Caller
 from store.database import Database
 from store.keys import Key, any_key, find_key
+from store.quotas import owners_quotas
 
 COOKIE = "diffusion_key"
 TRUSTED_SECONDS = 1.0  # a key that was revoked may be taken for so much longer
@@ -47,6 +48,7 @@ class Misdirected(RequestError):
 @dataclass(frozen=True)
 class _Known:
     key: Key
+    caller: Caller
     until: float  # time.monotonic()
 
 
@@ -100,25 +102,34 @@ class Guard:
             if self.settings.open or not await self._is_key_needed(database):
                 return None
             raise Unauthorized("a key is needed: Authorization: Bearer KEY")
-        key = await self._key(database, text)
+        known = await self._look_up(database, text)
+        key = known.key
         wanted = scopes_for(method, path)
         if "admin" not in key.scopes and not any(scope in key.scopes for scope in wanted):
             needed = " or ".join(repr(scope) for scope in (*wanted, "admin"))
             raise Forbidden(f"this key is for {', '.join(key.scopes)}; this needs {needed}")
-        return caller_with(key, self.settings)
+        return known.caller
 
-    async def _key(self, database: Database, text: str) -> Key:
+    async def _look_up(self, database: Database, text: str) -> _Known:
         known = self._known.get(text)
         if known is not None and known.until > time.monotonic():
-            return known.key
+            return known
         self._known.pop(text, None)
-        key = await run_in_threadpool(find_key, database, text)
-        if key is None:
+        found = await run_in_threadpool(self._find, database, text)
+        if found is None:
             raise Unauthorized("the key is not known, or it was revoked")
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
-        self._known[text] = _Known(key, time.monotonic() + TRUSTED_SECONDS)
-        return key
+        self._known[text] = found
+        return found
+
+    def _find(self, database: Database, text: str) -> _Known | None:
+        key = find_key(database, text)
+        if key is None:
+            return None
+        caller = caller_with(key, self.settings)
+        caller = replace(caller, quotas=owners_quotas(database, caller))
+        return _Known(key, caller, time.monotonic() + TRUSTED_SECONDS)
 
     async def _is_key_needed(self, database: Database) -> bool:
         if not self._needed and time.monotonic() > self._looked_at + TRUSTED_SECONDS:

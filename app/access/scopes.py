@@ -9,6 +9,7 @@ READING = ("GET", "HEAD", "OPTIONS")
 # Without a key: what tells nothing of anybody's work, and the way in.
 OPEN = ("", "console", "docs", "healthz", "openapi.json", "problems", "readyz", "redoc", "session")
 OPEN_FOLDERS = ("console", "problems", "static")
+COUNTED = ("session",)  # of these, since it asks the database
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ _NEEDS: Mapping[str, Needs] = {  # by the first part of the path
     "train-jobs": _TRAINING,
     "evaluations": _TRAINING,
     "models": Needs(("read", "sample", "train"), "train"),
+    "trash": Needs(("read", "sample", "train", "datasets"), "admin"),
 }
 
 
@@ -41,8 +43,15 @@ def is_open(path: str) -> bool:
     return (first in OPEN and not rest) or first in OPEN_FOLDERS
 
 
+def is_free(path: str) -> bool:
+    """Return whether no limit on the rate of requests counts this path."""
+    return is_open(path) and path.removeprefix("/") not in COUNTED
+
+
 def scopes_for(method: str, path: str) -> tuple[Scope, ...]:
     """Return the scopes of which a request needs one, beside that of an administrator."""
+    if path.startswith("/trash/"):  # as for what was deleted
+        path = path.removeprefix("/trash")
     needs = _NEEDS.get(path.removeprefix("/").partition("/")[0])
     if needs is None:
         return ()

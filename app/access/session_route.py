@@ -9,6 +9,7 @@ from starlette.responses import Response
 from app.access.guard import COOKIE, Unauthorized, caller_with, key_in
 from app.http import problems
 from app.http.body import JsonBody
+from app.http.root_path import link
 from app.services import services_of
 from store.keys import Key, any_key, find_key
 from store.quotas import usage_of
@@ -59,7 +60,7 @@ async def sign_in(body: SignIn, request: Request, response: Response) -> Session
         COOKIE,
         body.key,
         max_age=SECONDS,
-        path=request.scope.get("root_path") or "/",
+        path=link("/"),
         secure=request.url.scheme == "https",
         httponly=True,
         samesite="strict",
@@ -69,9 +70,7 @@ async def sign_in(body: SignIn, request: Request, response: Response) -> Session
 
 @router.delete("", summary="Sign a browser out", status_code=204)
 async def sign_out(request: Request, response: Response) -> None:
-    response.delete_cookie(
-        COOKIE, path=request.scope.get("root_path") or "/", httponly=True, samesite="strict"
-    )
+    response.delete_cookie(COOKIE, path=link("/"), httponly=True, samesite="strict")
 
 
 async def _answer(request: Request, key: Key | None) -> SessionAnswer:

@@ -12,6 +12,7 @@ from app.http import problems
 from app.http.accept import choose
 from app.http.conditional import conditional
 from app.http.errors import reported_at
+from app.http.root_path import link
 from app.noise.picture import noise_schedule
 from app.services import services_of
 from models.arrays import Float64
@@ -43,7 +44,7 @@ async def list_schedules(request: Request) -> ScheduleList:
                 description=SCHEDULES[name].about,
                 is_variance_preserving=noise_schedule(ScheduleConfig(name)).is_variance_preserving,
                 default_num_train_timesteps=ScheduleConfig(name).num_train_timesteps,
-                url=f"/schedules/{name}",
+                url=link(f"/schedules/{name}"),
             )
             for name in SCHEDULE_NAMES
         ]

@@ -7,13 +7,13 @@ import importlib.metadata
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import typer
 from rich.console import Console
 
-from app.cli.session import session_of, size
+from app.cli.session import Session, session_of, size
 from client.client import Client, ClientError
 from host.devices import NO_TORCH, has_torch, num_gpus
 from host.environment import read_settings
@@ -40,6 +40,11 @@ def examine(context: typer.Context) -> None:
     session = session_of(context)
     with session.busy("checking"):
         findings = [*_this_machine(), *_service(session.client)]
+    report(session, findings)
+
+
+def report(session: Session, findings: Sequence[Finding]) -> None:
+    """Print findings, and exit with 1 if something is wrong."""
 
     def show(console: Console) -> None:
         for finding in findings:

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from typing import Annotated
 
 import typer
@@ -10,16 +9,14 @@ import typer
 from app.cli.session import session_of
 from host.environment import read_settings
 from store import keys
-from store.access import Quotas
 from store.database import Database, open_database
 from store.errors import StoreError
 from store.keys import SCOPES, Scope
 from store.locations import Locations
-from store.quotas import set_quotas
+from store.quotas import NAMES, set_quotas
 
 cli = typer.Typer(help="Who may call the service, and for what.", no_args_is_help=True)
 
-QUOTAS = [each.name.removeprefix("quota_") for each in fields(Quotas)]
 COLUMNS = ("id", "owner", "scopes", "made", "last used", "revoked")
 
 
@@ -68,7 +65,7 @@ def limit(
     owner: Annotated[str, typer.Argument(help="Whose quotas these are.")],
     quotas: Annotated[
         list[str],
-        typer.Argument(metavar="NAME=NUMBER...", help=f"Of {', '.join(QUOTAS)}; 0 is no limit."),
+        typer.Argument(metavar="NAME=NUMBER...", help=f"Of {', '.join(NAMES)}; 0 is no limit."),
     ],
 ) -> None:
     """Give an owner quotas of its own, in place of those of the environment."""
@@ -103,9 +100,9 @@ def _scopes(text: str) -> list[Scope]:
 
 def _quota(text: str) -> tuple[str, int]:
     name, _, value = text.partition("=")
-    if name not in QUOTAS or not value.isdecimal():
+    if name not in NAMES or not value.isdecimal():
         raise typer.BadParameter(
-            f"{text!r} is not NAME=NUMBER with a name of {', '.join(QUOTAS)} and a whole number"
+            f"{text!r} is not NAME=NUMBER with a name of {', '.join(NAMES)} and a whole number"
         )
     return name, int(value)
 

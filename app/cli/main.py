@@ -11,9 +11,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from app.cli import datasets, images, jobs, keys, models
+from app.cli import datasets, images, jobs, keys, models, trash
 from app.cli.doctor import examine
-from app.cli.session import Session
+from app.cli.session import Session, session_of
 from client.connection import DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE, ClientError, Unreachable
 from store.jobs.kinds import KINDS, POOLS
 
@@ -31,6 +31,7 @@ cli.add_typer(datasets.cli, name="dataset")
 cli.add_typer(jobs.cli, name="jobs")
 cli.add_typer(models.cli, name="models")
 cli.add_typer(keys.cli, name="keys")
+cli.add_typer(trash.cli, name="trash")
 cli.command("train")(jobs.train)
 cli.command("noise")(images.noise)
 cli.command("sample")(images.sample)
@@ -113,6 +114,38 @@ def worker(
 def verify() -> None:
     """Read all that the service on this machine stores, and print what is damaged."""
     _exec_module("store.verify")
+
+
+@cli.command()
+def backup(
+    target: Annotated[
+        Path, typer.Argument(help="A folder, which is completed, or a new file: a tar.")
+    ],
+) -> None:
+    """Copy all that the service on this machine stores, while it runs."""
+    _exec_module("store.backup", str(target))
+
+
+@cli.command()
+def restore(
+    source: Annotated[Path, typer.Argument(help="What `diffusion backup` made.")],
+    replace: Annotated[bool, typer.Option("--replace", help="Delete what is there.")] = False,
+) -> None:
+    """Bring back a backup, on this machine or another, while no service runs on its data."""
+    _exec_module("store.restore", str(source), *["--replace"] * replace)
+
+
+@cli.command()
+def upgrade(
+    context: typer.Context,
+    check: Annotated[
+        bool, typer.Option("--check", help="Change nothing; exit with 1 if something is wrong.")
+    ] = False,
+) -> None:
+    """Migrate the database to this version; the first process of a new version does so, too."""
+    from app.cli.upgrade import run  # doubles the time in which a command starts
+
+    run(session_of(context), check=check)
 
 
 def _exec_module(module: str, *arguments: str, **settings: object) -> NoReturn:

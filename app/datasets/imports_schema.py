@@ -4,6 +4,7 @@ from pydantic import ConfigDict, Field
 
 from app.http.body import JsonBody
 from app.http.names import Name
+from app.http.root_path import link
 from app.jobs.schema import described
 from client.answers import ImportAnswer
 from models.images.formats import Frames, ValueRange
@@ -39,10 +40,11 @@ class ImportRequest(JsonBody):
 
 
 def import_answer(database: Database, job: Job) -> ImportAnswer:
-    address, config = JOB_KINDS["import"].address(job.id), ImportConfig.from_dict(job.config)
+    address = link(JOB_KINDS["import"].address(job.id))
+    config = ImportConfig.from_dict(job.config)
     links = {"self": address, **{part: f"{address}/{part}" for part in ("events", "cancel")}}
     if job.status == "succeeded":
-        links["dataset"] = f"/datasets/{config.name}"
+        links["dataset"] = link(f"/datasets/{config.name}")
     return described(
         ImportAnswer,
         database,

@@ -8,6 +8,7 @@ from app.datasets.parts import fingerprints_of, index_of, manifest_of
 from app.datasets.route import VersionQuery, find_version
 from app.datasets.schema import image_answer
 from app.http import problems
+from app.http.root_path import link
 from app.services import ServicesDep
 from client.answers import DatasetReport, DuplicateGroup, Finding, ImageAnswer
 from models.images.findings import Report, find
@@ -66,7 +67,7 @@ def report_answer(
         )
         for finding in report.findings
     ]
-    address, query = f"/datasets/{name}", f"?version={version}"
+    address, query = link(f"/datasets/{name}"), f"?version={version}"
     return DatasetReport(
         dataset=name,
         version=version,

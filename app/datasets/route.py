@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.datasets.imports_route import create_import_job
+from app.datasets.imports_route import KIND, create_import_job
 from app.datasets.imports_schema import ImportRequest
 from app.datasets.parts import manifest_of, read_image
 from app.datasets.schema import VisibilityChange, dataset_answer
@@ -19,6 +19,7 @@ from app.http.errors import InvalidInput, reported_at
 from app.http.paging import After, Limit, Page
 from app.http.uploads import BODY, uploaded_file
 from app.services import Services, ServicesDep
+from app.trash.route import discard
 from client.answers import DatasetAnswer, ImportAnswer
 from models.fields import Invalid, check_field
 from models.images.contact_sheet import contact_sheet, shown_images
@@ -31,6 +32,7 @@ from models.training.defaults import default_image_size
 from store import datasets
 from store.access import new_name
 from store.datasets import DatasetVersion
+from store.named import bytes_of
 from worker.dataset_archives import store_archive
 
 router = APIRouter(prefix="/datasets", tags=["datasets"])
@@ -116,7 +118,8 @@ async def put_dataset(
     name = new_name(services.database.caller, "name", name)
     with reported_at("labels", "query"):
         check_choice(labels)
-    async with uploaded_file(request, services.settings.locations.data_dir) as path:
+    known_bytes = await run_in_threadpool(bytes_of, services.database, datasets.DatasetRecord, name)
+    async with uploaded_file(request, services, known_bytes) as path:
         record, is_new = await run_in_threadpool(
             _store, services, name, path, labels, Reading(frames, value_range)
         )
@@ -138,7 +141,7 @@ def create_import(body: ImportRequest, response: Response, services: ServicesDep
     Hosts must have public addresses, and buckets must be listed in DIFFUSION_IMPORT_BUCKETS.
     """
     answer = create_import_job(services, body)
-    response.headers["Location"] = answer.links["self"]
+    response.headers["Location"] = KIND.address(answer.id)
     return answer
 
 
@@ -210,9 +213,9 @@ async def preview(
     responses=problems.declare(problems.NOT_FOUND, problems.CONFLICT),
 )
 def delete_dataset(name: str, services: ServicesDep) -> None:
-    """Delete it with all its versions; models that were trained on it stay."""
-    for key in datasets.delete_dataset(services.database, name):
-        services.artifacts.delete(key)
+    """Move it with all its versions to the trash, from where it can be restored for a while; models
+    that were trained on it stay."""
+    discard(services, datasets.delete_dataset(services.database, name))
 
 
 def find_version(services: Services, name: str, version: str | None) -> DatasetVersion:

@@ -6,6 +6,7 @@ from typing import Annotated
 from pydantic import ConfigDict, Field, StringConstraints
 
 from app.http.body import JsonBody
+from app.http.root_path import link
 from client.answers import DatasetAnswer, ImageAnswer, VersionAnswer
 from models.images.index import Index
 from models.images.labels import MAX_CLASS_NAME, UNSORTED, LabelRule
@@ -68,7 +69,8 @@ def dataset_answer(record: DatasetRecord, version: DatasetVersion | None = None)
     """Describe a dataset, or one version of it."""
     contents: DatasetRecord | DatasetVersion = version or record
     number = version.number if version else record.version
-    address, query = f"/datasets/{record.name}", f"?version={number}" if version else ""
+    address = link(f"/datasets/{record.name}")
+    query = f"?version={number}" if version else ""
     links = {
         "self": f"{address}{query}",
         "preview": f"{address}/preview{query}",
@@ -90,7 +92,7 @@ def dataset_answer(record: DatasetRecord, version: DatasetVersion | None = None)
 
 
 def version_answer(version: DatasetVersion) -> VersionAnswer:
-    address, query = f"/datasets/{version.dataset}", f"?version={version.number}"
+    address, query = link(f"/datasets/{version.dataset}"), f"?version={version.number}"
     plain = {f: getattr(version, f) for f in VersionAnswer.model_fields if f != "links"}
     links = {"dataset": f"{address}{query}", "images": f"{address}/images{query}"}
     return VersionAnswer.model_validate({**plain, "links": links})
@@ -100,7 +102,7 @@ def image_answer(name: str, manifest: Manifest, position: int, index: Index) -> 
     """Describe one image of a version; `index` is that of its part."""
     image, row = manifest.id_of(position), int(manifest.row[position])
     class_name = manifest.class_names[manifest.label[position]]
-    address = f"/datasets/{name}/images/{image}"
+    address = link(f"/datasets/{name}/images/{image}")
     height, width, _ = index.shapes[row].tolist()
     return ImageAnswer(
         id=image,

@@ -106,7 +106,7 @@ async def add_images(
     They are read as the dataset's other images are. A folder of the name of a class is that class.
     """
     await run_in_threadpool(edits.newest_version, services, name, parent)  # before the upload
-    async with uploaded_file(request, services.settings.locations.data_dir) as path:
+    async with uploaded_file(request, services) as path:
 
         def add() -> tuple[DatasetVersion, bool]:
             try:

@@ -8,12 +8,14 @@ import sys
 import tempfile
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 
 from app.http.errors import Busy, InvalidInput
 from app.metrics import Metrics
 from app.processes.child import Child
+from app.processes.turns import CALLER
 from app.processes.wire import Header, receive, send
 from app.service.health_schema import ComponentDown
 from app.settings import Settings
@@ -65,6 +67,7 @@ class EngineClient:
         if self._pending >= self._capacity:
             raise Busy(f"{self._pending} requests for images are waiting already", 5.0)
         self._pending += 1
+        order = replace(order, caller=CALLER.get())
         started = monotonic()
         try:
             for _ in range(ATTEMPTS):

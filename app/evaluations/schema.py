@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.http.body import JsonBody
 from app.http.names import Name
+from app.http.root_path import link
 from app.jobs.schema import described
 from client.answers import JobState
 from models.diffusion.noise import MAX_SEED
@@ -101,12 +102,12 @@ class EvaluationAnswer(JobState):
 
     @classmethod
     def of(cls, database: Database, job: Job) -> "EvaluationAnswer":
-        address = JOB_KINDS["evaluate"].address(job.id)
+        address = link(JOB_KINDS["evaluate"].address(job.id))
         links = {
             "self": address,
             "events": f"{address}/events",
             "cancel": f"{address}/cancel",
-            "model": f"/models/{job.model_name}",
+            "model": link(f"/models/{job.model_name}"),
         }
         if job.status == "succeeded":
             links["neighbours"] = f"{address}/neighbours"

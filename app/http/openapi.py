@@ -5,12 +5,26 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from app.access.rate_limit import HEADERS
+from app.access.scopes import is_free
 from app.http.idempotency import PARAMETER, is_maker
-from app.http.problems import ANY_PROBLEM, FieldError, Problem
+from app.http.problems import (
+    ANY_PROBLEM,
+    QUOTA_EXCEEDED,
+    RATE_LIMITED,
+    FieldError,
+    Problem,
+    declare,
+)
+
+_RETRY_AFTER = {
+    "description": "Seconds until waiting has helped; absent where it does not.",
+    "schema": {"type": "integer", "minimum": 1},
+}
 
 
-def openapi_document(app: FastAPI) -> dict[str, Any]:
-    """Return the document, generated on the first call.
+def openapi_document(app: FastAPI, root_path: str) -> dict[str, Any]:
+    """Return the document, generated on the first call, of the service below `root_path`.
 
     FastAPI knows nothing of Problem: its schema is added to the components, and it becomes the
     default response of every operation.
@@ -22,11 +36,14 @@ def openapi_document(app: FastAPI) -> dict[str, Any]:
             description=app.description,
             routes=app.routes,
             tags=app.openapi_tags,
+            servers=[{"url": root_path}] if root_path else None,
         )
         _add_problem_schemas(document)
         for path, operations in document["paths"].items():
             for method, operation in operations.items():
                 _add_problem_responses(operation["responses"])
+                if not is_free(path):
+                    _add_rate_limits(operation["responses"])
                 if method == "post" and is_maker(path):
                     operation.setdefault("parameters", []).append(PARAMETER)
         app.openapi_schema = document
@@ -39,9 +56,21 @@ def _add_problem_schemas(document: dict[str, Any]) -> None:
     schemas["FieldError"] = FieldError.model_json_schema(ref_template=template)
     schemas["Problem"] = Problem.model_json_schema(ref_template=template)
     schemas["Problem"].pop("$defs", None)  # FieldError, which is among the components
+    document["components"]["headers"] = {**HEADERS, "Retry-After": _RETRY_AFTER}
 
 
 def _add_problem_responses(responses: dict[str, Any]) -> None:
     responses["default"] = ANY_PROBLEM
     if "application/json" in responses.get("422", {}).get("content", {}):
         responses["422"] = ANY_PROBLEM  # FastAPI's own answer, which the handlers replace
+
+
+def _add_rate_limits(responses: dict[str, Any]) -> None:
+    refused: dict[str, Any] = declare(RATE_LIMITED)[429]
+    refused["description"] += f" Or {QUOTA_EXCEEDED.title}: {QUOTA_EXCEEDED.meaning}"
+    responses["429"] = refused
+    for status, response in responses.items():
+        names = [*HEADERS, "Retry-After"] if status == "429" else list(HEADERS)
+        if status.startswith("2") or status == "429":
+            refs = {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+            response["headers"] = {**response.get("headers", {}), **refs}

@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 from starlette.responses import Response
 from starlette.types import Scope
 
+from app.http.root_path import link
 from app.logs import log
 
 MEDIA_TYPE = "application/problem+json"
@@ -79,6 +80,13 @@ QUOTA_EXCEEDED = Kind(
     429,
     "Quota exceeded",
     "The owner of the key has used its share; `Retry-After` says when there is more.",
+)
+RATE_LIMITED = Kind(
+    "rate-limited",
+    429,
+    "Too many requests",
+    "More requests in a minute than the caller may make; `Retry-After` says when there is one "
+    "more, and `RateLimit` what is left.",
 )
 INTERNAL = Kind(
     "internal-error", 500, "Internal error", "The service failed; its log has the request id."
@@ -144,7 +152,7 @@ def problem_response(
     **extensions: object,
 ) -> Response:
     problem = Problem(
-        type=kind.type,
+        type=link(kind.type),
         title=kind.title,
         status=kind.status,
         detail=detail,

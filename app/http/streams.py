@@ -19,7 +19,7 @@ async def with_pauses(
 ) -> AsyncGenerator[Item | None, None]:
     """Yield the items, and None after each KEEP_ALIVE_SECONDS without one.
 
-    Raises Stopping when the service stops.
+    Raises Stopping once `stopping` is set and no item is there.
     """
     stop = asyncio.ensure_future(stopping.wait())
     upcoming: asyncio.Future[Item] | None = None

@@ -23,9 +23,9 @@ from app.jobs.events import event_stream
 from app.jobs.polling import Wait, poll
 from app.jobs.schema import JobEventAnswer, JobEvents
 from app.services import Services, ServicesDep
+from app.trash.route import discard
 from store.jobs import requests
 from store.jobs.events import events_after
-from store.jobs.files import delete_files
 from store.jobs.kinds import JobKind
 from store.jobs.record import Job
 from worker.queue import submit
@@ -153,8 +153,7 @@ class JobRoutes(Generic[Answer]):
             responses=problems.declare(problems.NOT_FOUND, problems.CONFLICT),
         )
         def delete_job(job_id: str, services: ServicesDep) -> None:
-            requests.delete_job(services.database, job_id, self.kind.name)
-            delete_files(services.artifacts, job_id)
+            discard(services, requests.delete_job(services.database, job_id, self.kind.name))
 
     def _add_events(self, router: APIRouter) -> None:
         @router.get(

@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field
 
+from app.http.root_path import link
 from app.jobs.waiting import waiting_reason
 from client.answers import JobState
 from store.database import Database
@@ -31,7 +32,10 @@ class JobEventAnswer(BaseModel):
 
     @classmethod
     def of(cls, event: JobEvent) -> "JobEventAnswer":
-        return cls(number=event.number, type=event.type, at=event.at, data=event.data)
+        data = event.data
+        if "href" in data:
+            data = {**data, "href": link(data["href"])}
+        return cls(number=event.number, type=event.type, at=event.at, data=data)
 
 
 class JobEvents(BaseModel):

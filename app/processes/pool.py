@@ -16,6 +16,7 @@ from typing import cast
 from app.http.errors import Busy
 from app.logs import log
 from app.processes.fork_server import ForkServer
+from app.processes.turns import Turns
 from app.processes.wire import Header, Message, packed, unpacked
 
 BUFFER_BYTES = 2**20  # of the socket, or what the system allows
@@ -106,9 +107,9 @@ class _Channel(asyncio.Protocol):
 
 
 class ProcessPool:
-    """Processes of one fork server. `call` waits for a free one; it raises Busy, with the time that
-    the backlog takes, where `max_waiting` are waiting, and where the process is lost over the
-    message or takes longer than `limit_seconds`."""
+    """Processes of one fork server. `call` waits for a free one, in turn with other callers; it
+    raises Busy where `max_waiting` are waiting, and where the process is lost over the message or
+    takes longer than `limit_seconds`."""
 
     def __init__(
         self,
@@ -120,15 +121,11 @@ class ProcessPool:
     ) -> None:
         self._fork_server = fork_server
         self._greeting = greeting
-        self._size = size
-        self._capacity = size + max_waiting
+        self._turns = Turns(size, max_waiting)
         self._limit_seconds = limit_seconds
-        self._pending = 0
         self._seconds = 0.1  # of a message, a moving average
         self._processes = {Process(fork_server, greeting) for _ in range(size)}
-        self._free: asyncio.LifoQueue[Process] = asyncio.LifoQueue()  # the last used is warmest
-        for process in self._processes:
-            self._free.put_nowait(process)
+        self._free = list(self._processes)  # the last used is warmest, and the last
 
     async def start(self) -> None:
         """Start all processes now; otherwise each starts when it is first needed."""
@@ -136,21 +133,16 @@ class ProcessPool:
             await process.start()
 
     async def call(self, message: Message) -> Message:
-        if self._pending >= self._capacity:
-            backlog = self._pending * self._seconds / self._size
-            raise Busy(f"{self._pending} requests of this kind are waiting already", backlog)
-        self._pending += 1
-        try:
+        why = "requests of this kind are waiting already"
+        async with self._turns.turn(why, self._seconds):
             return await self._call_a_free_one(message)
-        finally:
-            self._pending -= 1
 
     def close(self) -> None:
         for process in self._processes:
             process.end()
 
     async def _call_a_free_one(self, message: Message) -> Message:
-        process = await self._free.get()
+        process = self._free.pop()
         started = perf_counter()
         answered = False
         try:
@@ -162,7 +154,7 @@ class ProcessPool:
             raise Busy("the process at work on this was lost, or took too long", 1.0) from error
         finally:
             # The next caller would read the late answer of a process that did not answer in time.
-            self._free.put_nowait(process if answered else self._replacement(process))
+            self._free.append(process if answered else self._replacement(process))
         self._seconds += 0.1 * (perf_counter() - started - self._seconds)
         return answer
 

@@ -9,34 +9,27 @@ from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 from typing import TypeVar
 
-from app.http.errors import Busy
+from app.processes.turns import Turns
 
 Result = TypeVar("Result")
 
 
 class ThreadPool:
-    """Threads under a name. `run` raises Busy, with the time that the backlog takes, where
-    `max_waiting` are waiting."""
+    """Threads under a name. `run` waits for a free one, in turn with other callers; it raises Busy
+    where `max_waiting` are waiting."""
 
     def __init__(self, name: str, threads: int, max_waiting: int) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._name = name
-        self._threads = threads
-        self._capacity = threads + max_waiting
-        self._pending = 0
+        self._turns = Turns(threads, max_waiting)
         self._seconds = 0.1  # of a piece of work, a moving average
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        if self._pending >= self._capacity:
-            backlog = self._pending * self._seconds / self._threads
-            raise Busy(f"{self._pending} requests for {self._name} are waiting already", backlog)
-        self._pending += 1
-        try:
+        why = f"requests for {self._name} are waiting already"
+        async with self._turns.turn(why, self._seconds):
             seconds, result = await asyncio.get_running_loop().run_in_executor(
                 self._executor, _timed, work
             )
-        finally:
-            self._pending -= 1
         self._seconds += 0.1 * (seconds - self._seconds)
         return result
 

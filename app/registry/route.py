@@ -21,6 +21,7 @@ from app.registry.download import diffusers_download, portable_download
 from app.registry.schema import License, ModelChange, model_answer
 from app.registry.upload import read_upload, store_upload
 from app.services import ServicesDep
+from app.trash.route import discard
 from client.answers import ModelAnswer, ModelFormat, Rejected, UploadedModel
 from models.nets.precision import Precision
 from models.pipeline.portable import CONSISTENCY_STEPS, STEPS
@@ -29,10 +30,12 @@ from store import models
 from store.access import new_name
 from store.errors import ModelConflict
 from store.model_files import fetch_model
+from store.named import bytes_of
 
 router = APIRouter(prefix="/models", tags=["models"])
 
 MAX_SKIPPED = 50  # files in an answer
+ZIP_FACTOR = 2  # of a model's bytes: its zip may have other files, too
 
 
 async def _precisions(services: ServicesDep) -> dict[str, Precision] | None:
@@ -182,7 +185,8 @@ async def put_model(
     data_dir = services.settings.locations.data_dir
     with tempfile.TemporaryDirectory(dir=data_dir) as scratch:
         folder = Path(scratch) / "model"
-        async with uploaded_file(request, data_dir) as archive:
+        known_bytes = await run_in_threadpool(bytes_of, services.database, models.ModelRecord, name)
+        async with uploaded_file(request, services, ZIP_FACTOR * known_bytes) as archive:
             uploaded = await run_in_threadpool(
                 read_upload, archive, folder, services.settings.max_model_bytes, null_class
             )
@@ -215,8 +219,8 @@ async def put_model(
     responses=problems.declare(problems.NOT_FOUND),
 )
 def delete_model(name: str, services: ServicesDep) -> None:
-    record = models.delete_model(services.database, name)
-    services.artifacts.delete_prefix(record.artifact_prefix)
+    """Move it to the trash, from where it can be restored for a while."""
+    discard(services, models.delete_model(services.database, name))
 
 
 def _bytes_of(path: Path, start: int, end: int) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from app.http.body import JsonBody
+from app.http.root_path import link
 from client.answers import ModelAnswer, ModelOrigin, NetworkSize
 from models.evaluation.int8 import int8_refusal
 from models.fields import Invalid
@@ -50,7 +51,7 @@ def model_answer(
     record: ModelRecord, precisions: Mapping[str, Precision] | None = None
 ) -> ModelAnswer:
     """Describe a model; `precisions` are those of the service's device."""
-    address, card = f"/models/{record.name}", ModelCard.from_dict(record.details)
+    address, card = link(f"/models/{record.name}"), ModelCard.from_dict(record.details)
     count = card.num_parameters
     found, refusal = None if precisions is None else dict(precisions), None
     if found is not None and "int8" in found:

@@ -1,8 +1,7 @@
 """A model from a zip: read, checked, and stored with its record."""
 
-import hashlib
-import json
-from dataclasses import dataclass
+import secrets
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.http.errors import reported_at
@@ -37,13 +36,13 @@ class Uploaded:
     digest: str
     license: str | None
     skipped: list[Skipped]
+    number: str = field(default_factory=lambda: secrets.token_hex(4))  # of the upload
 
     def prefix(self, name: str) -> str:
-        """Return where its artifacts are under this name. It differs with the weights and with the
-        config, so that what the engine keeps under it is right even if the model is replaced."""
-        config = json.dumps(self.card.to_dict(), sort_keys=True)
-        suffix = hashlib.sha256(config.encode()).hexdigest()[:8]
-        return f"models/{name}/{self.digest[:16]}-{suffix}"
+        """Return where its artifacts are under this name. No other upload has the same, so that
+        what the engine keeps under it is right even if the model is replaced, and what the trash
+        keeps stays as it was."""
+        return f"models/{name}/{self.digest[:16]}-{self.number}"
 
 
 def read_upload(

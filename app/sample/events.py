@@ -43,7 +43,7 @@ async def event_stream(
     yield event("queued", "{}")
     try:
         events = services.engine.events(order)
-        async with aclosing(with_pauses(events, services.stopping)) as items:
+        async with aclosing(with_pauses(events, services.drained)) as items:
             async for item in items:
                 if item is None:
                     yield KEEPALIVE_COMMENT

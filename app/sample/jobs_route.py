@@ -11,6 +11,7 @@ from starlette.responses import Response
 from app.http import problems
 from app.http.conditional import conditional
 from app.http.resumable import RESPONSES, Resumable
+from app.http.root_path import link
 from app.jobs.route import JobRoutes, JobTexts
 from app.sample.jobs_schema import MadeImage, MadeImages, SampleJobAnswer
 from app.sample.request import Resolved
@@ -75,10 +76,8 @@ def list_images(
 ) -> MadeImages:
     job = requests.get_job(services.database, job_id, KIND.name)
     made = [image for image in images_made(services.artifacts, job.id) if image > after]
-    items = [
-        MadeImage(index=image, href=f"{KIND.address(job.id)}/images/{image}")
-        for image in made[:limit]
-    ]
+    address = link(KIND.address(job.id))
+    items = [MadeImage(index=image, href=f"{address}/images/{image}") for image in made[:limit]]
     return MadeImages(items=items, has_more=len(made) > limit)
 
 

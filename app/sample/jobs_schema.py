@@ -2,6 +2,7 @@
 
 from pydantic import BaseModel, Field
 
+from app.http.root_path import link
 from app.jobs.schema import described
 from app.sample.schema import SampleUsed
 from client.answers import JobState
@@ -27,7 +28,8 @@ class SampleJobAnswer(JobState):
 
     @classmethod
     def of(cls, database: Database, job: Job) -> "SampleJobAnswer":
-        address, config = JOB_KINDS["sample"].address(job.id), SampleJobConfig.from_dict(job.config)
+        address = link(JOB_KINDS["sample"].address(job.id))
+        config = SampleJobConfig.from_dict(job.config)
         parts = ("events", "images", "cancel")
         links = {"self": address, **{part: f"{address}/{part}" for part in parts}}
         if job.status == "succeeded":

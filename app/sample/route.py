@@ -16,7 +16,7 @@ from app.http.streams import EVENT_STREAM
 from app.registry.card import model_card
 from app.sample.answer import Collected, check_size, represent
 from app.sample.events import event_stream
-from app.sample.jobs_route import create_sample_job
+from app.sample.jobs_route import KIND, create_sample_job
 from app.sample.jobs_schema import SampleJobAnswer
 from app.sample.request import resolve
 from app.sample.schema import SampleAnswer, SampleBody, SampleUsed
@@ -139,7 +139,7 @@ def _prefers_a_job(request: Request) -> bool:
 
 
 def _accepted(job: SampleJobAnswer, request: Request, headers: dict[str, str]) -> Response:
-    headers |= {"Location": job.links["self"], "Retry-After": "1", "Vary": "Accept, Prefer"}
+    headers |= {"Location": KIND.address(job.id), "Retry-After": "1", "Vary": "Accept, Prefer"}
     if _prefers_a_job(request):
         headers["Preference-Applied"] = "respond-async"
     return Response(job.model_dump_json(), 202, headers, "application/json")

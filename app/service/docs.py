@@ -9,6 +9,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from app.http import problems
+from app.http.root_path import link
 from app.service.docs_pages import CONTENT_SECURITY_POLICY, redoc_page, swagger_page
 
 router = APIRouter(tags=["service"])
@@ -67,4 +68,6 @@ async def get_problem(kind: str) -> ProblemKind:
 
 
 def _described(kind: problems.Kind) -> ProblemKind:
-    return ProblemKind(type=kind.type, title=kind.title, status=kind.status, meaning=kind.meaning)
+    return ProblemKind(
+        type=link(kind.type), title=kind.title, status=kind.status, meaning=kind.meaning
+    )

@@ -8,6 +8,7 @@ from starlette.responses import Response, StreamingResponse
 
 from app.http import problems
 from app.http.conditional import conditional
+from app.http.root_path import link
 from app.jobs.route import JobRoutes, JobTexts
 from app.jobs.waiting import reason_to_wait
 from app.services import Services, ServicesDep
@@ -173,7 +174,8 @@ def list_samples(job_id: str, services: ServicesDep) -> SampleList:
     job = requests.get_job(services.database, job_id, KIND.name)
     keys = services.artifacts.keys(f"jobs/{job.id}/samples")
     steps = [int(key.rsplit("/", 1)[1].removesuffix(".png")) for key in keys]
-    return SampleList(steps=steps, links=[f"{KIND.address(job.id)}/samples/{s}" for s in steps])
+    address = link(KIND.address(job.id))
+    return SampleList(steps=steps, links=[f"{address}/samples/{s}" for s in steps])
 
 
 @router.get(

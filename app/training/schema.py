@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
+from app.http.root_path import link
 from app.jobs.schema import described
 from client.answers import CheckpointAnswer, CheckpointList, JobAnswer, WebhookState
 from store.database import Database
@@ -56,13 +57,13 @@ def _webhook_state(
 
 
 def _links(job: Job) -> dict[str, str]:
-    address = JOB_KINDS["train"].address(job.id)
+    address = link(JOB_KINDS["train"].address(job.id))
     parts = ["events", "metrics", "samples", "checkpoints", "log", "tensorboard"]
     if not job.done:
         parts += ["cancel", "resume" if job.status == "paused" or job.pause_requested else "pause"]
     links = {"self": address, **{part: f"{address}/{part}" for part in parts}}
     if job.status == "succeeded":
-        links["model"] = f"/models/{job.model_name}"
+        links["model"] = link(f"/models/{job.model_name}")
     return links
 
 
@@ -86,7 +87,7 @@ def checkpoint_list(job_id: str, checkpoints: Sequence[Checkpoint]) -> Checkpoin
 
 
 def _checkpoint_links(job_id: str, checkpoint: Checkpoint) -> dict[str, str]:
-    address = JOB_KINDS["train"].address(job_id)
+    address = link(JOB_KINDS["train"].address(job_id))
     links = {"job": address}
     if checkpoint.score is not None:  # it was measured, so that there are samples too
         links["samples"] = f"{address}/samples/{checkpoint.step}"

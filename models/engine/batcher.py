@@ -11,10 +11,15 @@ width: add a sample when the time that it saves its own request exceeds the dela
 others (Smith's rule for weighted completion times). Where alpha dominates, calls are wide; where
 beta does, they are narrow. Groups take turns by time used (surplus round robin).
 
+Callers share the device evenly, whatever they ask for: each call is led by the one that has used it
+least (start-time fair queuing, Goyal et al. 1996), and tickets of others join after those of the
+leader, as long as they make it little longer. A caller that comes back has saved up at most
+`credit_seconds` of its share: enough for a short request to go before those of a caller who floods.
+
 Knows nothing of tensors, devices or networks; time is a number that the caller passes in.
 """
 
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -42,6 +47,8 @@ class Policy:
     max_waiting: int = 256  # tickets
     ageing: float = 0.05  # seconds of work that a second of waiting offsets
     quantum_seconds: float = 0.1
+    credit_seconds: float = 0.1  # that a caller may be behind the others when it comes
+    stretch: float = 1.5  # of a call, by samples of others than its leader
     batching: Batching = "step"
 
 
@@ -75,6 +82,7 @@ class Ticket:
     arrived: float
     deadline: float | None = None
     first_image: int = 0
+    caller: Hashable = ""
     samples: list[Sample] = field(init=False)
     remaining: int = field(init=False)  # evaluations, over all images
 
@@ -134,7 +142,8 @@ class CallCost:
 
 class Group:
     """Tickets that can share calls. Widths are rounded up to one of `buckets`, ascending; at most
-    `slots` samples are under way at once."""
+    `slots` samples are under way at once. Where these are many, a caller cannot take those of the
+    last call."""
 
     def __init__(self, name: Hashable, buckets: Sequence[int], slots: int) -> None:
         if not buckets or buckets[-1] < 2 or slots < 1:
@@ -147,6 +156,7 @@ class Group:
         self.tickets: dict[Hashable, Ticket] = {}
         self.cohort: set[Hashable] = set()  # of "request" and "off": tickets that run to their ends
         self._free = list(range(slots))[::-1]
+        self._taken: Counter[Hashable] = Counter()  # slots of each caller
 
     @property
     def max_width(self) -> int:
@@ -155,6 +165,11 @@ class Group:
     @property
     def num_free_slots(self) -> int:
         return len(self._free)
+
+    def has_slot_for(self, caller: Hashable, count: int) -> bool:
+        """Return whether a caller may take so many more slots."""
+        kept = self.max_width if self.slots >= 2 * self.max_width else 0
+        return self._taken[caller] + count <= self.slots - kept
 
     @property
     def num_taken_slots(self) -> int:
@@ -170,10 +185,12 @@ class Group:
     def take_slot(self, sample: Sample) -> None:
         if sample.slot is None:
             sample.slot = self._free.pop()
+            self._taken[sample.ticket.caller] += 1
 
     def give_slot(self, sample: Sample) -> None:
         if sample.slot is not None:
             self._free.append(sample.slot)
+            self._taken[sample.ticket.caller] -= 1
             sample.slot = None
 
 
@@ -183,6 +200,9 @@ class Batcher:
         self.groups: dict[Hashable, Group] = {}
         self._turn: deque[Hashable] = deque()  # groups with work, the next one first
         self._group_of: dict[Hashable, Group] = {}  # by ticket
+        self._waiting: Counter[Hashable] = Counter()  # tickets of each caller
+        self._used: dict[Hashable, float] = {}  # seconds of each caller, from a common start
+        self._now_used = 0.0  # by the leader of the last call
 
     def __len__(self) -> int:
         return len(self._group_of)
@@ -198,7 +218,7 @@ class Batcher:
 
     def add(self, ticket: Ticket, now: float) -> None:
         """Take a ticket. Raises Refused where too many wait or the deadline cannot be met."""
-        if len(self) >= self.policy.max_waiting:
+        if len(self) >= self.policy.max_waiting and not self._may_still_wait(ticket.caller):
             place_free_in = self.backlog_seconds() / len(self)
             raise Refused(f"{len(self)} requests for images are waiting already", place_free_in)
         if ticket.deadline is not None:
@@ -206,6 +226,7 @@ class Batcher:
             if late > 0.0:
                 raise Refused("the images would not be ready by the deadline", late)
         group = self.groups[ticket.group]
+        self._welcome(ticket.caller)
         group.tickets[ticket.id] = ticket
         self._group_of[ticket.id] = group
         if group.name not in self._turn:
@@ -218,6 +239,9 @@ class Batcher:
         if group is None:
             return None
         ticket = group.tickets.pop(ticket_id)
+        self._waiting[ticket.caller] -= 1
+        if not self._waiting[ticket.caller]:
+            del self._waiting[ticket.caller]
         group.cohort.discard(ticket_id)
         for sample in ticket.samples:
             group.give_slot(sample)
@@ -234,10 +258,13 @@ class Batcher:
 
     def next_batch(self, now: float) -> Batch | None:
         """Choose the samples of the next call. Returns None where there is nothing to do."""
+        leader = self._leader()
         while self._turn:
             group = self.groups.get(self._turn[0])
             if group is None or not group.tickets:
                 self._turn.popleft()
+            elif all(ticket.caller != leader for ticket in group.tickets.values()):
+                self._turn.rotate(-1)
             elif group.deficit <= 0.0:
                 group.deficit += self.policy.quantum_seconds
                 self._turn.rotate(-1)
@@ -253,6 +280,7 @@ class Batcher:
         group.deficit -= seconds
         finished = []
         for sample in batch.samples:
+            self._charge(sample.ticket.caller, seconds * sample.evaluations / batch.used)
             if sample.ticket.id not in group.tickets:
                 continue
             sample.ticket.remaining -= sample.evaluations
@@ -278,24 +306,27 @@ class Batcher:
 
     def predict(self, ticket: Ticket, now: float) -> float:
         """Estimate the seconds until a new ticket would be done: its own steps, those of more
-        urgent tickets of its group, and other groups' for as long as those last."""
+        urgent tickets of its caller and group, and those of other groups and of other callers for
+        as long as they last."""
         group = self.groups[ticket.group]
         urgency = self._urgency(group, ticket, now)
         ahead = sum(
             other.remaining
             for other in group.tickets.values()
-            if self._urgency(group, other, now) <= urgency
+            if other.caller == ticket.caller and self._urgency(group, other, now) <= urgency
         )
         width = min(group.max_width, max(ticket.evaluations) * ticket.num_images)
         alone = sum(ticket.evaluations) * group.cost.seconds(group.bucket(width))
         alone *= max(1.0, max(ticket.evaluations) * ticket.num_images / group.max_width)
         mine = alone / max(ticket.evaluations) + group.seconds_of(ahead)
-        beside = [
-            group.seconds_of(sum(t.remaining for t in group.tickets.values()))
-            for name, group in self.groups.items()
-            if name != ticket.group
-        ]
-        return mine + sum(min(mine, seconds) for seconds in beside)
+        beside: defaultdict[Hashable, float] = defaultdict(float)
+        for name, group in self.groups.items():
+            for other in group.tickets.values():
+                if other.caller != ticket.caller:
+                    beside["caller", other.caller] += group.seconds_of(other.remaining)
+                elif name != ticket.group:
+                    beside["group", name] += group.seconds_of(other.remaining)
+        return mine + sum(min(mine, seconds) for seconds in beside.values())
 
     def backlog_seconds(self) -> float:
         """Return the time of all waiting work, at the speed of full calls."""
@@ -303,6 +334,34 @@ class Batcher:
             group.seconds_of(sum(ticket.remaining for ticket in group.tickets.values()))
             for group in self.groups.values()
         )
+
+    # Callers ----------------------------------------------------------------------------------
+
+    def _may_still_wait(self, caller: Hashable) -> bool:
+        """Return whether a caller has less than its share of the places of those who wait."""
+        callers = len(self._waiting) + (caller not in self._waiting)
+        return self._waiting[caller] * callers < self.policy.max_waiting
+
+    def _welcome(self, caller: Hashable) -> None:
+        if caller not in self._waiting:
+            least = self._now_used - self.policy.credit_seconds
+            self._used = {c: s for c, s in self._used.items() if c in self._waiting or s > least}
+            self._used.setdefault(caller, least)
+        self._waiting[caller] += 1
+
+    def _leader(self) -> Hashable:
+        """Return the caller that has used least, of those that wait."""
+        if not self._waiting:
+            return None
+        leader = min(self._waiting, key=lambda caller: self._used[caller])
+        self._now_used = max(self._now_used, self._used[leader])
+        return leader
+
+    def _charge(self, caller: Hashable, seconds: float) -> None:
+        if caller in self._used:
+            self._used[caller] += seconds
+
+    # Calls ------------------------------------------------------------------------------------
 
     def _batch(self, group: Group, now: float) -> Batch:
         samples = self._choose(group, now)
@@ -314,31 +373,41 @@ class Batcher:
     def _choose(self, group: Group, now: float) -> list[Sample]:
         chosen: list[Sample] = []
         width, gain, best_rate, best = 0, 0.0, 0.0, 0
+        longest = 0.0  # seconds
         for sample, weight in self._candidates(group, now):
             if width + sample.evaluations > group.max_width:
+                break
+            seconds = group.cost.seconds(group.bucket(width + sample.evaluations))
+            if not chosen or sample.ticket.caller == chosen[0].ticket.caller:
+                longest = self.policy.stretch * seconds
+            elif seconds > longest and self.policy.batching == "step":
                 break
             chosen.append(sample)
             width += sample.evaluations
             gain += sample.evaluations * weight
-            rate = gain / group.cost.seconds(group.bucket(width))
+            rate = gain / seconds
             if rate >= best_rate or self.policy.batching != "step":
                 best_rate, best = rate, len(chosen)
         return chosen[:best]
 
     def _candidates(self, group: Group, now: float) -> Iterator[tuple[Sample, float]]:
         """Yield samples, the most urgent first, with the worth of a second nearer to their end."""
-        free = group.num_free_slots
+        free, new = group.num_free_slots, Counter[Hashable]()
         for ticket in self._by_urgency(group, now):
             for sample in ticket.samples:
                 if sample.slot is None:
-                    if free == 0:
+                    if free == 0 or not group.has_slot_for(ticket.caller, new[ticket.caller] + 1):
                         continue
                     free -= 1
+                    new[ticket.caller] += 1
                 yield sample, 1.0 / ticket.remaining
 
     def _by_urgency(self, group: Group, now: float) -> list[Ticket]:
         if self.policy.batching == "step":
-            return sorted(group.tickets.values(), key=lambda t: self._urgency(group, t, now))
+            return sorted(
+                group.tickets.values(),
+                key=lambda t: (self._used[t.caller], self._urgency(group, t, now)),
+            )
         if not group.cohort:
             group.cohort = self._next_cohort(group)
         return [ticket for ticket in group.tickets.values() if ticket.id in group.cohort]

@@ -161,6 +161,7 @@ class Engine:
                 now,
                 submitted.deadline,
                 order.first_image,
+                order.caller,
             )
             self.batcher.add(ticket, now)
         except Refused as error:

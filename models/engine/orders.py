@@ -21,7 +21,7 @@ class Order:
     weights are among the artifacts and which they are, `files` the sha256 of each file there where
     they are known. `watched` asks for a Preview after every
     row; `seconds` is how long the caller waits. Images are made from `first_image` on, `count` of
-    them or all. `ranges` are those of int8."""
+    them or all. `ranges` are those of int8. Callers take turns, each with all of its orders."""
 
     model: str
     prefix: str
@@ -35,6 +35,7 @@ class Order:
     first_image: int = 0
     count: int | None = None
     files: Mapping[str, str] | None = None
+    caller: str = ""
 
     @property
     def model_key(self) -> tuple[str, str]:

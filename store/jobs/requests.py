@@ -18,14 +18,15 @@ from store.database import Database, now
 from store.datasets import DatasetRecord, version_in
 from store.errors import DatasetNotFound, IllegalTransition, JobNotFound, ModelConflict
 from store.jobs import transitions
-from store.jobs.checkpoints import Checkpoint, forget_checkpoints
-from store.jobs.events import forget_events
+from store.jobs.checkpoints import Checkpoint
+from store.jobs.events import JobEvent
 from store.jobs.kinds import JOB_KINDS, Kind
 from store.jobs.parts import forget_parts
 from store.jobs.record import DEFAULT_PRIORITY, DONE, Job, Webhook
 from store.models import ModelRecord
 from store.names import OWNER_SEPARATOR
 from store.quotas import check_job
+from store.trash import TrashEntry, throw_away
 
 MODEL_MAKERS = [row.name for row in JOB_KINDS.values() if row.makes_model]
 MAX_STEM = 50  # characters of a name that a number follows
@@ -205,19 +206,20 @@ def resume(database: Database, job_id: str, kind: Kind) -> Job:
     return job
 
 
-def delete_job(database: Database, job_id: str, kind: Kind) -> None:
-    """Forget a job that is done; the caller removes its artifacts.
-
-    Raises JobNotFound and IllegalTransition.
-    """
-    job = get_job(database, job_id, kind)
-    if not job.done:
-        raise IllegalTransition(job_id, job.status, "deleted")
+def delete_job(database: Database, job_id: str, kind: Kind) -> TrashEntry:
+    """Move a job that is done to the trash. Raises JobNotFound and IllegalTransition."""
     with database.session() as session:
-        session.execute(sa.delete(Job).where(Job.id == job_id))
-        forget_events(session, job_id)
-        forget_checkpoints(session, job_id)
+        job = _lock_job(session, job_id, kind)
+        if not job.done:
+            raise IllegalTransition(job_id, job.status, "deleted")
+        rows = {
+            Job: Job.id == job_id,
+            JobEvent: JobEvent.job_id == job_id,
+            Checkpoint: Checkpoint.job_id == job_id,
+        }
+        collection = JOB_KINDS[kind].collection
         forget_parts(session, job_id)
+        return throw_away(session, collection, job_id, job, rows, [f"jobs/{job_id}"])
 
 
 def _lock_job(session: Session, job_id: str, kind: Kind | None) -> Job:

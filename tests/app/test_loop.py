@@ -67,7 +67,7 @@ def test_another_archive_under_the_name_is_a_conflict_and_is_not_kept(client, se
     assert again.json()["type"] == "/problems/conflict"
     kept = client.get("/datasets/part").json()["digest"]
     folder = Path(settings.locations.artifacts_url) / "datasets" / "part"
-    assert {file.stem for file in folder.iterdir()} == {kept}
+    assert {file.name.partition("-")[0] for file in folder.iterdir()} == {kept}
 
 
 def _some_digits(count: int) -> bytes:

@@ -72,7 +72,11 @@ def test_what_it_uses_is_refused_to_others_and_nothing_outlives_it_when_it_is_ki
 
 
 def test_the_api_alone_waits_for_its_engine_believes_no_stranger_and_ends_with_0(tmp_path) -> None:
-    environment = {"DIFFUSION_DATA_DIR": str(tmp_path), "DIFFUSION_PROXIES": "10.0.0.1"}
+    environment = {
+        "DIFFUSION_DATA_DIR": str(tmp_path),
+        "DIFFUSION_PROXIES": "10.0.0.1",
+        "DIFFUSION_OPEN": "1",
+    }
     listener = socket.create_server(("127.0.0.1", 0))
     listener.set_inheritable(True)
     api = subprocess.Popen(

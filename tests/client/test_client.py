@@ -3,6 +3,8 @@
 import io
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -278,6 +280,24 @@ def test_the_key_is_sent_as_a_bearer_token():
             assert client.ready() == {}
         thread.join()
     assert b"authorization: bearer secret" in heard[0].lower()
+
+
+def test_a_service_below_a_path_is_used_by_its_whole_address(run_service, tmp_path):
+    settings = {
+        "DIFFUSION_ROOT_PATH": "/diffusion",
+        "DIFFUSION_MAX_IMAGES_PER_REQUEST": "2",
+        "DIFFUSION_EXAMPLE_MODEL": "1",
+    }
+    with run_service(tmp_path, {"workers": "up: 2 alive"}, **settings) as service:
+        url = str(service.base_url.join("/diffusion/"))
+        with Client(url) as client:
+            made = client.sample("emoji", num_images=3, num_inference_steps=1)  # becomes a job
+            assert len(made.images) == 3
+        command = [sys.executable, "-m", "app.cli.main", "--url", url, "--json"]
+        for order in (["models", "list"], ["sample", "emoji", "-n", "1", "-o", str(tmp_path)]):
+            done = subprocess.run([*command, *order], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            assert "emoji" in done.stdout
 
 
 def test_watching_outlives_a_service_that_starts_again(service, client, model):

@@ -137,7 +137,7 @@ def test_datasets_come_in_pages_newest_first(database):
 
 def test_a_deleted_dataset_is_gone_and_its_name_free(database):
     create_dataset(database, a_dataset(digest="d1"))
-    assert delete_dataset(database, "photos") == stored("d1")
+    assert set(delete_dataset(database, "photos").artifacts) == stored("d1")
     _, is_new = create_dataset(database, a_dataset(digest="d2"))
     assert is_new
 
@@ -264,7 +264,7 @@ def test_a_version_leaves_with_the_artifacts_that_only_it_needs(database, first)
         delete_version(database, "photos", 1)
     with pytest.raises(DatasetConflict, match="version 3 is the newest"):
         delete_version(database, "photos", 3)
-    assert delete_dataset(database, "photos") == {"m3"} | stored("d1")
+    assert set(delete_dataset(database, "photos").artifacts) == {"m3"} | stored("d1")
     create_dataset(database, a_dataset(digest="d9"))
     assert get_version(database, "photos").number == 1
 

@@ -75,6 +75,6 @@ def test_models_come_in_pages_newest_first(database):
 
 def test_a_deleted_model_is_gone_and_its_name_free(database):
     create_model(database, a_model(digest="d1"))
-    assert delete_model(database, "faces").artifact_prefix == "models/d1"
+    assert delete_model(database, "faces").artifacts == ["models/d1"]
     create_model(database, a_model(digest="d2"))
     assert get_model(database, "faces").digest == "d2"

@@ -15,6 +15,7 @@ from store.database import Database, now, open_database
 from store.locations import Locations
 from store.models import create_model, delete_model
 from store.orphans import orphaned_artifacts, orphaned_caches
+from store.trash import TrashEntry
 from tests.store.records import a_job, a_model
 
 LATER = timedelta(hours=1)
@@ -52,7 +53,10 @@ def fill(database: Database, artifacts: ArtifactStore) -> list[str]:
 def test_only_what_no_record_knows_is_found(database, artifacts):
     orphans = fill(database, artifacts)
     assert orphaned_artifacts(database, artifacts, now() + LATER) == orphans
-    delete_model(database, "faces")
+    entry = delete_model(database, "faces")
+    assert orphaned_artifacts(database, artifacts, now() + LATER) == orphans  # it is in the trash
+    with database.session() as session:
+        session.delete(session.get(TrashEntry, entry.id))
     orphans.append("models/faces/unet/config.json")
     assert orphaned_artifacts(database, artifacts, now() + LATER) == sorted(orphans)
 

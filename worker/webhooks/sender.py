@@ -56,6 +56,7 @@ class Sender(threading.Thread):
         owner: str,
         *,
         allow_private: bool = False,
+        root_path: str = "",
         every_seconds: float = 1.0,
         attempt_seconds: float = ATTEMPT_SECONDS,
         lease_seconds: float = 60.0,  # well above an attempt, so that no two senders send at once
@@ -65,6 +66,7 @@ class Sender(threading.Thread):
         self._database, self._owner = database, owner
         self._allows = anywhere if allow_private else is_public
         self._every, self._lease = every_seconds, lease_seconds
+        self._root_path = root_path
         self._attempt_seconds = attempt_seconds
         self._resolve = resolve
         self._tls = httpcore.default_ssl_context()
@@ -147,7 +149,7 @@ class Sender(threading.Thread):
         deadline = time.monotonic() + self._attempt_seconds
         try:
             network = connections_to(delivery.url, deadline, self._allows, self._resolve)
-            post(delivery, network, self._tls)
+            post(delivery, body_of(delivery, self._root_path), network, self._tls)
         except NotPublic as refusal:
             raise Refused(str(refusal)) from None
         except httpcore.TimeoutException:
@@ -178,21 +180,25 @@ def sign(secret: str, message_id: str, timestamp: int, body: bytes) -> str:
     return f"v1,{base64.b64encode(digest).decode()}"
 
 
-def body_of(delivery: Delivery) -> bytes:
+def body_of(delivery: Delivery, root_path: str) -> bytes:
+    """Return the message; its links get the path below which the service is."""
+    links = {name: root_path + path for name, path in delivery.payload.get("links", {}).items()}
     message = {
         "type": delivery.event,
         "timestamp": delivery.created_at.isoformat().replace("+00:00", "Z"),
-        "data": delivery.payload,
+        "data": delivery.payload | ({"links": links} if links else {}),
     }
     return json.dumps(message, allow_nan=False, separators=(",", ":")).encode()
 
 
-def post(delivery: Delivery, network: httpcore.NetworkBackend, tls: ssl.SSLContext) -> None:
+def post(
+    delivery: Delivery, body: bytes, network: httpcore.NetworkBackend, tls: ssl.SSLContext
+) -> None:
     """Send a delivery; only the headers of the answer are read.
 
     Raises Refused on a status other than 2xx, and the errors of httpcore.
     """
-    timestamp, body = int(time.time()), body_of(delivery)
+    timestamp = int(time.time())
     headers: dict[bytes | str, bytes | str] = {
         "Host": urlsplit(delivery.url).netloc,
         "Content-Type": "application/json",

@@ -171,7 +171,7 @@ function Tiles({ of, ticked, tick, editable, classes = [] }) {
           .filter(Boolean)
           .join(", ");
         const picture = html`<img
-          src=${image.links.thumbnail.slice(1)}
+          src=${image.links.thumbnail}
           alt=${text}
           title=${`${text}, ${image.width} × ${image.height}`}
           loading="lazy"

@@ -54,6 +54,13 @@ def test_one_key_is_enough(tmp_path, environment):
     assert key["key"] not in json.dumps(listed)
 
 
+def test_a_proxy_makes_loopback_no_guard(tmp_path, environment):
+    refused = run({**environment, "DIFFUSION_HOST": "", "DIFFUSION_PROXIES": "::1"}, "app.up")
+    assert refused.returncode == 1
+    assert "everybody who can reach the proxy of DIFFUSION_PROXIES" in refused.stderr
+    check_exposure(Settings(open=True, proxies=("::1",), locations=Locations(tmp_path)))
+
+
 def test_an_operator_may_say_that_it_is_guarded_or_on_loopback(tmp_path):
     check_exposure(Settings(host="0.0.0.0", open=True, locations=Locations(tmp_path)))
     for host in ("127.0.0.1", "::1", "localhost"):

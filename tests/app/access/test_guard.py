@@ -83,6 +83,10 @@ def values(service, model_archive) -> dict[str, str]:
             else:
                 answer = alice.post(f"/{kind}", json=body)
             made[kind] = answer.raise_for_status().json()["id"]
+        alice.put("/models/old", content=model_archive()).raise_for_status()
+        alice.delete("/models/old").raise_for_status()
+        (entry,) = alice.get("/trash").raise_for_status().json()["items"]
+        made["trash"] = entry["id"]
         made["sample-jobs"] = (
             alice.post("/sample", json={"model": "faces"}, headers={"Prefer": "respond-async"})
             .raise_for_status()
@@ -109,6 +113,8 @@ def address(path: str, values: dict[str, str]) -> str:
         "job_id": values.get(collection, "job_0"),
         "image": values["image"],
         "key_id": "000000000000",
+        "collection": "models",
+        "entry_id": values["trash"],
     }
     return re.sub(r"\{(\w+)\}", lambda found: filled.get(found[1], "1"), path)
 
@@ -127,7 +133,7 @@ def state(service: Service) -> list[Any]:
             alice.get(f"/{kind}").raise_for_status().json()
             for kind in (
                 *("datasets", "models", "train-jobs", "evaluations", "sample-jobs"),
-                *("dataset-imports", "datasets/digits/versions"),
+                *("dataset-imports", "datasets/digits/versions", "trash"),
             )
         ]
 
@@ -146,7 +152,7 @@ def test_no_route_is_open_without_a_key(method, path, service, values):
 
 @pytest.mark.parametrize(("method", "path"), GUARDED)
 def test_a_key_is_good_for_its_scopes_only(method, path, service, values):
-    wanted = scopes_for(method, path)
+    wanted = scopes_for(method, address(path, values))
     for scope in SCOPES:
         if scope not in (*wanted, "admin"):
             with service.as_(scope) as one:

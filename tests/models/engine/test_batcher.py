@@ -11,9 +11,11 @@ BUCKETS = (1, 2, 4, 8, 16)
 ALPHA, BETA = 0.01, 0.004
 
 
-def ticket(number, group="g", steps=10, images=1, arrived=0.0, guided=False, deadline=None):
+def ticket(
+    number, group="g", steps=10, images=1, arrived=0.0, guided=False, deadline=None, caller=""
+):
     evaluations = (2 if guided else 1,) * steps
-    return Ticket(number, group, evaluations, images, arrived, deadline)
+    return Ticket(number, group, evaluations, images, arrived, deadline, caller=caller)
 
 
 def batcher_of(*groups, policy=None, slots=32, buckets=BUCKETS):
@@ -75,12 +77,12 @@ tickets = st.lists(
 
 
 @settings(deadline=None)  # the machine may be busy
-@given(tickets, st.sampled_from(["step", "request", "off"]), st.integers(1, 40))
-def test_every_ticket_ends_once_and_no_budget_is_exceeded(drawn, batching, slots):
+@given(tickets, st.sampled_from(["step", "request", "off"]), st.integers(1, 40), st.integers(1, 3))
+def test_every_ticket_ends_once_and_no_budget_is_exceeded(drawn, batching, slots, callers):
     policy = Policy(max_waiting=100, batching=batching)
     batcher = batcher_of("g", "h", policy=policy, slots=slots)
     arrivals = [
-        (at, ticket(i, group, steps, images, at, guided))
+        (at, ticket(i, group, steps, images, at, guided, caller=i % callers))
         for i, (at, group, steps, images, guided) in enumerate(drawn)
     ]
     run = Run(batcher, arrivals).to_the_end()
@@ -251,3 +253,87 @@ def test_when_calls_become_cheaper_a_few_of_them_outweigh_all_that_was_measured(
         cost.measured(width, 0.001 + 0.002 * width)
     for width in (1, 2, 4):
         assert cost.seconds(width) == pytest.approx(0.001 + 0.002 * width, rel=0.1)
+
+
+# Callers ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("group", ["g", "h"])
+@pytest.mark.parametrize(("steps", "images"), [(50, 16), (10, 1)])
+def test_short_requests_go_before_those_of_a_caller_who_floods(group, steps, images):
+    """Of long orders and of short ones, of the same model and of another: one call of theirs may be
+    under way."""
+    count = 7000 // (steps * images)
+    flood = [(0.0, ticket(i, steps=steps, images=images, caller="flood")) for i in range(count)]
+    short = [
+        (at, ticket(f"short {at}", group, steps=5, arrived=at, caller="other"))
+        for at in (1.0, 7.5, 8.0, 20.0, 25.0)
+    ]
+    batcher = batcher_of("g", "h", policy=Policy(max_waiting=10_000), slots=64)
+    run = Run(batcher, [*flood, *short]).to_the_end()
+    alone = 5 * (ALPHA + BETA)
+    for at, one in short:
+        assert at < run.finished[one.id] < at + 1.5 * alone + (ALPHA + BETA * BUCKETS[-1])
+    assert max(run.finished.values()) == max(run.finished[i] for i in range(count)) > 25.0
+
+
+def test_callers_who_flood_share_the_device_whatever_they_send():
+    """One sends ten times as many, and shorter ones."""
+    batcher = batcher_of(policy=Policy(max_waiting=10_000), slots=64)
+    for i in range(200):
+        batcher.add(ticket(i, steps=20, caller="many"), 0.0)
+    for i in range(20):
+        batcher.add(ticket(-1 - i, steps=200, images=8, caller="few"), 0.0)
+    run = Run(batcher, [])
+    used = {"many": 0, "few": 0}
+    while run.now < 15:
+        batch = batcher.next_batch(run.now)
+        for sample in batch.samples:
+            used[sample.ticket.caller] += 1
+        run.call(batch)
+    assert 0.8 < used["many"] / used["few"] < 1.25
+
+
+def test_nobody_starves_beside_a_caller_with_an_endless_row_of_short_requests():
+    arrivals = [(0.0, ticket(0, steps=300, caller="long"))]
+    every = 5 * (ALPHA + BETA)
+    arrivals += [
+        (i * every, ticket(1 + i, steps=5, arrived=i * every, caller="short")) for i in range(3000)
+    ]
+    run = Run(batcher_of(policy=Policy(max_waiting=10_000)), arrivals).to_the_end()
+    assert run.finished[0] < 4 * 300 * (ALPHA + BETA)
+
+
+def test_a_caller_cannot_take_all_places_and_all_slots():
+    batcher = batcher_of(policy=Policy(max_waiting=8), slots=32)
+    for i in range(8):
+        batcher.add(ticket(i, steps=40 - i, images=16, caller="flood"), 0.0)
+    with pytest.raises(Refused):
+        batcher.add(ticket(8, caller="flood"), 0.0)
+    for i in range(4):  # half of the places, as there are two callers
+        batcher.add(ticket(10 + i, caller="other"), 0.0)
+    with pytest.raises(Refused):
+        batcher.add(ticket(14, caller="other"), 0.0)
+    batcher.add(ticket(20, caller="third"), 0.0)
+
+    group = Group("g", BUCKETS, 32)
+    for i in range(40):
+        one = ticket(i, caller="flood").samples[0]
+        if group.has_slot_for("flood", 1):
+            group.take_slot(one)
+    assert group.num_free_slots == BUCKETS[-1]
+    assert group.has_slot_for("other", BUCKETS[-1])
+
+
+def test_a_deadline_is_met_beside_a_flood():
+    batcher = batcher_of(policy=Policy(max_waiting=1000))
+    for i in range(200):
+        batcher.add(ticket(i, steps=100, images=8, caller="flood"), 0.0)
+    soon = ticket("soon", steps=5, deadline=1.0, caller="other")
+    with pytest.raises(Refused):
+        batcher.add(ticket("late", steps=5, images=64, deadline=1.0, caller="other"), 0.0)
+    batcher.add(soon, 0.0)
+    run = Run(batcher, [])
+    while "soon" not in run.finished:
+        run.call(batcher.next_batch(run.now))
+    assert run.now < 1.0

@@ -114,6 +114,16 @@ def a_sender(database: Database, owner: str = "one", **options: Any) -> Iterator
         sender.stop()
 
 
+def test_links_in_a_message_have_the_path_of_the_service(database):
+    with a_receiver() as receiver, a_sender(database, root_path="/diffusion"):
+        a_delivery(database, receiver.url(), id="job_1", links={"self": "/train-jobs/job_1"})
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not receiver.received and time.monotonic() < deadline:
+            time.sleep(0.02)
+        data = json.loads(receiver.received[0][1])["data"]
+    assert data == {"id": "job_1", "links": {"self": "/diffusion/train-jobs/job_1"}}
+
+
 def a_delivery(database: Database, url: str, **payload: Any) -> Delivery:
     with database.session() as session:
         return enqueue(
