@@ -19,7 +19,7 @@ from store.locations import Locations
 from tests.soak.conftest import add_digits_and_tiny, client_of, say
 from tests.up import Service
 
-MAX_EXAMPLES = int(os.environ.get("DIFFUSION_SOAK_EXAMPLES", "40"))
+MAX_EXAMPLES = int(os.environ.get("DIFFUSION_SOAK_EXAMPLES", "10"))
 CALLS = 10_000  # of all runs
 CHECKS = (
     "not_a_server_error",
