@@ -1,7 +1,8 @@
 # Every target installs its dependencies at its first run, and nothing afterwards.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# A module is compiled when it is first imported: that of all that is installed takes a minute.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 
 .PHONY: run test soak soak-kills check demo train screenshots bench format clean
 .DELETE_ON_ERROR:
@@ -35,7 +36,7 @@ train: .venv/demo.stamp  ## ARCHIVE=images.zip MINUTES=25: train on an archive a
 screenshots: .venv/test.stamp  ## take pictures of the console, into docs/images/console
 	$(BIN)/python examples/screenshots.py
 
-bench: bench-noise bench-denoise bench-sample bench-serve bench-flood bench-train bench-quality  ## measure beside peers, results in benchmarks/results
+bench: bench-noise bench-denoise bench-sample bench-serve bench-flood bench-orders bench-train bench-quality  ## measure beside peers, results in benchmarks/results
 
 bench-gpu: .venv/test.stamp benchmarks/.venv/stamp  ## ARCHIVE=images.zip: on a GPU, its tests and all of these in eight minutes
 	$(BIN)/python -m benchmarks.gpu $(if $(ARCHIVE),--photographs $(ARCHIVE))
@@ -43,8 +44,8 @@ bench-gpu: .venv/test.stamp benchmarks/.venv/stamp  ## ARCHIVE=images.zip: on a 
 bench-%: .venv/test.stamp benchmarks/.venv/stamp
 	$(BIN)/python -m benchmarks.$*
 
-bench-flood: .venv/test.stamp  # it has no peers
-	$(BIN)/python -m benchmarks.flood
+bench-flood bench-orders: bench-%: .venv/test.stamp  # without peers
+	$(BIN)/python -m benchmarks.$*
 
 bench-quality: .venv/demo.stamp  # its classifier needs scikit-learn
 
@@ -60,6 +61,7 @@ clean:  ## remove the output of these targets, except ./data
 
 .venv/run.stamp: pyproject.toml constraints.txt | .venv/bin/python
 	$(PIP) --editable '.[train]'
+	$(BIN)/python -c 'import app.server, worker.main, worker.train_job'  # once, not in each process of the first start
 	@touch $@
 
 .venv/test.stamp: .venv/run.stamp
@@ -76,7 +78,7 @@ docs/portable/node_modules/stamp: docs/portable/package.json
 
 benchmarks/.venv/stamp: benchmarks/peers/requirements.txt constraints.txt
 	$(PYTHON) -m venv benchmarks/.venv
-	benchmarks/.venv/bin/python -m pip --disable-pip-version-check install --quiet \
+	benchmarks/.venv/bin/python -m pip --disable-pip-version-check install --quiet --no-compile \
 		--constraint constraints.txt --requirement benchmarks/peers/requirements.txt
 	cd benchmarks/peers && ../.venv/bin/python import_all.py
 	@touch $@

@@ -68,6 +68,9 @@ def main() -> None:
     sender.start()
     if left := [kind for kind in kinds_named(sys.argv[1:]) if kind not in kinds]:
         log.warning("left to other workers: " + NO_TORCH, kinds=left)
+    for kind in kinds:
+        if JOB_KINDS[kind].helper:
+            submit(queue, "", kind)  # there may be a job to help with
     log.info("worker ready", owner=nodes.node_id("worker"), kinds=kinds)
     queue.worker_main(
         [

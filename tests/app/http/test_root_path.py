@@ -19,7 +19,7 @@ from store.locations import Locations
 from tests.app.access.test_guard import GUARDED, address, archive
 
 ROOT_PATH = "/diffusion"
-VALUES = {"dataset": "digits", "model": "faces", "image": "0"}
+VALUES = {"dataset": "digits", "model": "faces", "image": "0", "trash": "0"}
 REFERENCE = re.compile(r'(?:src|href|spec-url)="([^"#]+)"')
 
 

@@ -36,7 +36,7 @@ def test_an_empty_service_makes_images_in_colour_without_training(serve, tmp_pat
             f"{address}/sample", json=request, headers={"Accept": "image/png"}, timeout=60
         ).raise_for_status()
         picture = np.asarray(Image.open(io.BytesIO(answer.content)).convert("RGB"), float)
-        red, green, blue = picture.reshape(-1, 3).mean(axis=0)
+        red, green, blue = picture[picture.min(axis=2) < 230].mean(axis=0)  # but the white ones
         assert red > green > blue + 20  # smileys are yellow
     assert ARCHIVE.stat().st_size < 12e6
 
