@@ -4,7 +4,7 @@ BIN := .venv/bin
 # A module is compiled when it is first imported: that of all that is installed takes a minute.
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: run test soak check demo train screenshots bench format clean
+.PHONY: run test soak soak-kills check demo train screenshots bench format clean
 .DELETE_ON_ERROR:
 
 run: .venv/run.stamp  ## start API, two workers and the embedded Valkey; Ctrl-C stops them all
@@ -13,8 +13,13 @@ run: .venv/run.stamp  ## start API, two workers and the embedded Valkey; Ctrl-C 
 test: .venv/test.stamp docs/portable/node_modules/stamp  ## run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-soak: .venv/test.stamp  ## kill what trains twenty times, instead of the eight of make test
+soak: soak-kills soak-fuzz soak-faults soak-callers soak-uploads  ## wear the service out (docs/soak.md), half an hour
+
+soak-kills: .venv/test.stamp  # twenty kills, instead of the eight of make test
 	DIFFUSION_TEST_KILLS_EACH=5 $(BIN)/python -m pytest tests/worker/test_kills.py
+
+soak-%: .venv/test.stamp
+	$(BIN)/python -m pytest --capture=no tests/soak/test_$*.py
 
 check: .venv/check.stamp  ## check style, types, import rules
 	$(BIN)/ruff check .

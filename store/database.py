@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,10 +15,13 @@ from store.access import Caller, CallersSession, Quotas
 JsonObject = dict[str, Any]  # a JSON column, or a part of one
 
 BUSY_SECONDS = 30
+RECYCLE_SECONDS = 600  # of a connection to PostgreSQL, since each new one compares the clocks
 MIGRATIONS = Path(__file__).parent / "migrations"
 # Advisory locks: arbitrary numbers that no other program uses in the same database.
 _MIGRATION_LOCK = 0x0D1FF051
 _NAMES_LOCK = 0x0D1FF052
+
+_offset = timedelta()  # of the database's clock from this host's
 
 
 class Record(DeclarativeBase):
@@ -129,7 +132,11 @@ def migrate(connection: sa.Connection, revision: str = "head") -> None:
 
 
 def now() -> datetime:
-    return datetime.now(UTC)
+    """Return the time by the clock of the database, so that the clocks of hosts need not agree.
+
+    SQLite's is this host's. PostgreSQL's is compared with it at each new connection.
+    """
+    return datetime.now(UTC) + _offset
 
 
 def is_sqlite(url: str) -> bool:
@@ -141,7 +148,9 @@ def _engine(url: str) -> sa.Engine:
         for prefix in ("postgresql://", "postgres://"):
             if url.startswith(prefix):
                 url = "postgresql+psycopg://" + url.removeprefix(prefix)
-        return sa.create_engine(url, pool_pre_ping=True)
+        engine = sa.create_engine(url, pool_pre_ping=True, pool_recycle=RECYCLE_SECONDS)
+        sa.event.listen(engine, "connect", _compare_clocks)
+        return engine
     path = sa.make_url(url).database
     if path and path != ":memory:":
         Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -149,6 +158,17 @@ def _engine(url: str) -> sa.Engine:
     sa.event.listen(engine, "connect", _prepare_sqlite)
     sa.event.listen(engine, "begin", _begin_immediate)
     return engine
+
+
+def _compare_clocks(connection: Any, _: Any) -> None:
+    global _offset
+    with connection.cursor() as cursor:
+        begun = datetime.now(UTC)
+        (theirs,) = cursor.execute("SELECT clock_timestamp()").fetchone()
+        took = datetime.now(UTC) - begun
+    difference = theirs - begun - took / 2
+    _offset = difference if abs(difference) > took else timedelta()
+    connection.rollback()
 
 
 def _prepare_sqlite(connection: Any, _: Any) -> None:

@@ -5,7 +5,6 @@ of one. Administrators, and services without keys, have none. A day is the last 
 the hour.
 """
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from math import ceil
@@ -15,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from store.access import Caller, Quotas, caller_of
-from store.database import Database, Record
+from store.database import Database, Record, now
 from store.errors import QuotaExceeded
 
 Used = Literal["images", "train_seconds"]
@@ -232,9 +231,9 @@ def _seconds_until(
     for hour, amount in session.execute(query.order_by(Usage.hour)):
         wanted -= amount
         if wanted <= quota:
-            return ceil((hour + HOURS) * HOUR - time.time())
+            return ceil((hour + HOURS) * HOUR - now().timestamp())
     return None
 
 
 def _hour() -> int:
-    return int(time.time()) // HOUR
+    return int(now().timestamp()) // HOUR

@@ -2,9 +2,10 @@
 
 import asyncio
 
+from sqlalchemy.exc import OperationalError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.http.problems import stopping_problem, unexpected_problem
+from app.http.problems import log_database_error, stopping_problem, unexpected_problem
 from app.logs import log
 
 
@@ -36,7 +37,10 @@ class Faults:
                 raise
             await stopping_problem(scope)(scope, receive, send)
         except Exception as error:
-            log.exception("request failed", method=scope["method"], path=scope["path"])
+            if isinstance(error, OperationalError):
+                log_database_error(error, scope)
+            else:
+                log.exception("request failed", method=scope["method"], path=scope["path"])
             if begun:
                 raise
             await unexpected_problem(error, scope)(scope, receive, send)

@@ -21,7 +21,7 @@ from app.http.errors import RequestError, field_errors
 from app.http.problems import (
     FieldError,
     Kind,
-    is_out_of_space,
+    log_database_error,
     problem_response,
     unexpected_problem,
 )
@@ -130,12 +130,8 @@ def damage_problem(
 
 
 async def _database_error(request: Request, error: Exception) -> Response:
-    log.error("the database failed", exc_info=error)
-    if is_out_of_space(error):
-        return unexpected_problem(error, request.scope)
-    detail = "the database cannot be reached"
-    headers = {"Retry-After": "5"}
-    return problem_response(problems.UNAVAILABLE, detail, request.scope, headers=headers)
+    log_database_error(error, request.scope)
+    return unexpected_problem(error, request.scope)
 
 
 _IS_JSON = re.compile(r"application/(\w[\w.-]*\+)?json\s*(;|$)", re.IGNORECASE)

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.exc import OperationalError
 from starlette.responses import Response
 from starlette.types import Scope
 
 from app.http.root_path import link
+from app.logs import log
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -163,10 +165,27 @@ def problem_response(
 
 
 def unexpected_problem(error: Exception, scope: Scope) -> Response:
-    """Answer an unexpected exception; the caller learns only whether space ran out."""
+    """Answer an unexpected exception; the caller learns only whether space ran out, or the database
+    is away."""
     if is_out_of_space(error):
         return problem_response(NO_SPACE, "no space is left to store this", scope)
+    if isinstance(error, OperationalError):
+        headers = {"Retry-After": "5"}
+        return problem_response(
+            UNAVAILABLE, "the database cannot be reached", scope, headers=headers
+        )
     return problem_response(INTERNAL, "the service failed to answer this request", scope)
+
+
+def log_database_error(error: Exception, scope: Scope) -> None:
+    """Log it in a line: while the database is away each request has one, whose trace says nothing
+    more and takes longer than the request."""
+    log.error(
+        "the database failed",
+        method=scope["method"],
+        path=scope["path"],
+        reason=str(getattr(error, "orig", error)),
+    )
 
 
 def stopping_problem(scope: Scope) -> Response:

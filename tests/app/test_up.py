@@ -1,12 +1,10 @@
 """`python -m app.up` with real processes: it starts, it stops, and it leaves nothing behind."""
 
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,72 +13,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-START_SECONDS = 60.0
+from tests.up import START_SECONDS, Service, alive
+
 IMPORT = {"name": "pets", "url": "https://example.org/pets.zip"}
-
-
-class Service:
-    """A running `python -m app.up`, its address and what it prints."""
-
-    def __init__(self, data_dir: Path, **environment: str) -> None:
-        self.lines: list[str] = []
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "app.up"],
-            env={
-                **os.environ,
-                "DIFFUSION_DATA_DIR": str(data_dir),
-                "DIFFUSION_PORT": "0",
-                "OMP_NUM_THREADS": "1",
-                **environment,
-            },
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def address(self) -> str:
-        return str(self.wait_for(lambda: self._found(r"Listening on (http://\S+)")))
-
-    def children(self) -> dict[str, int]:
-        """The process ids of the children, by what they are."""
-        found = {}
-        for pid in _children_of(self.process.pid):
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-            for name in ("app.server", "worker.main train", "worker.main rest", "valkey-server"):
-                if name in command:
-                    found[name] = pid
-        return found
-
-    def descendants(self) -> list[int]:
-        """Every process below it, once all are there: the API has some of its own."""
-        self.wait_for(lambda: len(self.children()) == 4)
-        self.wait_for(lambda: len(_descendants_of(self.children()["app.server"])) >= 2)
-        return _descendants_of(self.process.pid)
-
-    def wait_for(self, condition: Callable[[], object], seconds: float = START_SECONDS) -> object:
-        deadline = time.monotonic() + seconds
-        while not (result := condition()):
-            assert time.monotonic() < deadline, "".join(self.lines)
-            time.sleep(0.05)
-        return result
-
-    def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            assert self.process.wait(60) == 0
-        self._reader.join(60)
-        assert self.process.stdout
-        self.process.stdout.close()
-
-    def _found(self, pattern: str) -> str | None:
-        match = re.search(pattern, "".join(self.lines))
-        return match[1] if match else None
-
-    def _read(self) -> None:
-        assert self.process.stdout
-        self.lines.extend(iter(self.process.stdout.readline, ""))
 
 
 @pytest.fixture
@@ -96,23 +31,6 @@ def up(tmp_path: Path) -> Iterator[Callable[..., Service]]:
         service.end()
 
 
-def _children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def _descendants_of(pid: int) -> list[int]:
-    children = _children_of(pid)
-    return children + [further for child in children for further in _descendants_of(child)]
-
-
-def _alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
@@ -125,7 +43,7 @@ def test_it_serves_until_it_is_asked_to_stop_and_leaves_nothing(up) -> None:
     assert service.process.wait(30) == 0
     service.end()
     assert "Traceback" not in "".join(service.lines)
-    assert not any(map(_alive, descendants))
+    assert not any(map(alive, descendants))
 
 
 def test_a_child_that_dies_is_started_again(up) -> None:
@@ -150,7 +68,7 @@ def test_what_it_uses_is_refused_to_others_and_nothing_outlives_it_when_it_is_ki
     _check_that_its_folder_is_taken(up())
     descendants = service.descendants()
     service.process.kill()
-    service.wait_for(lambda: not any(map(_alive, descendants)), 30)
+    service.wait_for(lambda: not any(map(alive, descendants)), 30)
 
 
 def test_the_api_alone_waits_for_its_engine_believes_no_stranger_and_ends_with_0(tmp_path) -> None:

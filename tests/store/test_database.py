@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 
+import store.database
 from models.images.formats import Reading
 from store.database import Database, Record, open_database
 from store.datasets import (
@@ -280,6 +281,20 @@ def test_times_of_other_zones_are_ordered_by_the_moment(database):
     create_model(database, a_model("later", created_at=later))
     models, _ = list_models(database, limit=2)
     assert [model.name for model in models] == ["later", "earlier"]
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_the_clock_of_a_host_may_be_off(hours, postgres_url, monkeypatch):
+    class Off(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.now(tz) + timedelta(hours=hours)
+
+    monkeypatch.setattr(store.database, "datetime", Off)
+    monkeypatch.setattr(store.database, "_offset", timedelta())  # given back afterwards
+    assert abs(store.database.now() - datetime.now(UTC)) > timedelta(minutes=59)
+    open_database(postgres_url).close()
+    assert abs(store.database.now() - datetime.now(UTC)) < timedelta(seconds=5)
 
 
 def test_a_session_that_fails_writes_nothing(database):

@@ -1,6 +1,6 @@
 """Trainer, worker, Valkey and PostgreSQL, each killed with SIGKILL at random moments of one job:
 the weights are those of an undisturbed run, no step is logged twice, no event is missing. Eight
-kills in `make test`, twenty in `make soak`.
+kills in `make test`, twenty in `make soak-kills`.
 """
 
 import json

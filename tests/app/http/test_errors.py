@@ -3,8 +3,11 @@
 import asyncio
 import errno
 import json
+import tempfile
 import threading
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -15,7 +18,12 @@ from app.http.errors import Busy, InvalidInput, reported_at, reported_in
 from app.http.problems import KINDS
 from app.main import create_app
 from app.processes.threads import ThreadPool
+from app.settings import Settings
 from models.fields import Invalid
+from store.locations import Locations
+from tests.postgres import PostgresServer
+
+IMPORT = {"name": "pets", "url": "https://example.org/pets.zip"}
 
 
 class Order(BaseModel):
@@ -75,6 +83,31 @@ def test_a_fault_is_answered_without_what_it_said(faulty):
 
 def test_a_full_disk_is_said_to_be_full(faulty):
     assert problem(faulty.get("/full"), 507)["type"] == "/problems/no-space"
+
+
+def test_a_database_that_is_away_is_said_to_be_away_before_and_in_every_route(serve, tmp_path):
+    """By the guard, by what answers an Idempotency-Key, and by routes."""
+    with tempfile.TemporaryDirectory(prefix="dif-pg-", ignore_cleanup_errors=True) as folder:
+        postgres = PostgresServer(Path(folder))
+        postgres.start()
+        locations = Locations(tmp_path, database_url=postgres.url)
+        service = create_app(Settings(locations=locations, example_model=False))
+        open_to_all = create_app(Settings(locations=locations, example_model=False, open=True))
+        with serve(service) as address, serve(open_to_all) as open_address:
+            assert httpx.get(f"{address}/models", timeout=60).status_code == 200
+            postgres.stop()
+            time.sleep(1.1)  # for which the guard remembers that no key is needed
+            keyed = {"Idempotency-Key": "once"}
+            for answer in (
+                httpx.get(f"{address}/models", timeout=60),
+                httpx.get(f"{open_address}/models", timeout=60),
+                httpx.post(f"{open_address}/datasets", json=IMPORT, headers=keyed, timeout=60),
+            ):
+                assert problem(answer, 503)["detail"] == "the database cannot be reached"
+                assert answer.headers["Retry-After"] == "5"
+            postgres.start()
+            assert httpx.get(f"{address}/models", timeout=60).status_code == 200
+        postgres.stop()
 
 
 def test_json_fields_at_fault_have_pointers(faulty):
