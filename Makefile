@@ -15,7 +15,7 @@ test: .venv/test.stamp docs/portable/node_modules/stamp  ## run all tests
 
 soak: soak-kills soak-fuzz soak-faults soak-callers soak-uploads  ## wear the service out (docs/soak.md), half an hour
 
-soak-kills: .venv/test.stamp  # twenty kills, instead of the eight of make test
+soak-kills: .venv/test.stamp  # twenty kills, instead of the four of make test
 	DIFFUSION_TEST_KILLS_EACH=5 $(BIN)/python -m pytest tests/worker/test_kills.py
 
 soak-%: .venv/test.stamp

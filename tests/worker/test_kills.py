@@ -23,7 +23,7 @@ from tests.postgres import PostgresServer
 from tests.worker.conftest import CHECKPOINT_EVERY, Place
 
 TARGETS = ("trainer", "worker", "valkey", "postgres")
-KILLS_EACH = int(os.environ.get("DIFFUSION_TEST_KILLS_EACH", "2"))
+KILLS_EACH = int(os.environ.get("DIFFUSION_TEST_KILLS_EACH", "1"))
 STEPS = 250 * KILLS_EACH
 
 
