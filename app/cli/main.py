@@ -6,13 +6,14 @@ All requests to the service go through client.client. Exit codes: 0 done, 1 refu
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command, get_group
 
-from app.cli import datasets, images, jobs, keys, models, trash
-from app.cli.doctor import examine
 from app.cli.session import Session, session_of
 from client.connection import DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE, ClientError, Unreachable
 from store.jobs.kinds import KINDS, POOLS
@@ -20,23 +21,50 @@ from store.jobs.kinds import KINDS, POOLS
 REFUSED, UNREACHABLE, INTERRUPTED = 1, 3, 130
 GLOBAL_OPTIONS = {"--url": True, "--api-key": True, "--json": False}  # whether a value follows
 
+COMMANDS = {  # where each is, or the group of them
+    "dataset": ("app.cli.datasets", "cli"),
+    "jobs": ("app.cli.jobs", "cli"),
+    "models": ("app.cli.models", "cli"),
+    "keys": ("app.cli.keys", "cli"),
+    "trash": ("app.cli.trash", "cli"),
+    "train": ("app.cli.jobs", "train"),
+    "noise": ("app.cli.images", "noise"),
+    "sample": ("app.cli.images", "sample"),
+    "again": ("app.cli.images", "again"),
+    "doctor": ("app.cli.doctor", "examine"),
+}
+
+
+class Commands(TyperGroup):
+    """Commands whose modules are loaded when they are used: all of them take as long again as what
+    most commands need."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*COMMANDS, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        module, name = COMMANDS[cmd_name]
+        found = getattr(import_module(module), name)
+        if isinstance(found, typer.Typer):
+            command: Any = get_group(found)
+        else:
+            alone = typer.Typer(add_completion=False)
+            alone.command()(found)
+            command = get_command(alone)
+        command.name = cmd_name
+        return command
+
+
 cli = typer.Typer(
     name="diffusion",
+    cls=Commands,
     help="Train diffusion models on your own images and make new ones. --url, --api-key and --json "
     "may be given anywhere.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-cli.add_typer(datasets.cli, name="dataset")
-cli.add_typer(jobs.cli, name="jobs")
-cli.add_typer(models.cli, name="models")
-cli.add_typer(keys.cli, name="keys")
-cli.add_typer(trash.cli, name="trash")
-cli.command("train")(jobs.train)
-cli.command("noise")(images.noise)
-cli.command("sample")(images.sample)
-cli.command("again")(images.again)
-cli.command("doctor")(examine)
 
 
 def main() -> None:
