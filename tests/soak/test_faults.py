@@ -225,7 +225,7 @@ def tiny(model_archive: Callable[..., bytes]) -> bytes:
     return model_archive()
 
 
-def suffer(ground: Ground, name: str, fault: Callable[[], None], tiny: bytes) -> None:
+def suffer(ground: Ground, name: str, fault: Callable[[], object], tiny: bytes) -> None:
     """Have a fault happen under load; say how long it was felt, and check what was accepted."""
     with client_of(ground.service) as client:
         add_digits_and_tiny(client, tiny)
@@ -250,13 +250,15 @@ def suffer(ground: Ground, name: str, fault: Callable[[], None], tiny: bytes) ->
 
 @pytest.mark.parametrize("name", KILLED)
 def test_kill(name: str, ground: Ground, tiny: bytes) -> None:
-    def kill() -> None:
-        ground.service.wait_for(lambda: processes_of(ground.service, KILLED[name]))
+    def killed() -> int:
+        count = 0
         for pid in processes_of(ground.service, KILLED[name]):
             with suppress(ProcessLookupError):  # it has just ended by itself
                 os.kill(pid, signal.SIGKILL)
+                count += 1
+        return count
 
-    suffer(ground, name, kill, tiny)
+    suffer(ground, name, lambda: ground.service.wait_for(killed), tiny)
 
 
 def test_valkey_emptied(ground: Ground, tiny: bytes) -> None:
