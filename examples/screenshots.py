@@ -6,6 +6,7 @@ a picture of each page. The pictures go to docs/images/console/.
 
 import io
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -28,7 +29,8 @@ def main() -> None:
     expect.set_options(timeout=PATIENCE)
     if not CHROMIUM.exists():
         sys.exit(f"{CHROMIUM} is missing; apt-get install chromium")
-    STATE.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(STATE, ignore_errors=True)
+    STATE.mkdir(parents=True)
     OUT.mkdir(parents=True, exist_ok=True)
     with service(STATE) as url, sync_playwright() as playwright:
         job = prepare(url)
@@ -42,12 +44,9 @@ def main() -> None:
 
 
 def prepare(url: str) -> str:
-    """Train and evaluate a model unless it exists; return the id of its training."""
+    """Train and evaluate a model; return the id of its training."""
     with httpx.Client(base_url=url, timeout=120) as client:
         client.put(f"/datasets/{DATASET}", content=ARCHIVE.read_bytes()).raise_for_status()
-        known = client.get(f"/models/{MODEL}")
-        if known.is_success:
-            return str(known.json()["job_id"])
         request = {
             "dataset": DATASET,
             "minutes": 3,
@@ -87,11 +86,21 @@ def look(
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         prepare_page(page)
         page.wait_for_timeout(1500)
+        load_images(page)
         content = page.screenshot(full_page=True, animations="disabled")
         picture = Image.open(io.BytesIO(content)).convert("RGB")
         picture.save(OUT / f"{name}-{theme}-{size_name}.webp", quality=85, method=6)
         print(OUT / f"{name}-{theme}-{size_name}.webp", picture.size)
     context.close()
+
+
+def load_images(page: Page) -> None:
+    """Scroll to each image once, since those below are loaded when they come into view."""
+    for image in page.locator("img:visible").all():
+        image.scroll_into_view_if_needed()
+    page.wait_for_function("[...document.images].every(i => !i.offsetParent || i.complete)")
+    page.evaluate("scrollTo(0, 0)")
+    page.wait_for_timeout(300)
 
 
 def nothing(page: Page) -> None:
