@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 START_SECONDS = 60.0
@@ -77,12 +78,12 @@ class Service:
 
 
 def children_of(pid: int) -> list[int]:
-    try:
-        return [
-            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        ]
-    except (FileNotFoundError, ProcessLookupError):  # it has just ended
-        return []
+    """Return what any of its threads has started: the kernel lists children by thread."""
+    found: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").glob("*"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            found += [int(child) for child in (thread / "children").read_text().split()]
+    return found
 
 
 def descendants_of(pid: int) -> list[int]:
