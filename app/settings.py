@@ -13,9 +13,9 @@ from typing_extensions import Doc
 from host.environment import Items, table
 from models.engine.batcher import Batching
 from models.nets.precision import FloatChoice
-from store.access import Quotas
-from store.keeping import Keeping
+from store.access.owners import Quotas
 from store.locations import Locations
+from store.upkeep.keeping import Keeping
 from store.urls import BUCKET
 from worker.settings import RootPath, WorkerSettings
 

@@ -27,8 +27,8 @@ from benchmarks.load import Shot, Wave, flood, replay
 from benchmarks.noise import BOUNDARY, form, photograph
 from benchmarks.sampling import CONFIGS, Net, body, random_net
 from models.pipeline.archive import write_model_archive
+from store.access.keys import Scope, create_key
 from store.database import open_database
-from store.keys import Scope, create_key
 from store.locations import Locations
 
 FORM, JSON = f"multipart/form-data; boundary={BOUNDARY}", "application/json"

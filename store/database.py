@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Session
 
-from store.access import Caller, CallersSession, Quotas
+from store.access.owners import Caller, CallersSession, Quotas
 
 JsonObject = dict[str, Any]  # a JSON column, or a part of one
 
@@ -51,7 +51,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self.engine = _engine(url)
         self.caller: Caller | None = None
-        self.claim: object = None  # of a request that is done once (store.idempotency)
+        self.claim: object = None  # of a request that is done once (store.access.idempotency)
 
     def for_caller(self, caller: Caller | None, claim: object = None) -> "Database":
         """Return the same database as this caller may see it, in this request."""

@@ -15,11 +15,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from store.access import Visibility, check_may_change, new_name
+from store.access.owners import Visibility, check_may_change, new_name
 from store.database import Database, JsonObject, Record, UtcTime, now
 from store.errors import DatasetConflict, DatasetNotFound, StaleVersion, VersionNotFound
 from store.named import Named, newest_first
-from store.trash import TrashEntry, throw_away
+from store.upkeep.trash import TrashEntry, throw_away
 
 MAX_VERSION = 2**31 - 1  # that a column holds
 INDEX_SUFFIX, FINGERPRINTS_SUFFIX = ".index", ".fingerprints"

@@ -1,7 +1,7 @@
 """Damage: indexes and manifests compared with their records, and what was found, marked in the
 record that it belongs to.
 
-store.artifacts compares what is fetched with a sha256; `python -m store.verify` walks everything.
+store.artifacts compares what is fetched with a sha256; store.upkeep.verify walks everything.
 """
 
 import gzip

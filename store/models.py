@@ -3,11 +3,11 @@
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from store.access import check_may_change, new_name
+from store.access.owners import check_may_change, new_name
 from store.database import Database, JsonObject, Record
 from store.errors import ModelConflict, ModelNotFound
 from store.named import Named, newest_first
-from store.trash import TrashEntry, throw_away
+from store.upkeep.trash import TrashEntry, throw_away
 
 
 class ModelRecord(Named, Record):

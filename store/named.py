@@ -6,7 +6,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from store.access import Owned
+from store.access.owners import Owned
 from store.database import Database, UtcTime, now
 
 

@@ -1,7 +1,7 @@
 """The rule for names that users give, of datasets and models.
 
 Names are parts of addresses and of artifacts' keys. In full they begin with their owner, as in
-alice:digits (store.access).
+alice:digits (store.access.owners).
 """
 
 import re

@@ -10,7 +10,8 @@ from models.images.dataset import index_archive
 from models.images.formats import Reading
 from models.images.index import Index
 from models.images.readers import ArchiveLimits
-from store.access import new_name
+from store.access.owners import new_name
+from store.access.quotas import check_space
 from store.artifacts import ArtifactStore
 from store.database import Database
 from store.datasets import (
@@ -22,7 +23,6 @@ from store.datasets import (
     known_dataset,
     restore_dataset,
 )
-from store.quotas import check_space
 
 
 def store_archive(

@@ -7,9 +7,9 @@ from annotated_types import Ge, Interval
 from typing_extensions import Doc
 
 from host.environment import Items
-from store.access import Quotas
-from store.keeping import Keeping
+from store.access.owners import Quotas
 from store.locations import Locations
+from store.upkeep.keeping import Keeping
 
 RootPath = Annotated[
     str,

@@ -26,13 +26,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from host.devices import device_of_host, num_gpus
 from host.environment import to_environment
 from host.tracing import TRACEPARENT, annotate, span, traceparent
+from store.access.quotas import charge_training
 from store.artifacts import ArtifactStore
 from store.database import Database
 from store.errors import JobNotFound, LostLease
 from store.jobs import claims, parts, requests
 from store.jobs.files import log_key
 from store.jobs.kinds import JOB_KINDS, JobKind, Kind
-from store.quotas import charge_training
 from worker.logs import LOG_FILE
 from worker.settings import WorkerSettings
 

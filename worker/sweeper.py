@@ -1,5 +1,5 @@
-"""The sweeper deletes what was kept for long enough (store.retention). It runs in every worker and
-in the API, so that one of them does it."""
+"""The sweeper deletes what was kept for long enough (store.upkeep.retention). It runs in every
+worker and in the API, so that one of them does it."""
 
 import threading
 
@@ -8,8 +8,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from store.artifacts import ArtifactStore, StorageError
 from store.database import Database
-from store.keeping import Keeping
-from store.retention import sweep
+from store.upkeep.keeping import Keeping
+from store.upkeep.retention import sweep
 
 log = structlog.get_logger("sweeper")
 

@@ -1,4 +1,4 @@
-"""The writer of the audit log (store.audit): an entry for each change and each download.
+"""The writer of the audit log (store.access.audit): an entry for each change and each download.
 
 It is written before the caller has the answer: what was answered is in the log.
 """
@@ -8,8 +8,8 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access.scopes import READING, is_open
-from store.access import Caller
-from store.audit import AuditEntry, add_entry
+from store.access.audit import AuditEntry, add_entry
+from store.access.owners import Caller
 
 DOWNLOADS = (
     "/models/{name}/download",

@@ -13,7 +13,7 @@ from app.http import problems
 from app.http.accept import choose
 from app.http.paging import Limit, Page
 from app.services import ServicesDep
-from store.audit import AuditEntry, all_entries, list_entries
+from store.access.audit import AuditEntry, all_entries, list_entries
 from store.database import Database
 from store.names import MAX_OWNER
 

@@ -19,8 +19,8 @@ def check_exposure(settings: Settings) -> None:
     """Raise Exposed where the service would be reached from beyond this machine without any key."""
     if settings.open or not is_exposed(settings):
         return
+    from store.access.keys import any_key
     from store.database import open_database
-    from store.keys import any_key
 
     database = open_database(settings.locations.database_url)
     try:

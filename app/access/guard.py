@@ -22,10 +22,10 @@ from app.http import problems
 from app.http.errors import RequestError
 from app.http.problems import problem_response
 from app.settings import Settings
-from store.access import Caller
+from store.access.keys import Key, any_key, find_key
+from store.access.owners import Caller
+from store.access.quotas import owners_quotas
 from store.database import Database
-from store.keys import Key, any_key, find_key
-from store.quotas import owners_quotas
 
 COOKIE = "diffusion_key"
 TRUSTED_SECONDS = 1.0  # a key that was revoked may be taken for so much longer

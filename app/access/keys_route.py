@@ -12,8 +12,8 @@ from app.http import problems
 from app.http.body import JsonBody
 from app.http.errors import reported_at
 from app.services import ServicesDep
-from store import keys
-from store.keys import Scope
+from store.access import keys
+from store.access.keys import Scope
 from store.names import MAX_OWNER
 
 router = APIRouter(prefix="/keys", tags=["keys"])

@@ -26,7 +26,7 @@ from app.http import problems
 from app.http.problems import problem_response
 from app.logs import log
 from app.processes.turns import CALLER
-from store.access import Caller, Quotas
+from store.access.owners import Caller, Quotas
 from store.locations import for_redis_py
 
 MINUTE = 60  # seconds

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from store.keys import Scope
+from store.access.keys import Scope
 
 READING = ("GET", "HEAD", "OPTIONS")
 # Without a key: what tells nothing of anybody's work, and the way in.

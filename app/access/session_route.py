@@ -11,8 +11,8 @@ from app.http import problems
 from app.http.body import JsonBody
 from app.http.root_path import link
 from app.services import services_of
-from store.keys import Key, any_key, find_key
-from store.quotas import usage_of
+from store.access.keys import Key, any_key, find_key
+from store.access.quotas import usage_of
 
 router = APIRouter(prefix="/session", tags=["keys"])
 

@@ -8,12 +8,12 @@ import typer
 
 from app.cli.session import session_of
 from host.environment import read_settings
-from store import keys
+from store.access import keys
+from store.access.keys import SCOPES, Scope
+from store.access.quotas import NAMES, set_quotas
 from store.database import Database, open_database
 from store.errors import StoreError
-from store.keys import SCOPES, Scope
 from store.locations import Locations
-from store.quotas import NAMES, set_quotas
 
 cli = typer.Typer(help="Who may call the service, and for what.", no_args_is_help=True)
 

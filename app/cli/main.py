@@ -141,7 +141,7 @@ def worker(
 @cli.command()
 def verify() -> None:
     """Read all that the service on this machine stores, and print what is damaged."""
-    _exec_module("store.verify")
+    _exec_module("store.upkeep.verify")
 
 
 @cli.command()
@@ -151,7 +151,7 @@ def backup(
     ],
 ) -> None:
     """Copy all that the service on this machine stores, while it runs."""
-    _exec_module("store.backup", str(target))
+    _exec_module("store.upkeep.backup", str(target))
 
 
 @cli.command()
@@ -160,7 +160,7 @@ def restore(
     replace: Annotated[bool, typer.Option("--replace", help="Delete what is there.")] = False,
 ) -> None:
     """Bring back a backup, on this machine or another, while no service runs on its data."""
-    _exec_module("store.restore", str(source), *["--replace"] * replace)
+    _exec_module("store.upkeep.restore", str(source), *["--replace"] * replace)
 
 
 @cli.command()

@@ -31,7 +31,6 @@ from models.training.config import TrainConfig
 from store.artifacts import ArtifactStore, StorageError
 from store.database import MIGRATIONS, Database, open_database, revision_of, revisions
 from store.datasets import DatasetVersion
-from store.dump import load, rows
 from store.errors import ArtifactNotFound, StoreError
 from store.integrity import read_index, read_manifest
 from store.jobs.configs import EvaluateConfig, ImportConfig, SampleJobConfig
@@ -40,6 +39,7 @@ from store.jobs.record import Job
 from store.locations import Locations
 from store.models import ModelRecord
 from store.nodes import live_node
+from store.upkeep.dump import load, rows
 from worker.settings import WorkerSettings
 
 OTHERS = (URL_VARIABLE, KEY_VARIABLE, "DIFFUSION_DIE_WITH_PARENT")

@@ -15,9 +15,9 @@ from models.images.index import Index
 from models.images.labels import UNSORTED
 from models.images.readers import ArchiveLimits, is_archive, path_of
 from models.images.versions import Changes, Contents, Manifest, check_class
+from store.access.quotas import check_space
 from store.datasets import DatasetVersion, Part, add_version, get_version, new_version
 from store.errors import StaleVersion
-from store.quotas import check_space
 from worker.dataset_archives import store_index
 
 MAX_REJECTED = 100  # files that a version lists

@@ -8,7 +8,7 @@ from app.jobs.route import JobRoutes, JobTexts
 from app.services import Services
 from client.answers import ImportAnswer
 from models.images.labels import check_choice
-from store.access import new_name
+from store.access.owners import new_name
 from store.datasets import get_dataset
 from store.errors import DatasetConflict, DatasetNotFound
 from store.jobs import requests

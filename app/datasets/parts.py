@@ -171,7 +171,7 @@ def _unpacked(services: Services, part: Part, index: Index) -> Path:
     cache = services.settings.locations.data_dir / "cache"
     folder = cache / part.digest / _UNPACKED
     folder.parent.mkdir(parents=True, exist_ok=True)
-    (folder.parent / "lock").touch()  # the mark of such folders, for store.orphans
+    (folder.parent / "lock").touch()  # the mark of such folders, for store.upkeep.orphans
     with (folder.parent / "files.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():

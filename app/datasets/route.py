@@ -30,7 +30,7 @@ from models.images.readers import READERS
 from models.training.config import TrainConfig
 from models.training.defaults import default_image_size
 from store import datasets
-from store.access import new_name
+from store.access.owners import new_name
 from store.datasets import DatasetVersion
 from store.named import bytes_of
 from worker.dataset_archives import store_archive

@@ -11,7 +11,7 @@ from client.answers import DatasetAnswer, ImageAnswer, VersionAnswer
 from models.images.index import Index
 from models.images.labels import MAX_CLASS_NAME, UNSORTED, LabelRule
 from models.images.versions import Changes, Manifest
-from store.access import Visibility
+from store.access.owners import Visibility
 from store.datasets import DatasetRecord, DatasetVersion
 
 MAX_EDITED = 100_000  # images in one list of an edit

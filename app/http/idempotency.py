@@ -1,4 +1,4 @@
-"""Idempotency-Key on requests that make something (store.idempotency).
+"""Idempotency-Key on requests that make something (store.access.idempotency).
 
 A repeat within a day gets the first answer again, with `Idempotency-Replayed: true`.
 """
@@ -16,10 +16,10 @@ from app.http import problems
 from app.http.errors import InvalidInput
 from app.http.problems import problem_response
 from app.logs import log
-from store.access import Caller
+from store.access.idempotency import Claim, begin, forget, keep_answer
+from store.access.owners import Caller
 from store.database import Database
 from store.errors import AlreadyMade, AlreadyRunning, OtherRequest
-from store.idempotency import Claim, begin, forget, keep_answer
 from store.nodes import node_id
 
 HEADER = "Idempotency-Key"

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from app.http.errors import RequestError
 from app.http.problems import UNSUPPORTED
 from app.services import Services
-from store.quotas import check_space, space_left
+from store.access.quotas import check_space, space_left
 
 BODY: dict[str, object] = {  # of a route with such a body, for OpenAPI
     "requestBody": {

@@ -27,7 +27,7 @@ from models.nets.precision import Precision
 from models.pipeline.portable import CONSISTENCY_STEPS, STEPS
 from models.sampling.samplers import SamplerName
 from store import models
-from store.access import new_name
+from store.access.owners import new_name
 from store.errors import ModelConflict
 from store.model_files import fetch_model
 from store.named import bytes_of

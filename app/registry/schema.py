@@ -14,7 +14,7 @@ from models.fields import Invalid
 from models.nets.precision import Precision
 from models.pipeline.card import ModelCard
 from models.pipeline.readme import MAX_LICENSE, checked_license
-from store.access import Visibility
+from store.access.owners import Visibility
 from store.models import ModelRecord
 
 FLOAT32_BYTES = 4

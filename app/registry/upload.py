@@ -17,13 +17,13 @@ from models.pipeline.folder import (
 )
 from models.pipeline.readme import read_license
 from store import models
-from store.access import new_name
+from store.access.owners import new_name
+from store.access.quotas import check_space
 from store.artifacts import ArtifactStore
 from store.database import Database
 from store.errors import ModelConflict, ModelNotFound
 from store.jobs.requests import model_names
 from store.models import ModelRecord
-from store.quotas import check_space
 
 
 @dataclass(frozen=True)

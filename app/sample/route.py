@@ -25,8 +25,8 @@ from app.settings import Settings
 from host.tracing import span
 from models.engine.orders import Order
 from models.images.formats import BY_MEDIA_TYPE
+from store.access.quotas import charge_images
 from store.models import get_model
-from store.quotas import charge_images
 
 router = APIRouter(tags=["sample"])
 

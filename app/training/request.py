@@ -24,6 +24,7 @@ from models.pipeline.card import ModelCard
 from models.pipeline.folder import read_config
 from models.training.config import CHANGEABLE, TrainConfig, resolve_config
 from models.training.defaults import DEVICES, DatasetFacts, Device
+from store.access.quotas import usage_of
 from store.datasets import DatasetVersion, get_version
 from store.errors import (
     ArtifactDamaged,
@@ -39,7 +40,6 @@ from store.jobs.options import FirstWeights, Origin, TrainOptions
 from store.jobs.record import Job, Webhook
 from store.models import ModelRecord, get_model
 from store.nodes import devices
-from store.quotas import usage_of
 from store.webhooks import check_secret, check_url, new_secret
 
 HYPERPARAMETERS = set(Hyperparameters.model_fields)

@@ -9,8 +9,8 @@ from app.http import problems
 from app.http.paging import After, Limit, Page
 from app.services import Services, ServicesDep
 from client.answers import TrashAnswer
-from store import trash
-from store.trash import TrashEntry
+from store.upkeep import trash
+from store.upkeep.trash import TrashEntry
 
 router = APIRouter(prefix="/trash", tags=["trash"])
 

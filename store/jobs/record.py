@@ -16,7 +16,7 @@ from typing import Literal
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from store.access import Owned
+from store.access.owners import Owned
 from store.database import JsonObject, Record, UtcTime
 from store.jobs.kinds import Kind
 

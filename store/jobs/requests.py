@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from host.tracing import span, traceparent
-from store.access import caller_of, new_name
+from store.access.owners import caller_of, new_name
+from store.access.quotas import check_job
 from store.database import Database, now
 from store.datasets import DatasetRecord, version_in
 from store.errors import DatasetNotFound, IllegalTransition, JobNotFound, ModelConflict
@@ -26,8 +27,7 @@ from store.jobs.parts import forget_parts
 from store.jobs.record import DEFAULT_PRIORITY, DONE, Job, Webhook
 from store.models import ModelRecord
 from store.names import OWNER_SEPARATOR
-from store.quotas import check_job
-from store.trash import TrashEntry, throw_away
+from store.upkeep.trash import TrashEntry, throw_away
 
 MODEL_MAKERS = [row.name for row in JOB_KINDS.values() if row.makes_model]
 MAX_STEM = 50  # characters of a name that a number follows

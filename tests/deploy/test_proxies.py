@@ -18,8 +18,8 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 
+from store.access.keys import create_key
 from store.database import open_database
-from store.keys import create_key
 from store.locations import Locations
 from tests.app.access.test_guard import archive
 from tests.app.conftest import CHROMIUM, FLAGS, needs

@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from store.access.keys import create_key
 from store.database import open_database
-from store.keys import create_key
 from store.locations import Locations
 from tests.soak.conftest import add_digits_and_tiny, client_of, say
 from tests.up import Service

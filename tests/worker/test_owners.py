@@ -2,10 +2,10 @@
 
 import time
 
-from store.access import Caller
+from store.access.owners import Caller
+from store.access.quotas import usage_of
 from store.datasets import set_visibility
 from store.models import get_model
-from store.quotas import usage_of
 
 
 def test_a_training_gives_its_model_to_its_owner_and_counts_its_time(place):

@@ -7,8 +7,8 @@ import pytest
 
 from app.main import create_app
 from app.settings import Settings
+from store.access.keys import create_key
 from store.database import open_database
-from store.keys import create_key
 from store.locations import Locations
 from tests.app.access.test_guard import archive
 

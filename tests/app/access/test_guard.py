@@ -17,11 +17,11 @@ from PIL import Image
 from app.access.scopes import is_open, scopes_for
 from app.main import create_app
 from app.settings import Settings
-from store.access import Quotas
+from store.access.keys import SCOPES, create_key
+from store.access.owners import Quotas
+from store.access.quotas import set_quotas
 from store.database import open_database
-from store.keys import SCOPES, create_key
 from store.locations import Locations
-from store.quotas import set_quotas
 
 OPERATIONS = [
     (method.upper(), path)

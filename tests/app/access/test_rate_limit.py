@@ -16,11 +16,11 @@ from app.access.rate_limit import caller_id
 from app.access.scopes import is_free
 from app.main import create_app
 from app.settings import Settings
-from store.access import Caller, Quotas
+from store.access.keys import create_key
+from store.access.owners import Caller, Quotas
+from store.access.quotas import set_quotas
 from store.database import open_database
-from store.keys import create_key
 from store.locations import Locations, valkey_socket
-from store.quotas import set_quotas
 from store.valkey import start_valkey
 
 SCOPES = ("read", "sample", "train", "datasets")

@@ -5,8 +5,8 @@ from playwright.sync_api import Browser, expect
 
 from app.main import create_app
 from app.settings import Settings
+from store.access.keys import create_key
 from store.database import open_database
-from store.keys import create_key
 from store.locations import Locations
 from tests.app.test_console import assert_accessible
 

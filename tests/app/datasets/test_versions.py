@@ -16,7 +16,7 @@ from store.artifacts import ArtifactStore
 from store.database import Database, now
 from store.jobs import requests
 from store.models import ModelRecord, create_model, delete_model
-from store.orphans import orphaned_artifacts
+from store.upkeep.orphans import orphaned_artifacts
 from tests.models.images.test_dataset import picture
 from tests.models.images.test_reading import CAMERA, png16
 

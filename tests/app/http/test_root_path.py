@@ -12,9 +12,9 @@ from playwright.sync_api import Browser, expect
 from app.main import create_app
 from app.settings import Settings
 from host.environment import InvalidSetting, read_settings
+from store.access.keys import create_key
 from store.database import open_database
 from store.jobs.events import add_event
-from store.keys import create_key
 from store.locations import Locations
 from tests.app.access.test_guard import GUARDED, address, archive
 

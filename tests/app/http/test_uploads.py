@@ -13,9 +13,9 @@ from PIL import Image
 
 from app.main import create_app
 from app.settings import Settings
-from store.access import Quotas
+from store.access.keys import create_key
+from store.access.owners import Quotas
 from store.database import open_database
-from store.keys import create_key
 from store.locations import Locations
 
 QUOTA = 1_000_000

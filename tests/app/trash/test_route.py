@@ -11,8 +11,8 @@ import pytest
 
 from app.main import create_app
 from app.settings import Settings
-from store.keeping import Keeping
 from store.locations import Locations
+from store.upkeep.keeping import Keeping
 
 IMAGE = {"model": "faces", "seed": 1, "num_inference_steps": 3, "precision": "float32"}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from store.access import Caller
+from store.access.owners import Caller
 from store.database import Database
 from store.datasets import delete_dataset, get_dataset, get_version, list_datasets, set_visibility
 from store.errors import (

@@ -1,4 +1,4 @@
-"""For how long things are kept (store.retention)."""
+"""For how long things are kept (store.upkeep.retention)."""
 
 from dataclasses import dataclass
 from typing import Annotated

@@ -32,7 +32,7 @@ from store.jobs.checkpoints import Checkpoint, list_checkpoints
 from store.locations import Locations
 from store.model_files import fetch_model
 from store.models import ModelRecord, create_model, get_model
-from store.verify import Verifier
+from store.upkeep.verify import Verifier
 from tests.store.records import a_job, a_model
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"

@@ -1,4 +1,4 @@
-"""`python -m store.orphans [--delete]`: list artifacts and prepared datasets without a record.
+"""`python -m store.upkeep.orphans [--delete]`: artifacts and prepared datasets without a record.
 
 A process that is killed between writing an artifact and writing its record leaves the artifact; so
 does a process that is killed while it deletes. And a dataset that a host has prepared for training
@@ -21,7 +21,7 @@ from store.datasets import DatasetVersion
 from store.jobs.record import Job
 from store.locations import Locations
 from store.models import ModelRecord
-from store.trash import kept_artifacts
+from store.upkeep.trash import kept_artifacts
 
 HOURS = 24.0
 
@@ -59,7 +59,7 @@ def orphaned_caches(database: Database, data_dir: Path, before: datetime) -> lis
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m store.orphans", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m store.upkeep.orphans", description=__doc__)
     parser.add_argument("--delete", action="store_true", help="delete them, too")
     parser.add_argument("--hours", type=float, default=HOURS, help="how old they must be")
     options = parser.parse_args()

@@ -27,7 +27,7 @@ VISIBILITIES: tuple[Visibility, ...] = get_args(Visibility)
 @dataclass(frozen=True)
 class Quotas:
     """What each owner of a key may use, where 0 is no limit. Read by host.environment; quotas are
-    checked in store.quotas, rates in app.access.rate_limit."""
+    checked in store.access.quotas, rates in app.access.rate_limit."""
 
     quota_bytes: Annotated[
         int, Ge(0), Doc("bytes of datasets and models that each owner of a key may store; 0: any")

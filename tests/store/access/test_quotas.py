@@ -5,11 +5,8 @@ import time
 import pytest
 import sqlalchemy as sa
 
-from store.access import Caller, Quotas
-from store.errors import QuotaExceeded
-from store.jobs import requests
-from store.models import create_model
-from store.quotas import (
+from store.access.owners import Caller, Quotas
+from store.access.quotas import (
     HOUR,
     Usage,
     charge_images,
@@ -18,6 +15,9 @@ from store.quotas import (
     set_quotas,
     usage_of,
 )
+from store.errors import QuotaExceeded
+from store.jobs import requests
+from store.models import create_model
 from tests.store.records import a_dataset, a_model
 
 QUOTAS = Quotas(quota_bytes=1000, quota_jobs=3, quota_train_minutes=60, quota_images=100)

@@ -1,4 +1,4 @@
-"""`python -m store.verify` (`diffusion verify`): compare all that is stored with its records.
+"""`python -m store.upkeep.verify` (`diffusion verify`): compare what is stored with its records.
 
 Models, archives of datasets with their indexes and fingerprints, manifests and checkpoints have a
 sha256 in their records. Pictures and zips of jobs have none; their own checksums are looked at.

@@ -14,8 +14,8 @@ from store.artifacts import ArtifactStore
 from store.database import Database, now, open_database
 from store.locations import Locations
 from store.models import create_model, delete_model
-from store.orphans import orphaned_artifacts, orphaned_caches
-from store.trash import TrashEntry
+from store.upkeep.orphans import orphaned_artifacts, orphaned_caches
+from store.upkeep.trash import TrashEntry
 from tests.store.records import a_job, a_model
 
 LATER = timedelta(hours=1)
@@ -89,7 +89,7 @@ def test_the_command_deletes_only_when_it_is_told_to(tmp_path):
 
     def run(*options: str) -> list[str]:
         done = subprocess.run(
-            [sys.executable, "-m", "store.orphans", *options],
+            [sys.executable, "-m", "store.upkeep.orphans", *options],
             env={**os.environ, **to_environment(locations)},
             capture_output=True,
             text=True,

@@ -1,10 +1,10 @@
-"""`python -m store.backup TARGET` (`diffusion backup`): copy all records and artifacts, beside the
-running service.
+"""`python -m store.upkeep.backup TARGET` (`diffusion backup`): copy all records and artifacts,
+beside the running service.
 
 TARGET is a folder, which a later backup to it brings up to date, or a file, which becomes a tar of
 the same:
 
-    manifest.json       store.backup.Manifest, written last
+    manifest.json       store.upkeep.backup.Manifest, written last
     files/ab/abcdef...  each file under its sha256; the records are one of them
 
 An artifact is written before its record and deleted after it. So a copy is whole if it has every
@@ -34,11 +34,11 @@ from host.environment import InvalidSetting, read_settings
 from store.artifacts import ArtifactStore, StorageError, Stored
 from store.database import Database, now, revision_of
 from store.datasets import Part
-from store.dump import rows, to_line
 from store.errors import ArtifactNotFound
 from store.jobs.record import DONE
 from store.locations import Locations
-from store.rows import Row
+from store.upkeep.dump import rows, to_line
+from store.upkeep.rows import Row
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -73,8 +73,8 @@ class Copied:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a backup has: `records` is the sha256 of the gzipped lines of store.dump at `revision`,
-    `artifacts` has each artifact by its key, and `source` is where these lay."""
+    """What a backup has: `records` is the sha256 of the gzipped lines of store.upkeep.dump at
+    `revision`, `artifacts` has each artifact by its key, and `source` is where these lay."""
 
     made_at: str
     version: str  # of the service

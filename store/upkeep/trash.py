@@ -15,11 +15,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from store.access import Owned, check_may_change
+from store.access.owners import Owned, check_may_change
 from store.artifacts import ArtifactStore
 from store.database import Database, JsonObject, Record, UtcTime, now, revisions
 from store.errors import NameTaken, NotFound, NotInTrash
-from store.rows import from_json, to_json
+from store.upkeep.rows import from_json, to_json
 
 NAMED = ("datasets", "models")  # collections whose names are unique
 
@@ -31,7 +31,7 @@ class TrashEntry(Owned, Record):
     collection: Mapped[str]  # the first part of its address: "models", "train-jobs", ...
     name: Mapped[str]  # in full; of a job its id
     num_bytes: Mapped[int] = mapped_column(sa.BigInteger)  # that count for the quota
-    rows: Mapped[list[Any]]  # store.rows.Row
+    rows: Mapped[list[Any]]  # store.upkeep.rows.Row
     revision: Mapped[str]  # of the schema that the rows are of
     artifacts: Mapped[list[Any]]  # keys, and prefixes of all below them
     deleted_at: Mapped[datetime] = mapped_column(UtcTime)
@@ -148,7 +148,7 @@ def check_name_is_free(session: Session, entry: TrashEntry) -> None:
 def _newest_rows(entry: TrashEntry) -> Iterable[tuple[str, JsonObject]]:
     if entry.revision == revisions()[-1]:
         return [(table, values) for table, values in entry.rows]
-    from store.dump import migrated  # which knows every table, and so this module
+    from store.upkeep.dump import migrated  # which knows every table, and so this module
 
     return migrated(entry.rows, entry.revision)
 

@@ -13,13 +13,13 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, UOWTransaction, mapped_column
 
-from store.access import CallersSession
+from store.access.keys import Key
+from store.access.owners import CallersSession
 from store.database import Database, Record, UtcTime, now
 from store.datasets import DatasetVersion
 from store.errors import AlreadyMade, AlreadyRunning, OtherRequest
 from store.jobs.kinds import JOB_KINDS
 from store.jobs.record import Job
-from store.keys import Key
 from store.nodes import is_alive
 
 KEPT = timedelta(hours=24)

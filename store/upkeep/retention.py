@@ -13,8 +13,8 @@ from store.jobs.files import delete_files, log_keys
 from store.jobs.metrics import EVALUATIONS_FILE, STEPS_FILE
 from store.jobs.parts import forget_parts
 from store.jobs.record import DONE, Job
-from store.keeping import Keeping
-from store.trash import remove_old
+from store.upkeep.keeping import Keeping
+from store.upkeep.trash import remove_old
 
 
 def sweep(database: Database, artifacts: ArtifactStore, keeping: Keeping) -> dict[str, int]:

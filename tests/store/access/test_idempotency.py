@@ -5,11 +5,11 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
+from store.access.idempotency import KEPT, Claim, Idempotent, begin, forget, keep_answer
+from store.access.keys import create_key
 from store.database import now
 from store.errors import AlreadyMade, AlreadyRunning, OtherRequest
-from store.idempotency import KEPT, Claim, Idempotent, begin, forget, keep_answer
 from store.jobs import requests
-from store.keys import create_key
 from store.nodes import heartbeat, leave, node_id
 from tests.store.records import a_dataset
 

@@ -1,5 +1,5 @@
-"""`python -m store.restore SOURCE [--replace]` (`diffusion restore`): bring back what `diffusion
-backup` copied, into the database and the artifacts that the environment names.
+"""`python -m store.upkeep.restore SOURCE [--replace]` (`diffusion restore`): bring back what
+`diffusion backup` copied, into the database and the artifacts that the environment names.
 
 These may be elsewhere and of another kind than those that were backed up, and must be empty, or
 `--replace` empties them. Each file is compared with its sha256 on the way; one that is damaged in
@@ -22,7 +22,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from host.environment import InvalidSetting, read_settings
 from store.artifacts import ArtifactStore, StorageError
-from store.backup import (
+from store.database import Database, revision_of, revisions
+from store.locations import Locations
+from store.nodes import ALIVE_SECONDS, live_node
+from store.upkeep.backup import (
     MANIFEST,
     TOPS,
     BackupError,
@@ -32,10 +35,7 @@ from store.backup import (
     file_name,
     sha256_of,
 )
-from store.database import Database, revision_of, revisions
-from store.dump import clear, from_line, is_empty, load
-from store.locations import Locations
-from store.nodes import ALIVE_SECONDS, live_node
+from store.upkeep.dump import clear, from_line, is_empty, load
 
 
 class Source(Protocol):

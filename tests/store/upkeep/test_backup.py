@@ -14,20 +14,20 @@ import sqlalchemy as sa
 
 from host.environment import to_environment
 from store import nodes
+from store.access.audit import AuditEntry, add_entry, list_entries
+from store.access.idempotency import Claim, begin, keep_answer
+from store.access.keys import create_key, find_key
 from store.artifacts import ArtifactStore
-from store.audit import AuditEntry, add_entry, list_entries
-from store.backup import TOPS, Backup, BackupError, FolderTarget, Manifest, TarTarget
 from store.database import Database, Record, migrate, open_database, revisions
 from store.datasets import DatasetVersion, delete_dataset, get_version
-from store.dump import load, rows, tables
-from store.idempotency import Claim, begin, keep_answer
 from store.jobs.checkpoints import list_checkpoints
-from store.keys import create_key, find_key
 from store.locations import Locations
 from store.models import create_model, delete_model, get_model
-from store.restore import FolderSource, check_target, opened, read_manifest, restore
-from store.trash import remove
-from store.verify import Verifier
+from store.upkeep.backup import TOPS, Backup, BackupError, FolderTarget, Manifest, TarTarget
+from store.upkeep.dump import load, rows, tables
+from store.upkeep.restore import FolderSource, check_target, opened, read_manifest, restore
+from store.upkeep.trash import remove
+from store.upkeep.verify import Verifier
 from tests.store import test_verify
 from tests.store.records import a_model
 

@@ -1,8 +1,8 @@
 """What the owner of a key may use: space, jobs at once, and training and images in a day.
 
-The environment has the quotas of every owner (store.access.Quotas), `diffusion keys limit` those
-of one. Administrators, and services without keys, have none. A day is the last 24 hours, counted by
-the hour.
+The environment has the quotas of every owner (store.access.owners.Quotas), `diffusion keys limit`
+those of one. Administrators, and services without keys, have none. A day is the last 24 hours,
+counted by the hour.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import Literal
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
-from store.access import Caller, Quotas, caller_of
+from store.access.owners import Caller, Quotas, caller_of
 from store.database import Database, Record, now
 from store.errors import QuotaExceeded
 

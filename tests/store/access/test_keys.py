@@ -3,9 +3,9 @@
 import pytest
 import sqlalchemy as sa
 
+from store.access.keys import Key, KeyNotFound, any_key, create_key, find_key, list_keys, revoke_key
 from store.database import now
 from store.errors import InvalidName
-from store.keys import Key, KeyNotFound, any_key, create_key, find_key, list_keys, revoke_key
 
 
 def test_a_key_is_found_by_its_secret_which_is_stored_nowhere(database):

@@ -13,10 +13,12 @@ from operator import itemgetter
 
 import sqlalchemy as sa
 
-from store import audit, idempotency, keys, models, nodes, quotas, trash, webhooks  # noqa: F401
+from store import models, nodes, webhooks  # noqa: F401
+from store.access import audit, idempotency, keys, quotas  # noqa: F401
 from store.database import Database, Record, migrate, revision_of
 from store.jobs import checkpoints, events, requests  # noqa: F401
-from store.rows import Row, from_json, to_json
+from store.upkeep import trash  # noqa: F401
+from store.upkeep.rows import Row, from_json, to_json
 
 AT_ONCE = 500  # rows that are inserted together
 LEFT_OUT = ("nodes",)  # which processes are alive

@@ -5,12 +5,12 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
+from tests.store.test_verify import fill_dataset
 
-from store.access import Caller, Quotas
-from store.backup import Needs
+from store.access.owners import Caller, Quotas
+from store.access.quotas import check_space, usage_of
 from store.database import Database, now
 from store.datasets import delete_dataset, get_dataset, list_versions
-from store.dump import load, rows
 from store.errors import (
     DatasetNotFound,
     JobNotFound,
@@ -26,14 +26,14 @@ from store.jobs.events import events_after
 from store.jobs.metrics import STEPS_FILE
 from store.jobs.record import Job
 from store.jobs.requests import create_job, delete_job, get_job, request_cancel
-from store.keeping import Keeping
 from store.models import create_model, delete_model, get_model
-from store.orphans import orphaned_artifacts
-from store.quotas import check_space, usage_of
-from store.retention import sweep
-from store.trash import TrashEntry, list_trash, remove, restore
+from store.upkeep.backup import Needs
+from store.upkeep.dump import load, rows
+from store.upkeep.keeping import Keeping
+from store.upkeep.orphans import orphaned_artifacts
+from store.upkeep.retention import sweep
+from store.upkeep.trash import TrashEntry, list_trash, remove, restore
 from tests.store.records import a_job, a_model
-from tests.store.test_verify import fill_dataset
 
 
 def all_rows(database):
