@@ -178,6 +178,24 @@ class NetworkSize(BaseModel):
     )
 
 
+class AuditAnswer(BaseModel):
+    """Somebody made, changed, deleted or downloaded something."""
+
+    number: int
+    at: datetime
+    owner: str | None = Field(description="of the key; null without one")
+    key_id: str | None
+    action: str = Field(examples=["DELETE /models/{name}"])
+    path: str
+    made: str | None = Field(description="the address of what was made")
+    request_digest: str | None = Field(
+        description="of images that were asked for; each carries it in its recipe"
+    )
+    status: int
+    address: str | None = Field(description="from which the request came")
+    request_id: str = Field(description="also in the service's own log")
+
+
 class TrashAnswer(BaseModel):
     id: str
     collection: str = Field(description="where it was: datasets, models, train-jobs, ...")

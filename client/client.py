@@ -35,6 +35,7 @@ import httpx
 from pydantic import TypeAdapter
 
 from client.answers import (
+    AuditAnswer,
     CheckpointList,
     DatasetAnswer,
     DatasetReport,
@@ -487,6 +488,17 @@ class Client(Connection):
     def remove(self, collection: str, entry_id: str) -> None:
         """Remove for good what was deleted."""
         self._request("DELETE", path_to("trash", collection, entry_id))
+
+    # The audit log, for administrators --------------------------------------------------------
+
+    def audit(self, owner: str | None = None) -> Iterator[AuditAnswer]:
+        """List who made, changed, deleted or downloaded what, newest first."""
+        return self._pages("/audit", AuditAnswer, "number", owner=owner)
+
+    def who_asked_for(self, file: bytes | str | os.PathLike[str]) -> list[AuditAnswer]:
+        """List who asked for an image, newest first: more than one where it was made again."""
+        answer = self._request("POST", "/audit/search", content=_content(file))
+        return [AuditAnswer.model_validate(item) for item in answer.json()["items"]]
 
     # Requests ---------------------------------------------------------------------------------
 

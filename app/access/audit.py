@@ -18,7 +18,7 @@ DOWNLOADS = (
     "/sample-jobs/{job_id}/images/{index}",
 )
 # They change nothing that lasts. Images of a caller with a key are noted: they are somebody's work.
-FLEETING = ("/noise", "/train-jobs/plan")
+FLEETING = ("/noise", "/train-jobs/plan", "/audit/search")
 IMAGES = ("/sample", "/sample/again")
 
 
@@ -62,6 +62,7 @@ def _entry(scope: Scope, route: str, message: Message, caller: Caller | None) ->
         action=f"{scope['method']} {route}",
         path=scope["path"],
         made=made[:255] if made else None,
+        request_digest=scope["state"].get("request_digest"),
         status=message["status"],
         address=client[0] if client else None,
         request_id=scope["state"]["request_id"],

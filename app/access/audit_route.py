@@ -1,40 +1,39 @@
-"""/audit: the audit log, for administrators."""
+"""/audit: the audit log, for administrators, and who made an image."""
 
 from collections.abc import Iterator
-from datetime import datetime
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from app.http import problems
 from app.http.accept import choose
+from app.http.errors import InvalidInput
 from app.http.paging import Limit, Page
+from app.sample.recipe import read_recipe
 from app.services import ServicesDep
+from client.answers import AuditAnswer
+from models.images.formats import BY_MEDIA_TYPE
 from store.access.audit import AuditEntry, all_entries, list_entries
 from store.database import Database
 from store.names import MAX_OWNER
 
 JSON, LINES = "application/json", "application/x-ndjson"
 
+_FILE = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            **{name: {"schema": {"type": "string", "format": "binary"}} for name in BY_MEDIA_TYPE},
+            JSON: {"schema": {"$ref": "#/components/schemas/Recipe"}},
+        },
+    }
+}
+
 router = APIRouter(prefix="/audit", tags=["keys"])
-
-
-class AuditAnswer(BaseModel):
-    """Somebody made, changed, deleted or downloaded something."""
-
-    number: int
-    at: datetime
-    owner: str | None = Field(description="of the key; null without one")
-    key_id: str | None
-    action: str = Field(examples=["DELETE /models/{name}"])
-    path: str
-    made: str | None = Field(description="the address of what was made")
-    status: int
-    address: str | None = Field(description="from which the request came")
-    request_id: str = Field(description="also in the service's own log")
 
 
 @router.get(
@@ -67,6 +66,31 @@ def get_audit(
     found, has_more = list_entries(services.database, limit=limit, before=after, owner=owner)
     page = Page[AuditAnswer](items=[_answer(entry) for entry in found], has_more=has_more)
     return Response(page.model_dump_json(), headers=headers, media_type=JSON)
+
+
+@router.post(
+    "/search",
+    summary="Who made an image",
+    responses=problems.declare(problems.MALFORMED, problems.INVALID),
+    openapi_extra=_FILE,
+)
+async def search_audit(request: Request, services: ServicesDep) -> Page[AuditAnswer]:
+    """`curl --data-binary @new.png .../audit/search`
+
+    The file is an image (PNG, WebP, JPEG), the JSON of an answer, or its `recipe`. List who has
+    ordered images with this recipe, newest first, 100 at most: more than one where it was made
+    again. What was ordered without a key is not noted.
+    """
+    body = await request.body()
+    recipe = await services.threads.run(partial(read_recipe, body))
+    if recipe.request_digest is None:
+        raise InvalidInput.pointer(
+            "/request_digest", "request_digest is missing; the audit log of that time has none"
+        )
+    found, has_more = await run_in_threadpool(
+        list_entries, services.database, limit=100, request_digest=recipe.request_digest
+    )
+    return Page(items=[_answer(entry) for entry in found], has_more=has_more)
 
 
 def _lines(database: Database, owner: str | None) -> Iterator[bytes]:

@@ -27,6 +27,7 @@ COMMANDS = {  # where each is, or the group of them
     "models": ("app.cli.models", "cli"),
     "keys": ("app.cli.keys", "cli"),
     "trash": ("app.cli.trash", "cli"),
+    "audit": ("app.cli.audit", "audit"),
     "train": ("app.cli.jobs", "train"),
     "noise": ("app.cli.images", "noise"),
     "sample": ("app.cli.images", "sample"),

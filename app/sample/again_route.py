@@ -19,7 +19,7 @@ from app.registry.card import model_card
 from app.sample.answer import Collected, check_size, represent, represent_step
 from app.sample.recipe import check_model, read_recipe
 from app.sample.request import Resolved, resolve
-from app.sample.route import OFFERED, respond
+from app.sample.route import OFFERED, note_request, respond
 from app.sample.schema import PICTURES, PictureField, Recipe, SampleAnswer, SampleBody
 from app.services import Services, ServicesDep
 from models.images.formats import BY_MEDIA_TYPE
@@ -92,6 +92,7 @@ async def sample_again(request: Request, services: ServicesDep) -> Response:
     resolved = await services.threads.run(
         partial(_resolve, recipe, body, record, card, services, media_type == EVENT_STREAM)
     )
+    note_request(request, resolved)
     order, used = resolved.order, resolved.used
     count = body.num_images
     if recipe.image is not None:
@@ -166,13 +167,19 @@ def _resolve(
     whole = recipe.image is None
     bound = settings.max_images_per_request if whole else settings.max_images_per_job
     try:
-        return resolve(body, record, card, settings, bound, watched)
+        resolved = resolve(body, record, card, settings, bound, watched)
     except InvalidInput as error:
         places = [
             each.model_copy(update={"pointer": f"/request{each.pointer or ''}"})
             for each in error.errors
         ]
         raise InvalidInput(places) from None
+    if resolved.recipe is None:
+        return resolved
+    # One image of several has a request of its own, and still the digest of theirs.
+    digest = {"request_digest": recipe.request_digest} if recipe.request_digest else {}
+    rest = {name: value for name, value in resolved.recipe.items() if name != "request_digest"}
+    return replace(resolved, recipe={**rest, **digest})
 
 
 def _step(recipe: Recipe, collected: Collected, media_type: str) -> bytes:

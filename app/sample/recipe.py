@@ -52,7 +52,18 @@ def make_recipe(body: SampleBody, used: SampleUsed, record: ModelRecord) -> dict
         exact=True,
     )
     unused = set() if pictures else {"range", "frames"}
-    return recipe.model_dump(mode="json", exclude_none=True, exclude={"request": unused})
+    made = recipe.model_dump(mode="json", exclude_none=True, exclude={"request": unused})
+    return {**made, "request_digest": _request_digest(made)}
+
+
+def _request_digest(recipe: Mapping[str, Any]) -> str:
+    """Return a digest of what was asked for. It stays with each image, whose own recipe is that of
+    a smaller request."""
+    # The name of the model is another for others, and what computes it may be another device.
+    names = recipe["request"].keys() - {"model", "precision"}
+    request = {name: recipe["request"][name] for name in names}
+    what = (recipe["model_digest"], recipe["pictures"], request)
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
 
 def picture_bytes(field: PictureField, text: str) -> bytes:

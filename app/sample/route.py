@@ -18,7 +18,7 @@ from app.sample.answer import Collected, check_size, represent
 from app.sample.events import event_stream
 from app.sample.jobs_route import KIND, create_sample_job
 from app.sample.jobs_schema import SampleJobAnswer
-from app.sample.request import resolve
+from app.sample.request import Resolved, resolve
 from app.sample.schema import SampleAnswer, SampleBody, SampleUsed
 from app.services import Services, ServicesDep
 from app.settings import Settings
@@ -83,6 +83,7 @@ async def sample(body: SampleBody, request: Request, services: ServicesDep) -> R
         partial(resolve, body, record, card, settings, bound, watched)
     )
     order = resolved.order
+    note_request(request, resolved)
     if not as_job:
         check_size(
             media_type, card.image_size, body.num_images, len(order.plan), bool(body.trajectory)
@@ -95,6 +96,12 @@ async def sample(body: SampleBody, request: Request, services: ServicesDep) -> R
         resolved.used, order.plan.t, body.trajectory, resolved.warnings, resolved.recipe
     )
     return await respond(request, services, order, collected, media_type, represent)
+
+
+def note_request(request: Request, resolved: Resolved) -> None:
+    """Have the audit log say which images were asked for."""
+    if request.state.caller is not None and resolved.recipe is not None:
+        request.state.request_digest = resolved.recipe.get("request_digest")
 
 
 async def respond(

@@ -219,6 +219,10 @@ class Recipe(JsonBody):
     dataset: Name | None = Field(default=None, description="that the model learned from")
     dataset_version: int | None = Field(default=None, ge=1, le=MAX_VERSION)
     dataset_digest: Digest | None = None
+    request_digest: Digest | None = Field(
+        default=None,
+        description="sha256 of all that was asked for, by which the audit log knows who asked",
+    )
     media_type: Made = Field(description="of the file")
     image: int | None = Field(
         default=None, ge=0, description="which of the images is in the file; null: all of them"

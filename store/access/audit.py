@@ -23,6 +23,7 @@ class AuditEntry(Record):
     action: Mapped[str]  # as "DELETE /models/{name}"
     path: Mapped[str]
     made: Mapped[str | None]  # the address of what was made
+    request_digest: Mapped[str | None]  # of images: what each of them carries (app.sample.recipe)
     status: Mapped[int]  # of the answer
     address: Mapped[str | None]  # from which the request came
     request_id: Mapped[str]
@@ -35,7 +36,12 @@ def add_entry(database: Database, entry: AuditEntry) -> None:
 
 
 def list_entries(
-    database: Database, *, limit: int, before: int | None = None, owner: str | None = None
+    database: Database,
+    *,
+    limit: int,
+    before: int | None = None,
+    owner: str | None = None,
+    request_digest: str | None = None,
 ) -> tuple[list[AuditEntry], bool]:
     """Return entries, newest first, from before the number `before`, and whether there are more."""
     query = sa.select(AuditEntry).order_by(AuditEntry.number.desc()).limit(limit + 1)
@@ -43,6 +49,8 @@ def list_entries(
         query = query.where(AuditEntry.number < before)
     if owner is not None:
         query = query.where(AuditEntry.owner == owner)
+    if request_digest is not None:
+        query = query.where(AuditEntry.request_digest == request_digest)
     with database.session() as session:
         found = list(session.scalars(query))
     return found[:limit], len(found) > limit

@@ -18,7 +18,7 @@ from tests.models.images.test_dataset import GOOD, picture, tar_of, zip_of
 from tests.soak.conftest import client_of, resident_bytes, say
 from tests.up import Service, descendants_of
 
-MEMORY = 500 * 2**20  # bytes by which all processes together may grow
+MEMORY = 200 * 2**20  # bytes by which all processes together may grow
 ENTRIES = 100_000
 LARGE = 100 * 2**20  # bytes that an entry unpacks to; 64 MiB are allowed
 CUT_OFF = 50  # connections that end in the middle of a body

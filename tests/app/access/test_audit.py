@@ -1,9 +1,15 @@
 """What is made, changed, deleted and downloaded is in the audit log, and nothing else."""
 
+import io
 import json
+import os
+import subprocess
+import sys
+import zipfile
 
 import httpx
 import pytest
+from PIL import Image
 
 from app.main import create_app
 from app.settings import Settings
@@ -95,3 +101,92 @@ def test_without_keys_changes_are_noted_and_images_are_not(serve, tmp_path, mode
         client.post("/sample", json=order, headers={"Accept": "image/png"}).raise_for_status()
         (entry,) = client.get("/audit").raise_for_status().json()["items"]
         assert (entry["action"], entry["owner"]) == ("PUT /models/{name}", None)
+
+
+def test_any_image_leads_to_who_asked_for_it(keyed, model_archive):
+    """Whatever file it is in, also by itself out of many, and not to whoever asked for others."""
+    clients, _ = keyed
+    alice, root = clients["alice"], clients["root"]
+    alice.put(
+        "/models/faces", content=model_archive(class_names=("dark", "light"))
+    ).raise_for_status()
+
+    def ask(tag, accept="image/png", **changes):
+        order = {"model": "faces", "num_inference_steps": 2, "seed": 7, **changes}
+        headers = {"Accept": accept, "X-Request-ID": tag}
+        return alice.post("/sample", json=order, headers=headers).raise_for_status()
+
+    def whose(file):
+        found = root.post("/audit/search", content=file).raise_for_status().json()["items"]
+        assert {entry["owner"] for entry in found} <= {"alice"}
+        return [entry["request_id"] for entry in found]
+
+    three = ask("three", "application/zip", num_images=3, class_label=[0, 1, 1])
+    archive = zipfile.ZipFile(io.BytesIO(three.content))
+    for picture in archive.namelist():
+        assert whose(archive.read(picture)) == ["three"]
+    for kind in ("image/png", "image/webp", "image/jpeg", "application/json"):
+        tag = kind.partition("/")[2]
+        one = ask(f"{tag}-1", kind, class_label=1)
+        other = ask(f"{tag}-0", kind, class_label=0)
+        assert whose(one.content)[0] == f"{tag}-1"
+        assert whose(other.content)[0] == f"{tag}-0"
+    walk = zipfile.ZipFile(io.BytesIO(ask("walk", "application/zip", trajectory=True).content))
+    assert whose(walk.read(walk.namelist()[-1])) == ["walk"]
+
+    # By itself out of three, by the administrator, who sees it under its full name.
+    alone = archive.read(archive.namelist()[1])
+    made = root.post("/sample/again", content=alone).raise_for_status().content
+    assert made == alone
+    found = root.post("/audit/search", content=made).raise_for_status().json()["items"]
+    assert [entry["owner"] for entry in found] == ["root", "alice"]
+
+    order = {"model": "faces", "num_inference_steps": 2, "seed": 9}
+    job = alice.post("/sample", json=order, headers={"Prefer": "respond-async"})
+    (entry,) = root.get("/audit", params={"limit": 1}).json()["items"]
+    recipe = json.loads(one.content)["recipe"] | {"request_digest": entry["request_digest"]}
+    (found,) = root.post("/audit/search", json=recipe).raise_for_status().json()["items"]
+    assert found["made"] == job.headers["location"]
+
+
+def test_the_command_lists_entries_and_who_asked_for_a_file(keyed, model_archive, tmp_path):
+    clients, _ = keyed
+    url = str(clients["root"].base_url)
+    key = clients["root"].headers["authorization"].removeprefix("Bearer ")
+    clients["alice"].put("/models/faces", content=model_archive()).raise_for_status()
+    order = {"model": "faces", "num_inference_steps": 2}
+    png = {"Accept": "image/png"}
+    mine = clients["alice"].post("/sample", json=order, headers=png).raise_for_status().content
+    theirs = {**order, "model": "alice:faces"}
+    clients["root"].post("/sample", json=theirs, headers=png).raise_for_status()
+    (tmp_path / "mine.png").write_bytes(mine)
+
+    def owners(*arguments):
+        command = [sys.executable, "-m", "app.cli.main", "--json", "audit", *arguments]
+        environment = {**os.environ, "DIFFUSION_URL": url, "DIFFUSION_API_KEY": key}
+        done = subprocess.run(command, env=environment, capture_output=True, check=True)
+        return [entry["owner"] for entry in json.loads(done.stdout)]
+
+    assert owners("-n", "2") == ["root", "alice"]
+    assert owners("--owner", "alice") == ["alice", "alice"]
+    assert owners(str(tmp_path / "mine.png")) == ["alice"]
+
+
+def test_a_file_that_no_request_made_leads_nowhere(keyed, model_archive):
+    root = keyed[0]["root"]
+    bare = io.BytesIO()
+    Image.new("L", (8, 8)).save(bare, "PNG")
+    refused = root.post("/audit/search", content=bare.getvalue())
+    assert refused.status_code == 422
+    assert "carries no recipe" in refused.json()["errors"][0]["detail"]
+    root.put("/models/faces", content=model_archive()).raise_for_status()
+    order = {"model": "faces", "num_inference_steps": 2}
+    headers = {"Accept": "application/json"}
+    made = root.post("/sample", json=order, headers=headers).raise_for_status()
+    recipe = made.json()["recipe"]
+    unknown = recipe | {"request_digest": 64 * "0"}
+    assert root.post("/audit/search", json=unknown).raise_for_status().json()["items"] == []
+    del recipe["request_digest"]
+    refused = root.post("/audit/search", json=recipe)
+    assert refused.json()["errors"][0]["pointer"] == "/request_digest"
+    assert keyed[0]["alice"].post("/audit/search", json=unknown).status_code == 403

@@ -5,7 +5,6 @@ from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
-from tests.store.test_verify import fill_dataset
 
 from store.access.owners import Caller, Quotas
 from store.access.quotas import check_space, usage_of
@@ -34,6 +33,7 @@ from store.upkeep.orphans import orphaned_artifacts
 from store.upkeep.retention import sweep
 from store.upkeep.trash import TrashEntry, list_trash, remove, restore
 from tests.store.records import a_job, a_model
+from tests.store.upkeep.test_verify import fill_dataset
 
 
 def all_rows(database):
