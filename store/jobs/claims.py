@@ -8,10 +8,11 @@ finds the worker lost.
 """
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from store import nodes
 from store.database import Database, now
@@ -28,29 +29,48 @@ from store.models import ModelRecord
 Requested = Literal["cancel", "pause"]
 
 GPU = "cuda"
+TURNS = timedelta(days=1)  # for which it counts when an owner's last job was started
 MAX_ATTEMPTS = 5  # without a new checkpoint in between
 
 
 def claim_next(
     database: Database, kind: Kind, owner: str, lease_seconds: float, device: str | None = None
 ) -> tuple[str, int] | None:
-    """Claim the oldest waiting job of the highest priority; return its id and our fence.
+    """Claim the oldest waiting job of the highest priority, of the owner whose turn it is; return
+    its id and our fence.
 
     None where no job waits for a worker that computes on `device`.
     """
-    first = (
-        sa.select(Job.id)
-        .where(Job.kind == kind, transitions.claimable(), _fits_device(database, kind, device))
-        .order_by(Job.priority.desc(), Job.id)
-        .limit(1)
+    waiting = sa.and_(
+        Job.kind == kind, transitions.claimable(), _fits_device(database, kind, device)
     )
     while True:
         with database.session() as session:
-            job_id = session.scalars(first).first()
+            whose = Job.made_by.is_not_distinct_from(_next_owner(session, kind, waiting))
+            first = sa.select(Job.id).where(waiting, whose)
+            job_id = session.scalars(first.order_by(Job.priority.desc(), Job.id).limit(1)).first()
         if job_id is None:
             return None
         if (fence := claim(database, job_id, owner, lease_seconds)) is not None:
             return job_id, fence
+
+
+def _next_owner(session: Session, kind: Kind, waiting: sa.ColumnElement[bool]) -> str | None:
+    """Return who is next among the owners of waiting jobs: who has the fewest jobs of the kind
+    running; of these, whose last one was started longest ago, as far back as a day; of these, whose
+    job has waited longest."""
+    by_age = sa.select(Job.made_by).where(waiting).group_by(Job.made_by)
+    owners = session.scalars(by_age.order_by(sa.func.min(Job.id))).all()
+    if len(owners) < 2:
+        return owners[0] if owners else None
+    running = sa.and_(Job.status == "running", Job.lease_expires_at >= now())
+    started = sa.func.max(Job.started_at)
+    query = sa.select(Job.made_by, sa.func.count(sa.case((running, 1))), started).where(
+        Job.kind == kind, sa.or_(running, Job.started_at > now() - TURNS)
+    )
+    used = {owner: (count, at) for owner, count, at in session.execute(query.group_by(Job.made_by))}
+    never = (0, datetime.min.replace(tzinfo=UTC))
+    return min(owners, key=lambda owner: used.get(owner, never))
 
 
 def _fits_device(database: Database, kind: Kind, device: str | None) -> sa.ColumnElement[bool]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from store import nodes
+from store.access.owners import Quotas
 from store.database import Database
 from store.errors import (
     DatasetNotFound,
@@ -391,6 +392,36 @@ def test_the_most_urgent_job_is_next_and_of_equals_the_oldest(database):
     )
     order = [claims.claim_next(database, "train", "one", 60) for _ in range(5)]
     assert order == [(urgent, 1), (first, 1), (second, 1), (later, 1), None]
+
+
+def test_owners_take_turns_whatever_the_number_of_their_jobs_and_their_priorities(database):
+    alice, bob, carol = (database.for_owner(who, Quotas()) for who in ("alice", "bob", "carol"))
+    late, *hers = (a_job(alice, f"a-{i}", priority=8 + (i > 0)).id for i in range(4))
+    his = [a_job(bob, f"b-{i}", priority=0).id for i in range(2)]
+    (nobodys,) = (a_job(database, "n-0").id,)
+
+    def work(count):
+        """Have a worker take that many jobs and be done with each before the next."""
+        for _ in range(count):
+            job_id, fence = claims.claim_next(database, "train", "one", 60)
+            claims.finish(database, job_id, fence, "failed", "crashed", "")
+            yield job_id
+
+    assert list(work(4)) == [hers[0], his[0], nobodys, hers[1]]
+    her_own = a_job(carol, "c-0").id  # who comes later waits for none of theirs
+    assert list(work(4)) == [her_own, his[1], hers[2], late]
+
+
+def test_who_has_a_job_running_is_behind_who_has_none(database):
+    alice, bob = (database.for_owner(who, Quotas()) for who in ("alice", "bob"))
+    first = a_job(alice, "a-0").id
+    assert claims.claim_next(database, "train", "one", 60) == (first, 1)
+    again = a_job(alice, "a-1", priority=9).id
+    his = [a_job(bob, f"b-{i}").id for i in range(2)]
+    assert claims.claim_next(database, "train", "two", 60) == (his[0], 1)
+    # Both have one that runs, and alice's was started longer ago.
+    assert claims.claim_next(database, "train", "three", 60) == (again, 1)
+    assert claims.claim_next(database, "train", "four", 60) == (his[1], 1)
 
 
 def test_a_lost_job_keeps_its_place_in_the_line(database):
