@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -10,13 +10,15 @@ from app.cli.session import session_of
 from host.environment import read_settings
 from store.access import keys
 from store.access.keys import SCOPES, Scope
-from store.access.quotas import NAMES, set_quotas
+from store.access.owners import Quotas
+from store.access.quotas import NAMES, set_quotas, usage_of
 from store.database import Database, open_database
 from store.errors import StoreError
 from store.locations import Locations
 
 cli = typer.Typer(help="Who may call the service, and for what.", no_args_is_help=True)
 
+USED = ("bytes", "jobs", "train_minutes", "images")
 COLUMNS = ("id", "owner", "scopes", "made", "last used", "revoked")
 
 
@@ -78,6 +80,18 @@ def limit(
     )
 
 
+@cli.command()
+def usage(context: typer.Context) -> None:
+    """List what each owner of a key uses, of which quota."""
+    quotas = read_settings(Quotas)
+    with _database() as database:
+        owners = sorted({key.owner for key in keys.list_keys(database)})
+        found = [
+            {"owner": owner, **usage_of(database.for_owner(owner, quotas))} for owner in owners
+        ]
+    session_of(context).output_list(found, ("owner", *(f"#{name}" for name in USED)), _use)
+
+
 @contextmanager
 def _database() -> Iterator[Database]:
     database = open_database(read_settings(Locations).database_url)
@@ -105,6 +119,11 @@ def _quota(text: str) -> tuple[str, int]:
             f"{text!r} is not NAME=NUMBER with a name of {', '.join(NAMES)} and a whole number"
         )
     return name, int(value)
+
+
+def _use(owners: dict[str, Any]) -> list[str]:
+    texts = [f"{owners[name]['used']:,.0f} of {owners[name]['quota']:,}" for name in USED]
+    return [owners["owner"], *(text.removesuffix(" of 0") for text in texts)]
 
 
 def _described(key: keys.Key) -> dict[str, object]:

@@ -9,6 +9,10 @@ import pytest
 
 from app.access.exposure import Exposed, check_exposure
 from app.settings import Settings
+from store.access.keys import create_key
+from store.access.owners import Quotas
+from store.access.quotas import charge_images, set_quotas
+from store.database import open_database
 from store.locations import Locations
 
 
@@ -66,6 +70,23 @@ def test_an_operator_may_say_that_it_is_guarded_or_on_loopback(tmp_path):
     for host in ("127.0.0.1", "::1", "localhost"):
         check_exposure(Settings(host=host, locations=Locations(tmp_path)))
     assert list(tmp_path.iterdir()) == [], "nothing was looked up"
+
+
+def test_what_each_owner_uses_is_listed(tmp_path, environment):
+    database = open_database(Locations(tmp_path).database_url)
+    for owner in ("alice", "bob"):
+        create_key(database, owner, ["sample"])
+    set_quotas(database, "alice", {"images": 50})
+    charge_images(database.for_owner("alice", Quotas()), 7)
+    database.close()
+    limited = {**environment, "DIFFUSION_QUOTA_IMAGES": "20"}
+    listed = json.loads(run(limited, "app.cli.main", "--json", "keys", "usage").stdout)
+    assert [(each["owner"], each["images"]) for each in listed] == [
+        ("alice", {"used": 7, "quota": 50}),
+        ("bob", {"used": 0, "quota": 20}),
+    ]
+    assert set(listed[0]) == {"owner", "bytes", "jobs", "train_minutes", "images"}
+    assert "7 of 50" in run(limited, "app.cli.main", "keys", "usage").stdout
 
 
 @pytest.mark.parametrize(

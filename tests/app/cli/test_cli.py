@@ -223,7 +223,7 @@ def test_the_doctor_looks_at_every_part(diffusion):
     "command",
     ["", "up", "api", "worker", "verify", "noise", "train", "sample", "again", "doctor"]
     + [f"dataset {name}" for name in ("add", "list", "show", "share", "delete")]
-    + [f"keys {name}" for name in ("create", "ls", "revoke", "limit")]
+    + [f"keys {name}" for name in ("create", "ls", "revoke", "limit", "usage")]
     + [f"jobs {name}" for name in ("list", "watch", "pause", "resume", "cancel", "log")]
     + [f"models {name}" for name in ("list", "show", "pull", "push", "license", "share", "delete")],
 )
