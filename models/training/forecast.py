@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from models.training.config import TrainConfig
 from models.training.speed import images_needed, images_per_second
 
-NOISE_STEPS = 200  # with fewer, even digits of 8 x 8 pixels are noise (docs/recipes.md)
+NOISE_STEPS = 200  # twice the warm-up of the learning rate
 
 
 @dataclass(frozen=True)

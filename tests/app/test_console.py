@@ -30,12 +30,12 @@ WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "bes
 BUTTONS = {
     "the shell": {"Dark", "Light"},
     "a notice": {"Undo", "Dismiss"},
-    "start": {"Dissolve a picture", "Upload images", "Train", "Make images"},
+    "start": {"Dissolve a picture", "Upload images", "Train", "Make images", "Watch it"},
     "noise": {"Choose a picture", "Download a strip", "Download an animation"},
     "datasets": {"Choose an archive or images", "Choose a folder", "Upload", "Fetch"}
     | {"Cancel", "Dismiss"},
     "datasets/a": {"Train on it", "Delete", "No", "a class", "Remove", "Move", "Untick", "Rename"}
-    | {"Show more", "Add images", "Choose a folder", "Tick # images"}
+    | {"Show more", "Add images", "Choose a folder", "Tick images"}
     | {"Look for duplicates, blurred and odd images"},
     "training": {"Train"},
     "training/a": {"Pause", "Resume", "Cancel", "Cancel the training", "Make images", "Delete"}
@@ -66,11 +66,13 @@ _WATCH = """(() => {
             if (button.classList.contains(kind)) return name;
         const copy = button.cloneNode(true);
         for (const hidden of copy.querySelectorAll(".hidden")) hidden.remove();
-        const shown = copy.textContent.trim().replace(/\\s+/g, " ").replace(/[\\d,]+/g, "#");
-        return /^in (float#|bfloat#|int#)$/.test(shown) ? "a precision" : shown;
+        const shown = copy.textContent.trim().replace(/\\s+/g, " ").replace(/\\d[\\d,]*/g, "#");
+        if (/^in (float#|bfloat#|int#)$/.test(shown)) return "a precision";
+        return shown.replace(/^Tick # images?$/, "Tick images");
     };
     const known = new Set();
     const look = () => {
+        if (location.pathname !== "/") return;
         for (const button of document.querySelectorAll(buttons)) {
             const key = [place(button), text(button)];
             if (known.has(key.join())) continue;
@@ -79,15 +81,20 @@ _WATCH = """(() => {
         }
     };
     let waiting;
-    new MutationObserver(() => {
-        waiting ??= setTimeout(() => {
+    const wait = (milliseconds) => {
+        clearTimeout(waiting);
+        waiting = setTimeout(() => {
             waiting = undefined;
             look();
-        }, 100);
-    }).observe(document, { childList: true, subtree: true, characterData: true });
+        }, milliseconds);
+    };
+    addEventListener("hashchange", () => wait(500)); // the page follows its address
+    const changes = { childList: true, subtree: true, characterData: true };
+    new MutationObserver(() => waiting ?? wait(100)).observe(document, changes);
     addEventListener("click", (event) => {
         const button = event.target.closest?.(buttons);
-        if (button) window.noteButton("pressed", place(button), text(button));
+        if (!button || location.pathname !== "/") return;
+        window.noteButton("pressed", place(button), text(button));
     }, true);
 })()"""
 
@@ -327,6 +334,11 @@ def _models(page: Page, service: httpx.Client) -> None:
     assert_accessible(page)
     (evaluation,) = service.get("/evaluations").json()["items"]
     service.post(evaluation["links"]["cancel"]).raise_for_status()
+    card.get_by_role("button", name=re.compile("^in (bfloat16|float32|int8)")).first.click()
+    expect(card.get_by_text("Measuring: ")).to_be_visible()
+    newest = service.get("/evaluations").json()["items"][0]
+    assert newest["config"]["precision"] in ("bfloat16", "float32", "int8")
+    service.post(newest["links"]["cancel"]).raise_for_status()
     with page.expect_download() as download:
         card.get_by_role("link", name="Download seen-model", exact=True).click()
     content = Path(download.value.path()).read_bytes()
@@ -898,6 +910,8 @@ def test_a_training_is_paused_resumed_cancelled_and_deleted(page, service):
     page.get_by_role("button", name="Resume").click()
     expect(status.get_by_text("running", exact=True)).to_be_visible(timeout=LONG)
     expect(page.get_by_role("img", name=re.compile("Samples after"))).to_be_visible(timeout=LONG)
+    visit(page, "", "Train a diffusion model on your own images")
+    page.get_by_role("link", name="Watch it").click()
     page.get_by_role("button", name="Cancel", exact=True).click()
     page.get_by_role("dialog").get_by_role("button", name="No").click()
     page.get_by_role("button", name="Cancel", exact=True).click()

@@ -24,7 +24,7 @@ export function Trash() {
   return html`
     <${Page}
       title="Trash"
-      intro="What was deleted comes back as it was until it is removed for good: by itself after the time that the service keeps it, or here at once."
+      intro="Deleted datasets, models and jobs can be restored as they were until they are removed for good: by the service after some days, or here at once."
     >
       <${ProblemText} problem=${trash.problem} />
       ${items && !items.length && html`<p class="empty">The trash is empty.</p>`}
