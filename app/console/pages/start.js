@@ -25,7 +25,7 @@ export function Start() {
     },
     {
       title: "Bring your images",
-      text: "A zip or a folder; folders in it are classes. Images may be of any size from 8 pixels a side: a model makes images of 8 to 256, and yours are scaled and cropped to its size. To try it without your own images, use examples/emoji/emoji.zip or examples/digits/digits.zip, which come with the service.",
+      text: "A zip or a folder; folders in it are classes. Images may be of any size from 8 pixels a side: a training scales and crops them to the size of its model, 8 to 256 pixels a side. To try it without your own images, use examples/emoji/emoji.zip or examples/digits/digits.zip, which come with the service.",
       done: dataset && html`<a href=${`#/datasets/${dataset.name}`}>${dataset.name}</a> is uploaded.`,
       link: ["#/datasets", "Upload images"],
     },
