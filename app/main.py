@@ -106,6 +106,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         lifespan=partial(_lifespan, settings, counters),
+        generate_unique_id_function=lambda route: route.name,  # operation ids
         # A span for each request where host.tracing is on, and no exporters but its own.
         telemetry={
             "auto_configure": False,

@@ -229,8 +229,8 @@ class ModelAnswer(BaseModel):
         "device has none",
     )
     details: dict[str, Any] = Field(
-        description="image_size, channels, class_names, schedule, ...; `scores` are those of the "
-        "latest evaluation in each precision"
+        description="image_size (height, width), channels, class_names, schedule, ...; `scores` "
+        "are those of the latest evaluation in each precision"
     )
     dataset: str | None
     dataset_version: int | None = Field(description="the version of it that the model learned from")

@@ -12,11 +12,11 @@ from starlette.responses import Response, StreamingResponse
 from app.http import problems
 from app.http.accept import choose
 from app.http.errors import InvalidInput
+from app.http.file_answers import BINARY, content_of
 from app.http.paging import Limit, Page
 from app.sample.recipe import read_recipe
 from app.services import ServicesDep
 from client.answers import AuditAnswer
-from models.images.formats import BY_MEDIA_TYPE
 from store.access.audit import AuditEntry, all_entries, list_entries
 from store.database import Database
 from store.names import MAX_OWNER
@@ -27,7 +27,7 @@ _FILE = {
     "requestBody": {
         "required": True,
         "content": {
-            **{name: {"schema": {"type": "string", "format": "binary"}} for name in BY_MEDIA_TYPE},
+            "application/octet-stream": BINARY,
             JSON: {"schema": {"$ref": "#/components/schemas/Recipe"}},
         },
     }
@@ -41,7 +41,7 @@ router = APIRouter(prefix="/audit", tags=["keys"])
     summary="Who made, changed, deleted or downloaded what",
     response_model=Page[AuditAnswer],
     responses={
-        200: {"content": {LINES: {}}},
+        200: {"content": content_of(JSON, LINES)},
         **problems.declare(problems.NOT_ACCEPTABLE, problems.INVALID),
     },
 )

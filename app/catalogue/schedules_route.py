@@ -12,6 +12,7 @@ from app.http import problems
 from app.http.accept import choose
 from app.http.conditional import conditional
 from app.http.errors import reported_at
+from app.http.file_answers import content_of
 from app.http.root_path import link
 from app.noise.picture import noise_schedule
 from app.services import services_of
@@ -29,7 +30,6 @@ router = APIRouter(prefix="/schedules", tags=["schedules"])
 OFFERED = ("application/json", "image/svg+xml", "image/png")
 
 _CACHE = {"Cache-Control": "public, max-age=3600", "Vary": "Accept"}
-_IMAGE = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
 _NOT_MODIFIED: dict[int | str, dict[str, object]] = {
     304: {"description": "The caller's copy, named in If-None-Match, is current."}
 }
@@ -59,7 +59,7 @@ async def list_schedules(request: Request) -> ScheduleList:
         200: {
             "description": "The tables; with `Accept: image/svg+xml` or `image/png` a plot.",
             "model": ScheduleTables,
-            "content": dict.fromkeys(OFFERED[1:], _IMAGE),
+            "content": content_of(*OFFERED),
         },
         **_NOT_MODIFIED,
         **problems.declare(

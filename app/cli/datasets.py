@@ -152,7 +152,7 @@ def ls(
             escape(i.name),
             escape(i.class_name or ""),
             i.split,
-            f"{i.height} x {i.width}",
+            f"{i.width} x {i.height}",
         ),
     )
 
@@ -320,4 +320,4 @@ def _findings(console: Console, report: DatasetReport) -> None:
 def _size(dataset: DatasetAnswer) -> str:
     first = dataset.sizes[0]
     more = " and others" if len(dataset.sizes) > 1 else ""
-    return f"{first.height} x {first.width}{more}"
+    return f"{first.width} x {first.height}{more}"

@@ -1,11 +1,14 @@
 """`diffusion`: the service on the command line.
 
 All requests to the service go through client.client. Exit codes: 0 done, 1 refused or failed,
-2 wrong usage, 3 no service answers, 130 interrupted.
+2 wrong usage, 3 no service answers, 130 interrupted. With --json an error is an object on standard
+error: a problem (RFC 9457), that of the service where it refused, else with `title` and `detail`.
 """
 
+import json
 import os
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -15,7 +18,14 @@ from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
 from app.cli.session import Session, session_of
-from client.connection import DEFAULT_URL, KEY_VARIABLE, URL_VARIABLE, ClientError, Unreachable
+from client.connection import (
+    DEFAULT_URL,
+    KEY_VARIABLE,
+    URL_VARIABLE,
+    ClientError,
+    Refused,
+    Unreachable,
+)
 from store.jobs.kinds import KINDS, POOLS
 
 REFUSED, UNREACHABLE, INTERRUPTED = 1, 3, 130
@@ -69,9 +79,12 @@ cli = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line; errors are printed in one line, without a traceback."""
+    """Run the command line; errors are printed in one line, without a traceback, or as JSON."""
+    arguments = _global_options_first(sys.argv[1:])
+    if "--json" in arguments:
+        sys.exit(_run_for_programs(arguments))
     try:
-        cli(_global_options_first(sys.argv[1:]), prog_name="diffusion")
+        cli(arguments, prog_name="diffusion")
     except Unreachable as error:
         _exit(
             f"{error}\nIs it running? `diffusion up` starts one here; --url chooses another.",
@@ -81,6 +94,33 @@ def main() -> None:
         _exit(str(error), REFUSED)
     except KeyboardInterrupt:
         _exit("interrupted", INTERRUPTED)
+
+
+def _run_for_programs(arguments: Sequence[str]) -> int:
+    """Run a command and return its exit code; an error is printed as an object of JSON."""
+    try:
+        code = cli(arguments, prog_name="diffusion", standalone_mode=False)
+    except Refused as error:
+        problem = {"title": "Refused", "status": error.status, "detail": str(error)}
+        code = _failed(REFUSED, **{**problem, **error.problem})
+    except Unreachable as error:
+        code = _failed(UNREACHABLE, title="Unreachable", detail=str(error))
+    except (ClientError, OSError) as error:
+        code = _failed(REFUSED, title="Failed", detail=str(error))
+    except typer.TyperException as error:
+        code = _failed(error.exit_code, title="Wrong usage", detail=error.format_message())
+    except typer.Abort:
+        code = _failed(REFUSED, title="Aborted", detail="it was not confirmed")
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        _failed(INTERRUPTED, title="Interrupted", detail="interrupted")
+    return code if isinstance(code, int) else 0
+
+
+def _failed(code: int, /, **problem: object) -> int:
+    print(json.dumps(problem, ensure_ascii=False), file=sys.stderr)
+    return code
 
 
 @cli.callback()
@@ -93,11 +133,11 @@ def options(
     api_key: Annotated[
         str | None, typer.Option(envvar=KEY_VARIABLE, help="Sent as a bearer token.")
     ] = None,
-    json: Annotated[
-        bool, typer.Option("--json", help="Print the result as JSON, for programs.")
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the result, or the error, as JSON, for programs.")
     ] = False,
 ) -> None:
-    context.obj = session = Session(url, api_key, json)
+    context.obj = session = Session(url, api_key, as_json)
     context.call_on_close(session.close)
 
 

@@ -12,7 +12,15 @@ from client.answers import ModelAnswer, ModelFormat
 
 cli = typer.Typer(help="Models that were trained or uploaded.", no_args_is_help=True)
 
-_IN_WORDS = ("scores", "num_parameters", "flops", "base_model", "base_digest", "steps")
+_IN_WORDS = (
+    "image_size",
+    "scores",
+    "num_parameters",
+    "flops",
+    "base_model",
+    "base_digest",
+    "steps",
+)
 
 Name = Annotated[str, typer.Argument(help="Name of the model.")]
 
@@ -43,6 +51,7 @@ def show(context: typer.Context, name: Name) -> None:
     model = session.client.model(name)
     about = {
         "digest": model.digest[:12],
+        "images": _size(model),
         "file": size(model.num_bytes),
         "license": model.license or "unknown",
         "origin": facts.origin(model),
@@ -152,4 +161,4 @@ def delete(
 
 def _size(model: ModelAnswer) -> str:
     height, width = model.details["image_size"]
-    return f"{height} x {width}"
+    return f"{width} x {height}"

@@ -14,11 +14,12 @@ from app.datasets.route import VersionQuery, find_version
 from app.datasets.schema import image_answer
 from app.http import problems
 from app.http.conditional import conditional, matches
+from app.http.file_answers import content_of, file_answer
 from app.http.paging import Page
 from app.services import Services, ServicesDep
 from client.answers import ImageAnswer
 from models.images.labels import MAX_CLASS_NAME, SPLIT_NAMES, SplitName
-from models.images.parts import media_type_of, thumbnail
+from models.images.parts import MEDIA_TYPES, media_type_of, thumbnail
 from models.images.readers import path_of
 from models.images.versions import parse_id
 from store.datasets import Part, find_part
@@ -36,7 +37,7 @@ _FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
     summary="List the images of a dataset, in its order",
     responses=problems.declare(problems.NOT_FOUND, problems.INVALID),
 )
-def list_images(
+def list_dataset_images(
     name: str,
     services: ServicesDep,
     limit: Annotated[
@@ -79,7 +80,7 @@ def list_images(
     summary="Show an image, of 64 pixels at most; small ones have their pixels enlarged",
     response_class=Response,
     responses={
-        200: {"content": {"image/png": {}}, "description": "PNG"},
+        **file_answer("image/png", "PNG"),
         304: {"description": "The caller's copy, named in If-None-Match, is current."},
         **problems.declare(problems.NOT_FOUND),
     },
@@ -93,15 +94,12 @@ async def get_thumbnail(name: str, image: str, request: Request, services: Servi
     summary="Download the file of an image, as it was uploaded",
     response_class=Response,
     responses={
-        200: {
-            "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
-            "description": "The file",
-        },
+        200: {"content": content_of(*MEDIA_TYPES), "description": "The file"},
         304: {"description": "The caller's copy, named in If-None-Match, is current."},
         **problems.declare(problems.NOT_FOUND),
     },
 )
-def get_file(name: str, image: str, request: Request, services: ServicesDep) -> Response:
+def get_image_file(name: str, image: str, request: Request, services: ServicesDep) -> Response:
     part, row = _find(services, name, image)
     index = index_of(services, part)
     etag = f'"{index.sha256[row]}"'

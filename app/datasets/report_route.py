@@ -25,7 +25,9 @@ MAX_GROUPS, MAX_OF_GROUP = 50, 20
     summary="Find duplicates, images of one colour, blurred, tiny and odd ones, and small classes",
     responses=problems.declare(problems.NOT_FOUND, problems.CONFLICT),
 )
-def get_report(name: str, services: ServicesDep, version: VersionQuery = None) -> DatasetReport:
+def get_dataset_report(
+    name: str, services: ServicesDep, version: VersionQuery = None
+) -> DatasetReport:
     """Look at all images by their fingerprints, which were taken when they were uploaded: about a
     second for 50,000. Duplicates across splits come first, since a model is measured on what it
     learned.

@@ -16,6 +16,7 @@ from app.datasets.schema import VisibilityChange, dataset_answer
 from app.http import problems
 from app.http.conditional import conditional, matches
 from app.http.errors import InvalidInput, reported_at
+from app.http.file_answers import file_answer
 from app.http.paging import After, Limit, Page
 from app.http.uploads import BODY, uploaded_file
 from app.services import Services, ServicesDep
@@ -114,6 +115,10 @@ async def put_dataset(
 
     Folders named train, val or test are splits. The answer's `labels` says where the classes come
     from, and `warnings` what looks odd, such as images that come out dark.
+
+    Images may have any size from 8 pixels a side, up to 16 megapixels unless the service is set
+    otherwise; others are rejected, and listed in the answer. They are kept as they are. A training
+    brings them to the side of its model, 8 to 256 pixels (`image_size`).
     """
     name = new_name(services.database.caller, "name", name)
     with reported_at("labels", "query"):
@@ -176,7 +181,9 @@ def get_dataset(name: str, services: ServicesDep, version: VersionQuery = None) 
         problems.FORBIDDEN, problems.NOT_FOUND, problems.UNSUPPORTED, problems.INVALID
     ),
 )
-def change_visibility(name: str, body: VisibilityChange, services: ServicesDep) -> DatasetAnswer:
+def change_dataset_visibility(
+    name: str, body: VisibilityChange, services: ServicesDep
+) -> DatasetAnswer:
     return dataset_answer(datasets.set_visibility(services.database, name, body.visibility))
 
 
@@ -185,11 +192,11 @@ def change_visibility(name: str, body: VisibilityChange, services: ServicesDep) 
     summary="Show a contact sheet: the first images of each class, as a net sees them",
     response_class=Response,
     responses={
-        200: {"content": {"image/png": {}}, "description": "PNG"},
+        **file_answer("image/png", "PNG"),
         **problems.declare(problems.NOT_FOUND),
     },
 )
-async def preview(
+async def preview_dataset(
     name: str,
     request: Request,
     services: ServicesDep,

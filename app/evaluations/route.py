@@ -8,6 +8,7 @@ from app.evaluations.schema import EvaluationAnswer, EvaluationRequest
 from app.http import problems
 from app.http.conditional import conditional
 from app.http.errors import InvalidInput, reported_in
+from app.http.file_answers import file_answer
 from app.jobs.route import JobRoutes, JobTexts
 from app.sample.request import sampler_and_steps
 from app.services import Services, ServicesDep
@@ -84,7 +85,7 @@ JobRoutes(
     summary="What the model made, beside the training images that are nearest to it",
     response_class=Response,
     responses={
-        200: {"content": {"image/png": {}}, "description": "PNG"},
+        **file_answer("image/png", "PNG"),
         **problems.declare(problems.NOT_FOUND),
     },
 )

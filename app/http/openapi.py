@@ -1,9 +1,13 @@
-"""The OpenAPI document, with the problems that every route can answer with."""
+"""The OpenAPI document, with the problems that every route can answer with, and with the fields of
+the configs that answers hold."""
 
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+from pydantic_core.core_schema import DataclassSchema
 
 from app.access.rate_limit import HEADERS
 from app.access.scopes import is_free
@@ -16,7 +20,22 @@ from app.http.problems import (
     Problem,
     declare,
 )
+from models.evaluation.config import EvaluationConfig
+from models.fields import declared
+from models.pipeline.card import ModelCard
+from models.training.config import TrainConfig
+from store.jobs.progress import TrainProgress
 
+# Objects of answers whose fields are declared by a dataclass, which client.answers does not know.
+_OBJECTS: dict[tuple[str, str], Any] = {
+    ("JobAnswer", "config"): TrainConfig,
+    ("TrainPlan", "config"): TrainConfig,
+    ("JobAnswer", "progress"): TrainProgress,
+    ("EvaluationAnswer", "config"): EvaluationConfig,
+    ("ModelAnswer", "details"): ModelCard,
+    ("UploadedModel", "details"): ModelCard,
+}
+_SCHEMAS = "#/components/schemas/{model}"
 _RETRY_AFTER = {
     "description": "Seconds until waiting has helped; absent where it does not.",
     "schema": {"type": "integer", "minimum": 1},
@@ -39,6 +58,7 @@ def openapi_document(app: FastAPI, root_path: str) -> dict[str, Any]:
             servers=[{"url": root_path}] if root_path else None,
         )
         _add_problem_schemas(document)
+        _add_object_schemas(document["components"]["schemas"])
         for path, operations in document["paths"].items():
             for method, operation in operations.items():
                 _add_problem_responses(operation["responses"])
@@ -52,11 +72,41 @@ def openapi_document(app: FastAPI, root_path: str) -> dict[str, Any]:
 
 def _add_problem_schemas(document: dict[str, Any]) -> None:
     schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    template = "#/components/schemas/{model}"
-    schemas["FieldError"] = FieldError.model_json_schema(ref_template=template)
-    schemas["Problem"] = Problem.model_json_schema(ref_template=template)
+    schemas["FieldError"] = FieldError.model_json_schema(ref_template=_SCHEMAS)
+    schemas["Problem"] = Problem.model_json_schema(ref_template=_SCHEMAS)
     schemas["Problem"].pop("$defs", None)  # FieldError, which is among the components
     document["components"]["headers"] = {**HEADERS, "Retry-After": _RETRY_AFTER}
+
+
+def _add_object_schemas(schemas: dict[str, Any]) -> None:
+    """Describe the objects by their dataclasses. A field without a default is always there: whoever
+    reads a record needs it, too. Records of other versions may have further fields."""
+    found, components = TypeAdapter.json_schemas(
+        [(kind, "serialization", TypeAdapter(kind)) for kind in dict.fromkeys(_OBJECTS.values())],
+        ref_template=_SCHEMAS,
+        schema_generator=_Described,
+    )
+    schemas.update(components["$defs"])
+    for (answer, field), kind in _OBJECTS.items():
+        described = schemas[answer]["properties"][field]
+        described |= found[kind, "serialization"]
+        for keyword in ("type", "additionalProperties"):  # the reference has them
+            described.pop(keyword, None)
+
+
+class _Described(GenerateJsonSchema):
+    """Schemas of dataclasses, with the sentences of their fields and without defaults, which are
+    those of requests."""
+
+    def dataclass_schema(self, schema: DataclassSchema) -> dict[str, Any]:
+        described = super().dataclass_schema(schema)
+        kind: type = schema["cls"]
+        for field in declared(kind).values():
+            found = described["properties"][field.name]
+            found.pop("default", None)
+            if field.sentence:
+                found["description"] = field.sentence
+        return described
 
 
 def _add_problem_responses(responses: dict[str, Any]) -> None:

@@ -19,12 +19,6 @@ from app.http.head import is_head
 
 _RANGE = re.compile(r"bytes=[ \t]*(\d{0,18})-(\d{0,18})[ \t]*", re.IGNORECASE)
 
-RESPONSES: dict[int | str, dict[str, object]] = {  # of a route with such a download, for OpenAPI
-    206: {"description": "The bytes that `Range` names, if `If-Range` names this version."},
-    304: {"description": "The caller's copy, named in If-None-Match, is current."},
-    **problems.declare(problems.RANGE_NOT_SATISFIABLE),
-}
-
 
 class RangeNotSatisfiable(RequestError):
     kind = problems.RANGE_NOT_SATISFIABLE

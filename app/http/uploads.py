@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from app.http.errors import RequestError
+from app.http.file_answers import BINARY
 from app.http.problems import UNSUPPORTED
 from app.services import Services
 from store.access.quotas import check_space, space_left
@@ -16,7 +17,7 @@ from store.access.quotas import check_space, space_left
 BODY: dict[str, object] = {  # of a route with such a body, for OpenAPI
     "requestBody": {
         "required": True,
-        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "content": {"application/octet-stream": BINARY},
     }
 }
 

@@ -17,6 +17,7 @@ from starlette.responses import Response, StreamingResponse
 
 from app.http import problems
 from app.http.accept import choose
+from app.http.file_answers import JSON, content_of
 from app.http.paging import After, Limit, OnlyStatus, Page
 from app.http.streams import EVENT_STREAM
 from app.jobs.events import event_stream
@@ -30,7 +31,6 @@ from store.jobs.kinds import JobKind
 from store.jobs.record import Job
 from worker.queue import submit
 
-JSON = "application/json"
 LAST_NUMBER = 2**31 - 1
 
 EventNumber = Annotated[
@@ -158,11 +158,11 @@ class JobRoutes(Generic[Answer]):
     def _add_events(self, router: APIRouter) -> None:
         @router.get(
             "/{job_id}/events",
-            name="get_events",
+            name=f"get_{self._noun}_events",
             summary="What happened to a job, as it happens",
             response_model=JobEvents,
             responses={
-                200: {"content": {EVENT_STREAM: {}}},
+                200: {"content": content_of(JSON, EVENT_STREAM)},
                 204: {"description": "Nothing follows, and nothing will: the job is done."},
                 **problems.declare(problems.NOT_FOUND, problems.NOT_ACCEPTABLE),
             },

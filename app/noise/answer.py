@@ -70,7 +70,7 @@ def _schedule(form: NoiseForm) -> NoiseSchedule:
 def _check_work(
     form: NoiseForm, height: int, width: int, media_type: str, settings: Settings
 ) -> None:
-    size = f"{height} x {width}"
+    size = f"{width} x {height}"
     if len(form.t) * height * width > settings.max_pixels:
         raise InvalidInput.parameter(
             "image_size" if form.image_size else "t",

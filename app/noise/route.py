@@ -12,6 +12,7 @@ from starlette.responses import Response
 from app.http import problems
 from app.http.accept import choose
 from app.http.errors import InvalidInput, invalid_input
+from app.http.file_answers import content_of
 from app.http.multipart import parse_form
 from app.noise.answer import OFFERED
 from app.noise.schema import NoiseAnswer, NoiseForm
@@ -32,7 +33,6 @@ class DirectRoute(APIRoute):
 
 router = APIRouter(tags=["noise"], route_class=DirectRoute)
 
-_BINARY = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
 _HEADERS = {
     "Diffusion-Seed": "the seed",
     "Diffusion-Schedule": "the schedule",
@@ -62,7 +62,7 @@ _OPENAPI: dict[str, object] = {
             "an animation (image/apng). A zip has one PNG per t; JSON has each PNG in base64, "
             "with the coefficients.",
             "model": NoiseAnswer,
-            "content": {name: _BINARY for name in OFFERED if name != "application/json"},
+            "content": content_of(*OFFERED),
             "headers": {
                 name: {"description": text, "schema": {"type": "string"}}
                 for name, text in _HEADERS.items()

@@ -57,7 +57,7 @@ class NoiseForm(BaseModel):
     image: bytes = Field(
         description="PNG, JPEG, WebP, AVIF, GIF, BMP or TIFF; HEIC with the extra `heic`. "
         "Transparent pixels are laid on white.",
-        json_schema_extra={"contentMediaType": "application/octet-stream"},
+        json_schema_extra={"format": "binary"},
     )
     t: list[Timestep] = Field(
         min_length=1,

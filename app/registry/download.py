@@ -14,6 +14,7 @@ from app.services import Services
 from models.fields import Invalid
 from models.pipeline.archive import write_model_archive
 from models.pipeline.card import ModelCard
+from models.pipeline.folder import OURS, read_null_class
 from models.pipeline.portable import portable_files, write_portable_archive
 from models.pipeline.readme import usage, write_readme
 from models.sampling.samplers import SamplerName
@@ -31,16 +32,16 @@ class Download:
 
 def diffusers_download(record: ModelRecord) -> Download:
     """Return a zip of a folder that diffusers loads, with a model card as its README."""
-    readme = readme_text(model_answer(record))
-    if record.job_id is not None:  # diffusers' own folders are known to who uploaded them
-        readme += usage(ModelCard.from_dict(record.details))
+    readme, card = readme_text(model_answer(record)), ModelCard.from_dict(record.details)
 
     def write(folder: Path, archive: Path) -> None:
-        write_readme(folder, ModelCard.from_dict(record.details), record.license, readme)
+        ours = (folder / OURS).exists()  # diffusers' own folders are known to who uploaded them
+        program = usage(card, read_null_class(folder)) if ours else ""
+        write_readme(folder, card, record.license, readme, program)
         write_model_archive(folder, archive)
 
     # The prefix names the weights and the config; `created_at` a README that was uploaded.
-    said = f"{record.artifact_prefix}\n{record.created_at}\n{record.license}\n{readme}"
+    said = f"{record.artifact_prefix}\n{record.created_at}\n{record.license}\n{readme}{usage(card)}"
     return Download(f"{record.name}.zip", etag_of(said.encode()), write)
 
 

@@ -14,8 +14,9 @@ from starlette.responses import Response
 
 from app.http import problems
 from app.http.errors import InvalidInput, reported_at
+from app.http.file_answers import resumable_answer
 from app.http.paging import After, Limit, Page
-from app.http.resumable import RESPONSES, Resumable
+from app.http.resumable import Resumable
 from app.http.uploads import BODY, uploaded_file
 from app.registry.download import diffusers_download, portable_download
 from app.registry.schema import License, ModelChange, model_answer
@@ -83,8 +84,7 @@ def change_model(
     summary="The model as a zip: a diffusers pipeline folder, or ONNX with the samplers' tables",
     response_class=Response,
     responses={
-        200: {"content": {"application/zip": {}}, "description": "zip"},
-        **RESPONSES,
+        **resumable_answer("application/zip", "zip"),
         **problems.declare(problems.NOT_FOUND, problems.INVALID, problems.DAMAGED),
     },
 )

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from app.http import problems
 from app.http.accept import choose
 from app.http.errors import InvalidInput
+from app.http.file_answers import BINARY, content_of
 from app.http.multipart import parse_form
 from app.http.streams import EVENT_STREAM
 from app.registry.card import model_card
@@ -22,24 +23,22 @@ from app.sample.request import Resolved, resolve
 from app.sample.route import OFFERED, note_request, respond
 from app.sample.schema import PICTURES, PictureField, Recipe, SampleAnswer, SampleBody
 from app.services import Services, ServicesDep
-from models.images.formats import BY_MEDIA_TYPE
 from models.pipeline.card import ModelCard
 from store.models import ModelRecord, get_model
 
 router = APIRouter(tags=["sample"])
 
 FILE = "image"  # the field of a form that has the file
-_BINARY = {"type": "string", "format": "binary"}
 _OPENAPI: dict[str, object] = {
     "requestBody": {
         "required": True,
         "content": {
-            **{name: {"schema": _BINARY} for name in BY_MEDIA_TYPE},
+            "application/octet-stream": BINARY,
             "application/json": {"schema": {"$ref": "#/components/schemas/Recipe"}},
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "properties": dict.fromkeys((FILE, *PICTURES), _BINARY),
+                    "properties": dict.fromkeys((FILE, *PICTURES), BINARY["schema"]),
                     "required": [FILE],
                 }
             },
@@ -57,7 +56,7 @@ _OPENAPI: dict[str, object] = {
             "description": "As the file was, or as `Accept` prefers. `Diffusion-Exact: 1` where "
             "the pixels are the same to the bit; else 0, and `Diffusion-Warning` says why.",
             "model": SampleAnswer,
-            "content": {name: {} for name in OFFERED if name != "application/json"},
+            "content": content_of(*OFFERED),
         },
         **problems.declare(
             problems.MALFORMED,

@@ -10,7 +10,8 @@ from starlette.responses import Response
 
 from app.http import problems
 from app.http.conditional import conditional
-from app.http.resumable import RESPONSES, Resumable
+from app.http.file_answers import file_answer, resumable_answer
+from app.http.resumable import Resumable
 from app.http.root_path import link
 from app.jobs.route import JobRoutes, JobTexts
 from app.sample.jobs_schema import MadeImage, MadeImages, SampleJobAnswer
@@ -68,7 +69,7 @@ JobRoutes(
     summary="The images made so far",
     responses=problems.declare(problems.NOT_FOUND),
 )
-def list_images(
+def list_sample_job_images(
     job_id: str,
     services: ServicesDep,
     limit: Annotated[int, Query(ge=1, le=1000, description="how many at most")] = 100,
@@ -86,11 +87,13 @@ def list_images(
     summary="One image, as soon as it is made",
     response_class=Response,
     responses={
-        200: {"content": {"image/png": {}}, "description": "PNG"},
+        **file_answer("image/png", "PNG"),
         **problems.declare(problems.NOT_FOUND),
     },
 )
-def get_image(job_id: str, index: int, request: Request, services: ServicesDep) -> Response:
+def get_sample_job_image(
+    job_id: str, index: int, request: Request, services: ServicesDep
+) -> Response:
     job = requests.get_job(services.database, job_id, KIND.name)
     try:
         content = services.artifacts.get_bytes(image_key(job.id, index))
@@ -104,12 +107,11 @@ def get_image(job_id: str, index: int, request: Request, services: ServicesDep) 
     summary="A zip of all images of a job that has succeeded",
     response_class=Response,
     responses={
-        200: {"content": {"application/zip": {}}, "description": "zip"},
-        **RESPONSES,
+        **resumable_answer("application/zip", "zip"),
         **problems.declare(problems.NOT_FOUND, problems.CONFLICT),
     },
 )
-def get_archive(job_id: str, request: Request, services: ServicesDep) -> Response:
+def get_sample_job_archive(job_id: str, request: Request, services: ServicesDep) -> Response:
     """Download the archive; a `Range` resumes an interrupted download."""
     job = requests.get_job(services.database, job_id, KIND.name)
     if job.status != "succeeded":

@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from app.http import problems
 from app.http.accept import choose
+from app.http.file_answers import content_of
 from app.http.streams import EVENT_STREAM
 from app.registry.card import model_card
 from app.sample.answer import Collected, check_size, represent
@@ -45,7 +46,7 @@ Result = TypeVar("Result")
             "description": "One image, a grid of several, a zip of files, JSON with base64, or "
             "events as it goes: queued, started, preview, completed, error.",
             "model": SampleAnswer,
-            "content": {name: {} for name in OFFERED if name != "application/json"},
+            "content": content_of(*OFFERED),
         },
         202: {
             "description": "A job for the workers, where `Prefer: respond-async` asks for one or "

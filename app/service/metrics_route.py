@@ -4,6 +4,7 @@ from fastapi import APIRouter
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from app.http.file_answers import file_answer
 from app.metrics import MEDIA_TYPE, exposition
 from app.services import ServicesDep
 from store.jobs.requests import count_jobs
@@ -15,7 +16,7 @@ router = APIRouter(tags=["service"])
     "/metrics",
     summary="Counts and latencies, for Prometheus",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}}, "description": "Prometheus' text format"}},
+    responses=file_answer("text/plain", "Prometheus' text format"),
 )
 async def metrics(services: ServicesDep) -> Response:
     """Return the metrics of the service.

@@ -8,6 +8,7 @@ from starlette.responses import Response, StreamingResponse
 
 from app.http import problems
 from app.http.conditional import conditional
+from app.http.file_answers import file_answer
 from app.http.root_path import link
 from app.jobs.route import JobRoutes, JobTexts
 from app.jobs.waiting import reason_to_wait
@@ -118,11 +119,11 @@ def get_checkpoints(job_id: str, services: ServicesDep) -> CheckpointList:
     summary="What the job's processes said, over all attempts",
     response_class=Response,
     responses={
-        200: {"content": {"text/plain": {}}, "description": "a JSON object per line"},
+        **file_answer("text/plain", "a JSON object per line"),
         **problems.declare(problems.NOT_FOUND),
     },
 )
-def get_log(job_id: str, services: ServicesDep) -> Response:
+def get_train_log(job_id: str, services: ServicesDep) -> Response:
     """Read the log, which is a few seconds behind while the job runs."""
     job = requests.get_job(services.database, job_id, KIND.name)
     keys = log_keys(services.artifacts, job.id)
@@ -134,11 +135,11 @@ def get_log(job_id: str, services: ServicesDep) -> Response:
     summary="A file for TensorBoard: curves and sample grids",
     response_class=Response,
     responses={
-        200: {"content": {"application/octet-stream": {}}, "description": "events.out.tfevents..."},
+        **file_answer("application/octet-stream", "events.out.tfevents..."),
         **problems.declare(problems.NOT_FOUND),
     },
 )
-def get_event_file(job_id: str, services: ServicesDep) -> Response:
+def get_tensorboard_file(job_id: str, services: ServicesDep) -> Response:
     """Up to the last checkpoint. `curl -OJ` keeps its name, by which TensorBoard knows it."""
     job = requests.get_job(services.database, job_id, KIND.name)
     key = newest_event_file(services.artifacts, job.id)
@@ -157,7 +158,7 @@ def get_event_file(job_id: str, services: ServicesDep) -> Response:
     summary="The loss curve, and how well the model denoises at which level",
     responses=problems.declare(problems.NOT_FOUND),
 )
-def get_metrics(job_id: str, services: ServicesDep) -> JobMetrics:
+def get_train_metrics(job_id: str, services: ServicesDep) -> JobMetrics:
     job = requests.get_job(services.database, job_id, KIND.name)
     kept, evaluations = [], []
     if key := job.checkpoint_key:
@@ -177,7 +178,7 @@ def get_metrics(job_id: str, services: ServicesDep) -> JobMetrics:
     summary="The sample grids made so far",
     responses=problems.declare(problems.NOT_FOUND),
 )
-def list_samples(job_id: str, services: ServicesDep) -> SampleList:
+def list_train_samples(job_id: str, services: ServicesDep) -> SampleList:
     job = requests.get_job(services.database, job_id, KIND.name)
     keys = services.artifacts.keys(f"jobs/{job.id}/samples")
     steps = [int(key.rsplit("/", 1)[1].removesuffix(".png")) for key in keys]
@@ -190,11 +191,11 @@ def list_samples(job_id: str, services: ServicesDep) -> SampleList:
     summary="A grid of samples from the averaged weights at a step",
     response_class=Response,
     responses={
-        200: {"content": {"image/png": {}}, "description": "PNG"},
+        **file_answer("image/png", "PNG"),
         **problems.declare(problems.NOT_FOUND),
     },
 )
-def get_samples(job_id: str, step: int, request: Request, services: ServicesDep) -> Response:
+def get_train_samples(job_id: str, step: int, request: Request, services: ServicesDep) -> Response:
     job = requests.get_job(services.database, job_id, KIND.name)
     try:
         content = services.artifacts.get_bytes(samples_key(job.id, step))

@@ -26,7 +26,7 @@ def list_trash(services: ServicesDep, limit: Limit = 20, after: After = None) ->
     summary="Bring back what was deleted",
     responses=problems.declare(problems.NOT_FOUND, problems.CONFLICT),
 )
-def restore(
+def restore_from_trash(
     collection: str, entry_id: str, response: Response, services: ServicesDep
 ) -> TrashAnswer:
     """Bring it back under its name, as it was; its address is the `Location`. 409 where something
@@ -42,7 +42,7 @@ def restore(
     status_code=204,
     responses=problems.declare(problems.NOT_FOUND),
 )
-def remove(collection: str, entry_id: str, services: ServicesDep) -> None:
+def remove_from_trash(collection: str, entry_id: str, services: ServicesDep) -> None:
     """Free its space at once."""
     trash.remove(services.database, services.artifacts, collection, entry_id)
 

@@ -244,10 +244,11 @@ def _spread(positions: Int64, most: int) -> Int64:
 
 def _noise(count: int, shape: tuple[int, ...]) -> UInt8:
     """Return images (count, H, W, C) of standard normal noise, which sampling begins with."""
+    height, width, channels = shape
     images = np.zeros((count, *shape), np.uint8)
     for start in range(0, count, BLOCK):
         index = np.arange(start, min(count, start + BLOCK))
-        images[index] = to_uint8(normal(_KEY, index, 0, shape))
+        images[index] = to_uint8(normal(_KEY, index, 0, (channels, height, width)))
     return images
 
 

@@ -244,7 +244,7 @@ def _pictures_of(
             height, width = picture.values.shape[:2]
             if min(height, width) < MIN_SIDE:
                 raise Invalid.because(
-                    f"it is {height} x {width} pixels; each side must have at least {MIN_SIDE}"
+                    f"it is {width} x {height} pixels; each side must have at least {MIN_SIDE}"
                 )
             yield picture, ""
     except Invalid as error:

@@ -37,6 +37,8 @@ _MEDIA_TYPES = {  # by Pillow's name of the format
     "AVIF": "image/avif",
     "HEIF": "image/heic",
 }
+_OTHER = "application/octet-stream"
+MEDIA_TYPES = tuple(dict.fromkeys((*_MEDIA_TYPES.values(), _OTHER)))  # of image files
 
 
 def read_at(place: Place, read: Read, max_bytes: int) -> bytes:
@@ -101,4 +103,4 @@ def thumbnail(image: UInt8) -> bytes:
 
 def media_type_of(data: bytes) -> str:
     """Return the media type of an image file by its content. Raises Invalid."""
-    return _MEDIA_TYPES.get(format_of(data), "application/octet-stream")
+    return _MEDIA_TYPES.get(format_of(data), _OTHER)

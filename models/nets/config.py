@@ -263,7 +263,7 @@ class UNetConfig:
         for side in (height, width):
             if side % multiple:
                 raise Invalid.because(
-                    f"image_size is {height} x {width}; each side must be a multiple of "
+                    f"image_size is [{height}, {width}]; each side must be a multiple of "
                     f"{multiple}, since the net halves it {len(self.block_out_channels) - 1} times",
                     field="image_size",
                 )

@@ -114,6 +114,12 @@ def read_metadata(folder: Path) -> JsonObject:
     return metadata if isinstance(metadata, dict) else {}
 
 
+def read_null_class(folder: Path) -> int | None:
+    """Return the embedding of no class in a folder that is ours; None for the last, or none."""
+    value = _read_json(folder / OURS).get("null_class")
+    return value if isinstance(value, int) else None
+
+
 def unused_scheduler_fields(folder: Path) -> list[str]:
     """Return what a scheduler's config says of its sampler alone, which a request chooses."""
     if (folder / OURS).exists() or not (folder / SCHEDULER).exists():

@@ -95,9 +95,10 @@ class TrainConfig:
     image_size: Annotated[
         tuple[Side, Side],
         Doc(
-            f"side, or [height, width], {MIN_SIDE}..{MAX_SIDE}: to what images are brought. "
-            f"Where left out the most common size, at most {DEFAULT_MAX_SIDE}. Each side must "
-            "be a multiple of 2 to the number of the net's halvings."
+            f"of the images that the model makes: a side, or [height, width], "
+            f"{MIN_SIDE}..{MAX_SIDE}. The dataset's images may be larger or smaller, and are "
+            f"scaled to it. Where left out the most common size, at most {DEFAULT_MAX_SIDE}. Each "
+            "side must be a multiple of 2 to the number of the net's halvings."
         ),
         Label("Side of the images"),
         Example(32),

@@ -1,8 +1,8 @@
 """Default hyperparameters, chosen from the data, the time and the device.
 
-Each choice comes with the reason that is shown beside it. docs/recipes.md has the measurements
-behind them. The values that a caller gives are not known here: models.training.config puts them on
-top.
+Each choice comes with the reason that is shown beside it; it names what was looked at, and no more.
+docs/recipes.md has the measurements behind them. The values that a caller gives are not known here:
+models.training.config puts them on top.
 """
 
 import math
@@ -81,8 +81,8 @@ def choose(inputs: ChoiceInputs) -> dict[str, Choice]:
         "augmentation": _augmentation(inputs),
         "precision": _precision(inputs),
         "compile": _compile(inputs),
-        "lr_schedule": Choice("linear", "the budget ends with small steps, which average less"),
-        "class_dropout": Choice(0.1, "one in ten is learned without its class, for guidance"),
+        "lr_schedule": Choice("linear", "the budget ends with small steps"),
+        "class_dropout": _class_dropout(inputs),
         "ema_half_life_images": Choice(500_000, "the average forgets half in at most this many"),
     }
 
@@ -115,22 +115,26 @@ def loss_weighting(image_size: tuple[int, int], *, edm: bool) -> Choice:
     if edm and max(image_size) >= 32:
         reason = "every noise level counts alike: better by a quarter on photographs of 32 pixels"
         return Choice("learned", reason)
-    return Choice("uniform", "none of the others scored better")
+    if edm:
+        return Choice("uniform", "on digits of 8 pixels `learned` scored no better")
+    return Choice("uniform", "`learned` is chosen for preset edm from 32 pixels up only")
 
 
 def _fit(inputs: ChoiceInputs) -> Choice:
-    """Choose `crop`, and say how many images lose much by it."""
+    """Choose `crop`, and say how many images lose much by it; only the most common sizes are
+    known."""
     shape = inputs.image_size[0] / inputs.image_size[1]
     losing = sum(
         count
         for (height, width), count in inputs.facts.sizes.items()
         if 1 - min(shape, height / width) / max(shape, height / width) > MUCH_CUT
     )
+    of_these = "of the most common sizes"
     if not losing:
-        return Choice("crop", f"no image loses more than {MUCH_CUT:.0%} of its area")
+        return Choice("crop", f"no image {of_these} loses more than {MUCH_CUT:.0%} of its area")
     return Choice(
         "crop",
-        f"{losing} images of the archive lose more than {MUCH_CUT:.0%} of their area "
+        f"{losing} images {of_these} lose more than {MUCH_CUT:.0%} of their area "
         "at the edges; `pad` and `stretch` keep all of it",
     )
 
@@ -142,15 +146,21 @@ def _net(inputs: ChoiceInputs) -> Choice:
         net = UNetConfig.large(size, channels, num_classes)
         few = inputs.facts.num_images < FEW_IMAGES
         net = replace(net, dropout=0.25 if few else 0.1)
-        return Choice(net, f"a GPU has time for {net.block_out_channels[0]} channels; {_few(few)}")
+        width = f"{net.block_out_channels[0]} channels, as for every training on a GPU"
+        return Choice(net, f"{width}; {_few(few)}")
     net = UNetConfig.small(size, channels, num_classes)
-    if inputs.longest_side >= 32 and not _has_time_for(net, inputs):
+    enough = _has_time_for(net, inputs)
+    why = "for images of this size, what a CPU trains in the time"
+    if inputs.longest_side >= 32:
+        seen = f"{images_needed(inputs.facts.num_images):,} images in the minutes"
+        why = f"{'' if enough else 'half as many as '}where a CPU shows the net {seen}"
+    if inputs.longest_side >= 32 and not enough:
         halved = tuple(max(32, width // 2) for width in net.block_out_channels)
         net = replace(net, block_out_channels=halved)
     passes = _passes_on_a_cpu(inputs)
     net = replace(net, norm_num_groups=8, dropout=0.25 if passes >= MANY_PASSES else 0.0)
-    width = f"{net.block_out_channels[0]} channels: what a CPU trains in the time"
-    return Choice(net, f"{width}; {_dropout(net.dropout, passes)}")
+    width = f"{net.block_out_channels[0]} channels: {why}"
+    return Choice(net, f"{width}; {_dropout(net.dropout, inputs, passes)}")
 
 
 def _has_time_for(net: UNetConfig, inputs: ChoiceInputs) -> bool:
@@ -172,42 +182,60 @@ def _passes_on_a_cpu(inputs: ChoiceInputs) -> float:
     return float(images / inputs.facts.num_images)
 
 
-def _dropout(dropout: float, passes: float) -> str:
+def _dropout(dropout: float, inputs: ChoiceInputs, passes: float) -> str:
+    estimate = "" if inputs.minutes is None else ", by an estimate for two cores"
+    seen = f"each image is seen about {passes:.{1 if passes < 10 else 0}f} times{estimate}"
     if dropout:
-        return f"dropout {dropout:g}, since each image is seen about {passes:.0f} times"
-    return "no dropout, since no image is seen so often that it would be learned by heart"
+        return f"dropout {dropout:g}, since {seen}"
+    return f"no dropout, since {seen}: less than {MANY_PASSES}"
 
 
 def _few(few: bool) -> str:
     if few:
-        return f"dropout 0.25, since fewer than {FEW_IMAGES} images are soon learned by heart"
-    return "dropout 0.1"
+        return f"dropout 0.25, since there are fewer than {FEW_IMAGES} images"
+    return f"dropout 0.1, since there are {FEW_IMAGES} images or more"
+
+
+def _class_dropout(inputs: ChoiceInputs) -> Choice:
+    if inputs.num_classes:
+        return Choice(0.1, "one in ten is learned without its class, for guidance")
+    return Choice(0.1, "without effect, since no classes are learned")
 
 
 def _batch_size(inputs: ChoiceInputs) -> Choice:
     most = inputs.facts.num_images
     if inputs.on_gpu:
-        return Choice(min(512, most), "wide enough to keep a GPU busy")
-    if inputs.longest_side >= 32:
-        return Choice(min(32, most), "small, so that a CPU makes enough steps in the time")
-    return Choice(min(128, most), "wider ones made no better use of a CPU")
+        width, reason = 512, "as for every training on a GPU"
+    elif inputs.longest_side >= 32:
+        width, reason = 32, "small, so that a CPU makes more steps: images of 32 pixels or more"
+    else:
+        width, reason = 128, "as for all images below 32 pixels on a CPU"
+    if most < width:
+        return Choice(most, f"all images at once, since there are fewer than {width}")
+    return Choice(width, reason)
 
 
 def _augmentation(inputs: ChoiceInputs) -> Choice:
     if inputs.on_gpu and inputs.facts.num_images < FEW_IMAGES:
-        return Choice(0.12, f"fewer than {FEW_IMAGES} images, and time to learn them by heart")
-    return Choice(0.0, "the time is too short to learn the images by heart")
+        return Choice(0.12, f"a GPU, and fewer than {FEW_IMAGES} images")
+    if inputs.on_gpu:
+        return Choice(0.0, f"there are {FEW_IMAGES} images or more")
+    return Choice(0.0, "off on a CPU: on digits it did not score better than dropout alone")
 
 
 def _precision(inputs: ChoiceInputs) -> Choice:
     if inputs.on_gpu:
-        return Choice("bfloat16", "tensor cores; weights and averages stay float32")
-    if inputs.device == "cpu_bf16" and inputs.longest_side >= 32:
-        return Choice("bfloat16", "this CPU multiplies it faster, from 32 pixels up")
-    return Choice("float32", "bfloat16 is slower here")
+        return Choice("bfloat16", "a GPU; weights and averages stay float32")
+    if inputs.device == "cpu":
+        return Choice("float32", "the CPU has no instructions for bfloat16")
+    if inputs.longest_side >= 32:
+        return Choice("bfloat16", "the CPU has instructions for it, which pay from 32 pixels up")
+    return Choice("float32", "images below 32 pixels, for which bfloat16 was slower on a CPU")
 
 
 def _compile(inputs: ChoiceInputs) -> Choice:
     if inputs.on_gpu and (inputs.minutes or COMPILE_MINUTES) >= COMPILE_MINUTES:
-        return Choice(True, "a minute of compiling is earned back")
-    return Choice(False, "compiling takes longer than it saves")
+        return Choice(True, f"a GPU, and no budget below {COMPILE_MINUTES:g} minutes")
+    if inputs.on_gpu:
+        return Choice(False, f"less than {COMPILE_MINUTES:g} minutes: compiling takes about one")
+    return Choice(False, "on a CPU an hour did not earn the minute of compiling back")

@@ -194,6 +194,19 @@ def test_a_distilled_model_is_asked_for_by_an_option(diffusion, model):
     assert made["used"]["sampler"] == "consistency"
 
 
+def test_sizes_are_width_by_height(diffusion, folder, model_archive):
+    (folder / "wide").mkdir()
+    for i in range(3):
+        Image.new("RGB", (90, 60), (i, 0, 0)).save(folder / "wide" / f"{i}.png")
+    assert "3 images, 90 x 60, RGB" in diffusion("dataset", "add", "wide", "wide").stdout
+    assert re.search(r"wide +3 +0 +90 x 60", diffusion("dataset", "list").stdout)
+    assert diffusion("dataset", "ls", "wide").stdout.count("90 x 60") == 3
+    (folder / "flat.zip").write_bytes(model_archive((8, 12)))
+    assert diffusion("models", "push", "flat", "flat.zip").stdout == "flat: 12 x 8\n"
+    assert re.search(r"flat +12 x 8 ", diffusion("models", "list").stdout)
+    assert re.search(r"images +12 x 8 ", diffusion("models", "show", "flat").stdout)
+
+
 def test_errors_are_a_line_and_a_code(diffusion, process, model):
     refused = process("sample", "nobody", code=1)
     assert refused.stderr.startswith("diffusion: ")
@@ -207,6 +220,40 @@ def test_errors_are_a_line_and_a_code(diffusion, process, model):
     diffusion("nonsense", code=2)
     away = process("--url", NOWHERE, "jobs", "list", code=3)
     assert "diffusion up" in away.stderr
+
+
+def test_errors_are_json_where_results_are(diffusion, process, model):
+    def error(*arguments, code, run=diffusion):
+        done = run(*arguments, "--json", code=code)
+        assert done.stdout == ""
+        (line,) = done.stderr.splitlines()
+        return json.loads(line)
+
+    refused = error("sample", model, "-n0", code=1, run=process)
+    assert refused["type"] == "/problems/invalid-input"
+    assert (refused["title"], refused["status"]) == ("Invalid input", 422)
+    assert [each["pointer"] for each in refused["errors"]] == ["/num_images"]
+    assert "num_images" in refused["detail"]
+    assert refused["request_id"]
+    assert error("models", "show", "nobody", code=1)["status"] == 404
+    away = error("--url", NOWHERE, "jobs", "list", code=3)
+    assert away["title"] == "Unreachable"
+    assert NOWHERE in away["detail"]
+    usage = error("sample", model, "--set", "nonsense", code=2, run=process)
+    assert usage["title"] == "Wrong usage"
+    assert "FIELD=VALUE" in usage["detail"]
+    assert "nonsense" in error("nonsense", code=2)["detail"]
+    assert error("sample", code=2)["title"] == "Wrong usage"
+    assert error("dataset", "add", "x", str(ROOT / "LICENSE"), code=1)["status"] == 422
+
+
+def test_a_failed_job_is_json_and_so_is_why(diffusion, model):
+    started = ("train", "digits", "--steps=100000", "--name=lost", "--detach", *TINY, "--json")
+    job = json.loads(diffusion(*started).stdout)["id"]
+    diffusion("jobs", "cancel", job)
+    done = diffusion("jobs", "watch", job, "--json", code=1)
+    assert json.loads(done.stdout)["status"] == "cancelled"
+    assert json.loads(done.stderr) == {"title": "Failed", "detail": f"{job} cancelled"}
 
 
 def test_the_doctor_looks_at_every_part(diffusion):

@@ -61,6 +61,7 @@ def test_the_cases_have_numbers_of_every_depth():
     ):
         assert expected in values
     assert {path for _, path, _ in CASES} == {
+        "/audit/search",
         "/datasets/any/versions",
         "/evaluations",
         "/sample",

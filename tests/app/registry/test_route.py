@@ -1,13 +1,18 @@
 """What the registry says of a model: its license, its origin, its size and its precisions."""
 
 import io
+import re
+import subprocess
+import sys
 import time
 import zipfile
 from uuid import uuid4
 
 import pytest
 import yaml
+from PIL import Image
 
+from app.registry.example import ARCHIVE
 from models.runtime.openvino import resolve_precision
 
 
@@ -144,3 +149,55 @@ def test_only_what_is_said_of_a_model_can_be_changed(client, name, model_archive
         answer = client.patch(f"/models/{name}", json=body)
         assert answer.status_code == 422
         assert pointer in [error["pointer"] for error in answer.json()["errors"]]
+
+
+def program_of(archive: bytes, folder) -> str:
+    """Unpack a download, and return the program in its README."""
+    with zipfile.ZipFile(io.BytesIO(archive)) as file:
+        file.extractall(folder)
+    (program,) = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    return program
+
+
+def run_program(program: str, folder) -> list[tuple[int, int]]:
+    """Run it there, as its reader would, and return the sizes of the images that it makes."""
+    (folder / "program.py").write_text(program)
+    done = subprocess.run(
+        [sys.executable, "program.py"], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    sizes = []
+    for path in sorted(folder.glob("*.png")):
+        with Image.open(path) as image:
+            sizes.append(image.size)
+    return sizes
+
+
+@pytest.mark.parametrize("class_names", [(), ("cat", "dog")])
+def test_the_program_in_a_download_makes_images(client, name, model_archive, tmp_path, class_names):
+    given = model_archive((16, 8), class_names=class_names)
+    put(client, name, given).raise_for_status()
+    downloaded = client.get(f"/models/{name}/download").content
+    program = program_of(downloaded, tmp_path)
+    assert ("class_labels" in program) == bool(class_names)
+    assert run_program(program, tmp_path) == [(8, 16)] * 4
+
+    answer = put(client, f"{name}-back", downloaded)
+    assert (answer.status_code, answer.json()["skipped"]) == (201, [])
+    again = client.get(f"/models/{name}-back/download").content
+    with zipfile.ZipFile(io.BytesIO(again)) as file:
+        assert file.read("README.md") == (tmp_path / "README.md").read_bytes()
+
+
+def test_a_readme_of_somebody_else_gets_the_program(client, name, model_archive):
+    archive = with_readme(model_archive(class_names=("cat", "dog")), "# Theirs\n")
+    put(client, name, archive).raise_for_status()
+    _, text = readme_of(client, name)
+    assert text.strip().startswith("# Theirs\n\n## With diffusers\n")
+    assert "class_labels=labels" in text
+
+
+def test_the_program_of_the_model_that_comes_with_the_service_makes_emoji(tmp_path):
+    program = program_of(ARCHIVE.read_bytes(), tmp_path)
+    assert "class_labels=labels" in program
+    assert run_program(program, tmp_path) == []  # it was made before programs wrote files

@@ -127,9 +127,11 @@ def test_the_plan_says_how_many_images_lose_much_of_themselves():
     config = planned(Found(mixed)).config
     assert config.fit == "crop"
     assert config.reasons["fit"].startswith(
-        "10 images of the archive lose more than 10% of their area"
+        "10 images of the most common sizes lose more than 10% of their area"
     )
-    assert planned(NEW).config.reasons["fit"] == "no image loses more than 10% of its area"
+    assert planned(NEW).config.reasons["fit"] == (
+        "no image of the most common sizes loses more than 10% of its area"
+    )
     padded = planned(Found(mixed), fit="pad").config
     assert (padded.fit, "fit" in padded.reasons) == ("pad", False)
 

@@ -189,7 +189,7 @@ def test_every_bad_entry_is_listed_with_its_reason(pack):
         "a/../../climbing.png": (picture(), "leaves the archive"),
         "/absolute.png": (picture(), "leaves the archive"),
         "..\\climbing.png": (picture(), "leaves the archive"),
-        "small.png": (picture(width=7, height=9), "9 x 7 pixels; each side must have at least 8"),
+        "small.png": (picture(width=7, height=9), "7 x 9 pixels; each side must have at least 8"),
     }
     archive = pack(GOOD | {name: data for name, (data, _) in bad.items()})
     summary = inspect_archive(archive)

@@ -55,7 +55,7 @@ def test_a_fresh_net_says_nothing() -> None:
 
 @pytest.mark.parametrize("size", [(30, 32), (32, 30), (31, 31)])
 def test_an_image_that_cannot_be_halved_is_refused(size: tuple[int, int]) -> None:
-    with pytest.raises(Invalid, match=rf"image_size is {size[0]} x {size[1]}; .* multiple of 4"):
+    with pytest.raises(Invalid, match=rf"image_size is \[{size[0]}, {size[1]}\]; .* multiple of 4"):
         THREE_LEVELS.check_image_size(*size)
 
 

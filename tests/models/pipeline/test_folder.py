@@ -516,7 +516,7 @@ def test_an_index_that_leads_nowhere_is_refused(
         ("mid_block_scale_factor", 1.4, "mid_block_scale_factor is 1.4"),
         ("down_block_types", ["SkipDownBlock2D", "DownBlock2D"], "holds 'SkipDownBlock2D'"),
         ("out_channels", 2, "out_channels is 2; it must equal in_channels, 1"),
-        ("sample_size", 9, "image_size is 9 x 9"),
+        ("sample_size", 9, r"image_size is \[9, 9\]"),
         ("layers_per_block", 100, r"layers_per_block is 100; it must lie in 1\.\.8"),
         ("layers_per_block", "two", "layers_per_block is 'two'; it must be a whole number"),
         ("norm_num_groups", None, "norm_num_groups is None; it must be a whole number"),

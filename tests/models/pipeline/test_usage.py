@@ -5,9 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDPMPipeline
+from PIL import Image
 
 from models.diffusion.config import ModelConfig
 from models.diffusion.model import DiffusionModel
@@ -64,6 +66,9 @@ def test_it_makes_the_services_images(
         patched.chdir(tmp_path / "model")
         patched.setattr(torch, "randn", lambda *shape: noise.reshape(shape))
         exec(program, found)
+    for i, image in enumerate(found["images"]):
+        with Image.open(tmp_path / "model" / f"{i}.png") as picture:
+            assert np.array_equal(np.asarray(picture), image[0])
     is_vp = schedule.name not in ("flow", "edm")
     request = SampleRequest(
         SEED,
@@ -89,10 +94,61 @@ def test_ddpm_pipeline_takes_up_to_as_many_steps_as_the_model_has_timesteps(tmp_
         pipeline()  # diffusers asks for 1000 where nothing is said
 
 
-def test_what_diffusers_cannot_sample_is_said() -> None:
-    card = ModelCard.of(a_model("v", ScheduleConfig("flow")).config)
-    distilled = replace(
-        ModelCard.of(a_model("edm", ScheduleConfig("edm")).config), consistency=True
+@pytest.mark.parametrize("class_names", [(), ("cat", "dog")])
+@pytest.mark.parametrize(
+    ("prediction", "schedule", "distilled"),
+    [
+        ("v", ScheduleConfig("flow", 1000), False),
+        ("x0", ScheduleConfig("flow", 7), False),
+        ("edm", ScheduleConfig("edm", 1000), True),
+        ("v", ScheduleConfig("linear", 1000), True),
+    ],
+)
+def test_what_diffusers_cannot_sample_is_sampled_by_the_services_rows(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    prediction: Any,
+    schedule: ScheduleConfig,
+    distilled: bool,
+    class_names: tuple[str, ...],
+) -> None:
+    model = a_model(prediction, schedule, *class_names)
+    config = replace(model.config, consistency=distilled)
+    model = DiffusionModel(config, model.net)
+    save_model(model, tmp_path / "model", {})
+    text = usage(ModelCard.of(config))
+    assert "No scheduler of diffusers" in text
+    (program,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    first, *fresh = [
+        normal(torch.full((COUNT,), SEED), torch.arange(COUNT), step, (1, 8, 12))
+        for step in range(30)
+    ]
+    found: dict[str, Any] = {}
+    with monkeypatch.context() as patched:
+        patched.chdir(tmp_path / "model")
+        patched.setattr(torch, "randn", lambda *shape: first.reshape(shape))
+        patched.setattr(torch, "randn_like", lambda x: fresh.pop(0).reshape(x.shape))
+        exec(program, found)
+    request = SampleRequest(
+        SEED,
+        COUNT,
+        sampler="consistency" if distilled else "ddim",
+        num_inference_steps=len(found["rows"]),
+        labels=(0,) * COUNT if class_names else None,
     )
-    for one in (card, distilled):
-        assert "No scheduler of diffusers" in usage(one)
+    *_, last = sample(model, plan_for(config, request), range(COUNT))
+    mine = (127.5 * (last.x.clamp(-1, 1) + 1)).round().int()
+    assert mine.float().std() > 5
+    assert (mine - found["images"].int()).abs().max() <= 1
+
+
+def test_classes_are_named_by_the_numbers_of_their_embeddings() -> None:
+    card = ModelCard.of(a_model("v", ScheduleConfig("linear"), "cat", "dog").config)
+    assert "(4,), 0)  # a class in 0..1, or 2 for any" in usage(card)
+    assert "`class_labels should be provided`" in usage(card)
+    elsewhere = replace(card, class_names=("1", "2"))  # models.pipeline.folder.choose_null_class
+    assert "(4,), 1)  # a class's number, or 0 for any" in usage(elsewhere, 0)
+    without = replace(card, has_null_class=False)
+    assert "(4,), 0)  # a class in 0..1\n" in usage(without)
+    plain = ModelCard.of(a_model("v", ScheduleConfig("linear")).config)
+    assert "class" not in usage(plain)

@@ -27,6 +27,41 @@ def test_every_choice_has_a_reason_and_makes_a_config(facts, minutes, device):
         assert choice.reason
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("facts", [DIGITS, PHOTOS, FEW])
+def test_a_reason_that_names_a_time_goes_with_a_choice_that_follows_from_it(facts, device):
+    short, long, in_steps = (
+        resolve_config(facts, device=device, **budget)
+        for budget in ({"minutes": 0.5}, {"minutes": 600.0}, {"steps": 100})
+    )
+    for name, reason in short.reasons.items():
+        if name != "net" and "minutes" in reason:
+            assert getattr(short, name) != getattr(long, name)
+    assert "estimate" not in in_steps.reasons["net"]
+    assert short.reasons["augmentation"] == long.reasons["augmentation"]
+
+
+def test_reasons_do_not_contradict_each_other():
+    reasons = resolve_config(DIGITS, minutes=10).reasons
+    assert "each image is seen about 501 times, by an estimate for two cores" in reasons["net"]
+    assert "time" not in reasons["augmentation"]
+    assert "about 7.1 times: less than 100" in resolve_config(DIGITS, steps=100).reasons["net"]
+
+
+def test_what_has_no_effect_says_so():
+    assert "no classes" in resolve_config(PHOTOS, minutes=1).reasons["class_dropout"]
+    assert "guidance" in resolve_config(DIGITS, minutes=1).reasons["class_dropout"]
+
+
+def test_a_batch_of_all_images_says_so():
+    few = DatasetFacts(20, 1, (8, 8), ())
+    config = resolve_config(few, minutes=1)
+    assert (config.batch_size, config.reasons["batch_size"]) == (
+        20,
+        "all images at once, since there are fewer than 128",
+    )
+
+
 def test_what_the_caller_insists_on_needs_no_reason():
     config = resolve_config(DIGITS, minutes=1, batch_size=7, net={"dropout": 0.5})
     assert config.batch_size == 7
@@ -71,7 +106,7 @@ def test_a_gpu_gets_a_wider_net_and_half_precision():
     assert (cpu.compile, gpu.compile) == (False, True)
 
 
-def test_few_images_are_varied_where_there_is_time_to_learn_them_by_heart():
+def test_few_images_are_varied_on_a_gpu():
     few, many = (resolve_config(f, minutes=30, device="cuda") for f in (FEW, PHOTOS))
     assert few.augmentation > 0.0 == many.augmentation
     assert few.net.dropout > many.net.dropout

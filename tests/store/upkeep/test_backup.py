@@ -28,8 +28,8 @@ from store.upkeep.dump import load, rows, tables
 from store.upkeep.restore import FolderSource, check_target, opened, read_manifest, restore
 from store.upkeep.trash import remove
 from store.upkeep.verify import Verifier
-from tests.store import test_verify
 from tests.store.records import a_model
+from tests.store.upkeep import test_verify
 
 
 def fill(database: Database, artifacts: ArtifactStore, folder: Path) -> dict[str, str]:
