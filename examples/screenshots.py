@@ -1,7 +1,8 @@
 """Pictures of the console's pages, light and dark, wide and narrow: `make screenshots`.
 
-A new service in demo/screenshots gets the digits and trains for three minutes; then Chromium takes
-a picture of each page. The pictures go to docs/images/console/.
+A new service in demo/screenshots gets the emoji and the digits, of which it trains a model for three
+minutes; then Chromium takes a picture of each page. New images are those of the model of emoji that
+a service begins with. The pictures go to docs/images/console/.
 """
 
 import io
@@ -14,14 +15,16 @@ import httpx
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from demo import ARCHIVE, service
+from demo import ARCHIVE as DIGITS
+from demo import HERE, service
 
 STATE = Path("demo/screenshots")
 OUT = Path("docs/images/console")
 CHROMIUM = Path("/usr/bin/chromium")
 SIZES = {"wide": (1280, 860), "narrow": (390, 844)}
 THEMES = ("light", "dark")
-DATASET, MODEL = "digits", "my-digits"
+EMOJI = HERE / "emoji" / "emoji.zip"
+MODEL, CLASS = "emoji", "smileys"
 PATIENCE = 60_000  # milliseconds
 
 
@@ -44,19 +47,20 @@ def main() -> None:
 
 
 def prepare(url: str) -> str:
-    """Train and evaluate a model; return the id of its training."""
+    """Upload datasets, train and evaluate a model; return the id of its training."""
     with httpx.Client(base_url=url, timeout=120) as client:
-        client.put(f"/datasets/{DATASET}", content=ARCHIVE.read_bytes()).raise_for_status()
+        for name, archive in {"emoji": EMOJI, "digits": DIGITS}.items():
+            client.put(f"/datasets/{name}", content=archive.read_bytes()).raise_for_status()
         request = {
-            "dataset": DATASET,
+            "dataset": "digits",
             "minutes": 3,
-            "model_name": MODEL,
+            "model_name": "my-digits",
             "checkpoint_every": 100,
         }
         job = client.post("/train-jobs", json=request).raise_for_status().json()
         while not job["done"]:
             job = client.get(f"/train-jobs/{job['id']}", params={"wait": 30}).json()
-        measured = client.post("/evaluations", json={"model": MODEL, "num_images": 200})
+        measured = client.post("/evaluations", json={"model": "my-digits", "num_images": 200})
         while not client.get(measured.headers["location"], params={"wait": 30}).json()["done"]:
             pass
         return str(job["id"])
@@ -74,10 +78,10 @@ def look(
     pages = {
         "start": ("", nothing),
         "noise": ("#/noise", noise),
-        "dataset": (f"#/datasets/{DATASET}", nothing),
-        "training": (f"#/training?dataset={DATASET}", unfold),
+        "dataset": ("#/datasets/emoji", nothing),
+        "training": ("#/training?dataset=emoji", unfold),
         "job": (f"#/training/{job}", nothing),
-        "models": ("#/models", nothing),
+        "models": ("#/models", show_some),
         "sample": (f"#/sample?model={MODEL}", sample),
     }
     for name, (address, prepare_page) in pages.items():
@@ -116,13 +120,18 @@ def unfold(page: Page) -> None:
     page.get_by_text("Everything else, and why").click()
 
 
+def show_some(page: Page) -> None:
+    page.get_by_role("button", name="Show some images").click()
+    expect(page.get_by_role("button", name="Show some images")).to_have_count(0)
+
+
 def sample(page: Page) -> None:
-    page.get_by_label("Class", exact=True).select_option("7")
+    page.get_by_label("Class", exact=True).select_option(CLASS)
     page.get_by_label("How many").fill("16")
     page.get_by_text("Sampler, steps, guidance, seed").click()
     page.get_by_label("Seed").fill("3")
     page.get_by_role("button", name="Make images").click()
-    made = page.get_by_role("region", name=f"{MODEL}: 7", exact=True)
+    made = page.get_by_role("region", name=f"{MODEL}: {CLASS}", exact=True)
     expect(made.get_by_role("button", name="Make again")).to_be_visible()
     made.get_by_text("Disturb a step, and see it corrected").click()
     made.get_by_role("button", name="Disturb").click()
