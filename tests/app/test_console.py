@@ -846,6 +846,30 @@ def test_a_model_is_shown_tuned_and_measured(page, service, model_archive):
         page.go_back()
 
 
+def test_scores_are_said_in_a_sentence_beside_the_nearest_training_images(
+    page, service, model_archive
+):
+    _a_model(service, "judged", model_archive())
+    service.put("/datasets/judging", content=DIGITS.read_bytes()).raise_for_status()
+    body = {"model": "judged", "dataset": "judging", "num_images": 40, "features": "random"}
+    address = service.post("/evaluations", json=body).raise_for_status().headers["location"]
+    while not (job := service.get(address, params={"wait": 30}).json())["done"]:
+        pass
+    made, real, noise = (job["result"][part]["frechet"] for part in ("made", "real", "noise"))
+    assert noise > 10 * real
+    assert made > noise / 1.5, "random weights make noise"
+    visit(page, "#/models", "Models")
+    card = page.get_by_role("listitem").filter(
+        has=page.get_by_role("heading", name="judged", exact=True)
+    )
+    expect(card.get_by_text("about as far from the real ones as pure noise is")).to_be_visible()
+    expect(card.get_by_text(re.compile(r"real images .*, noise "))).to_have_count(3)
+    card.get_by_text("The nearest training images").click()
+    picture = card.get_by_role("img", name=re.compile("three nearest training images"))
+    expect(picture).not_to_have_js_property("naturalWidth", 0)
+    assert_accessible(page)
+
+
 def test_photographs_are_not_taken_for_a_model(page, picture, tmp_path):
     for number in range(2):
         (tmp_path / f"{number}.png").write_bytes(picture())
