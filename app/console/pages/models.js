@@ -313,12 +313,12 @@ function sentenceOf({ made, real, noise }) {
   const times = made.frechet / real.frechet;
   const beside =
     times < ALIKE
-      ? "As near to the real images as other real images are"
-      : `${number(times, 2)} times as far from the real images as other real images are`;
+      ? "Its images are as near to the real ones as other real images are"
+      : `Its images are ${number(times, 2)} times as far from the real ones as other real images are`;
   if (!noise) return `${beside}.`;
   const share = made.frechet / noise.frechet;
   if (share > 1 / ALIKE)
-    return `These images are about as far from the real ones as pure noise is: the model has not learned them yet.`;
+    return `Its images are about as far from the real ones as pure noise is: the model has not learned them yet.`;
   return `${beside}; pure noise is ${number(noise.frechet / real.frechet, 2)} times as far.`;
 }
 
