@@ -340,6 +340,9 @@ class JobAnswer(JobState):
     begins_with: str | None = Field(
         description="the model whose weights it starts from, to fine-tune or to distil them"
     )
+    warnings: list[str] = Field(
+        default=[], description="what its plan warned of: too few steps for images like the data's"
+    )
     webhook: WebhookState | None
 
 
@@ -357,6 +360,20 @@ class TrainPlan(BaseModel):
     )
     config: dict[str, Any] = Field(
         description="the resolved hyperparameters; `reasons` explains each default"
+    )
+    steps: int | None = Field(
+        default=None,
+        description="an estimate, at the speed of recent trainings on this service, or of "
+        "benchmarks; null where neither is known",
+    )
+    seconds: float | None = Field(default=None, description="the same, of training")
+    good_minutes: int | None = Field(
+        default=None,
+        description="an estimate of the least time for images that resemble the data; null where "
+        "the speed is not known, or the job begins with trained weights",
+    )
+    warnings: list[str] = Field(
+        default=[], description="why the images will not be good: too few steps"
     )
 
 

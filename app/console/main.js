@@ -3,6 +3,7 @@
 import { html, render } from "./vendor/htm-preact.js";
 import { connection, remove } from "./lib/api.js";
 import { useAnswer, useConnection, useRoute, useTheme } from "./lib/hooks.js";
+import { Notices, report, reportFailures } from "./lib/notices.js";
 import { Page } from "./lib/parts.js";
 import { Datasets } from "./pages/datasets.js";
 import { Job } from "./pages/job.js";
@@ -12,6 +13,7 @@ import { Sample } from "./pages/sample.js";
 import { SignIn } from "./pages/sign_in.js";
 import { Start } from "./pages/start.js";
 import { Training } from "./pages/training.js";
+import { Trash } from "./pages/trash.js";
 
 const SECTIONS = [
   ["noise", "Noise"],
@@ -51,6 +53,7 @@ function Console() {
         html`<button class="small" title=${`This is ${session.owner}`} onClick=${signOut}>
           Sign out
         </button>`}
+        <a href="#/trash" aria-current=${section === "trash" ? "page" : undefined}>Trash</a>
         <a href="docs">API</a>
         <button class="small" onClick=${toggleTheme}>${theme === "dark" ? "Light" : "Dark"}</button>
       </div>
@@ -61,6 +64,7 @@ function Console() {
     <main id="main" tabindex="-1">
       ${signedOut ? html`<${SignIn} />` : page(section, name, query)}
     </main>
+    <${Notices} />
   `;
 }
 
@@ -80,14 +84,20 @@ function page(section, name, query) {
       return html`<${Models} />`;
     case "sample":
       return html`<${Sample} query=${query} />`;
+    case "trash":
+      return html`<${Trash} />`;
     default:
       return html`<${Page} title="Nothing here"><p><a href="#/">Go to the start page</a></p><//>`;
   }
 }
 
 async function signOut() {
-  await remove("session");
-  connection.signOut();
+  try {
+    await remove("session");
+    connection.signOut();
+  } catch (problem) {
+    report(problem);
+  }
 }
 
 function skip(event) {
@@ -95,5 +105,6 @@ function skip(event) {
   document.getElementById("main").focus();
 }
 
+reportFailures();
 connection.watch();
 render(html`<${Console} />`, document.body);

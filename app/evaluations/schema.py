@@ -95,7 +95,8 @@ class EvaluationAnswer(JobState):
     progress: EvaluationProgress
     result: dict[str, Any] | None = Field(
         description="`made` and `real`: frechet, kernel, precision and recall by the features, and "
-        "pixel_frechet, of the model's images and, as the yardstick, of real ones; `memorisation`: "
+        "pixel_frechet, of the model's images and, as yardsticks, of real ones; `noise`: the same "
+        "of pure noise; `memorisation`: "
         "the median distance to the nearest training image; `class_agreement`; `likelihood`: bits "
         "per dimension of held-out images"
     )

@@ -29,7 +29,8 @@ def swagger_page(title: str) -> str:
     bundle = f"static/swagger-ui/{{}}?v={VERSIONS['swagger-ui']}"
     return _page(
         title,
-        head=f'<link rel="stylesheet" href="{bundle.format("swagger-ui.css")}">',
+        head='<meta name="color-scheme" content="light dark">\n'
+        f'<link rel="stylesheet" href="{bundle.format("swagger-ui.css")}">',
         body='<div id="swagger-ui"></div>\n'
         f'<script src="{bundle.format("swagger-ui-bundle.js")}"></script>\n'
         '<script src="static/docs.js"></script>',

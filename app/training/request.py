@@ -9,6 +9,7 @@ from a checkpoint of an earlier job. A run that goes on is the same run with a l
 the fields that models.training.config marks with MayChange may differ.
 """
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,10 +21,13 @@ from app.services import Services
 from app.training.request_schema import Hyperparameters, TrainRequest
 from models.diffusion.config import ModelConfig
 from models.images.formats import Fit
+from models.nets.config import UNetConfig
 from models.pipeline.card import ModelCard
 from models.pipeline.folder import read_config
 from models.training.config import CHANGEABLE, TrainConfig, resolve_config
 from models.training.defaults import DEVICES, DatasetFacts, Device
+from models.training.forecast import Forecast, forecast
+from models.training.speed import BENCHMARKED, images_per_second
 from store.access.quotas import usage_of
 from store.datasets import DatasetVersion, get_version
 from store.errors import (
@@ -41,6 +45,9 @@ from store.jobs.record import Job, Webhook
 from store.models import ModelRecord, get_model
 from store.nodes import devices
 from store.webhooks import check_secret, check_url, new_secret
+
+RECENT = 10  # trainings whose speed is known
+SETTLED_STEPS = 50  # of a training, from which on its speed is
 
 HYPERPARAMETERS = set(Hyperparameters.model_fields)
 
@@ -63,13 +70,24 @@ class EarlierJob:
 
 
 @dataclass(frozen=True)
+class Speed:
+    """The speed of an earlier training, as in models.training.speed. `flops` are its network's
+    operations for an image."""
+
+    flops: float
+    flops_per_second: float
+
+
+@dataclass(frozen=True)
 class Found:
-    """All that a request names. `device` is the best that a live worker trains on."""
+    """All that a request names. `device` is the best that a live worker trains on; `speeds` are
+    those of recent trainings on it."""
 
     dataset: DatasetVersion
     device: Device = "cpu"
     model: FirstModel | None = None
     earlier: EarlierJob | None = None
+    speeds: Sequence[Speed] = ()
 
 
 @dataclass(frozen=True)
@@ -96,17 +114,18 @@ def gather(services: Services, body: TrainRequest) -> Found:
     """
     _check_beginning(body)
     device = _device(services)
+    speeds = _speeds(services, device)
     if body.resume_from:
         job = requests.get_job(services.database, body.resume_from.job, "train")
         earlier = EarlierJob(job, list_checkpoints(services.database, job.id))
-        return Found(_version_of(services, job), device, earlier=earlier)
+        return Found(_version_of(services, job), device, earlier=earlier, speeds=speeds)
     name = body.fine_tune or body.distill
     record = get_model(services.database, name) if name else None
     dataset = _dataset(services, body, record)
     if record is None:
-        return Found(dataset, device)
+        return Found(dataset, device, speeds=speeds)
     with reported_at("/fine_tune" if body.fine_tune else "/distill"):
-        return Found(dataset, device, model=_first_model(services, record))
+        return Found(dataset, device, model=_first_model(services, record), speeds=speeds)
 
 
 def _check_beginning(body: TrainRequest) -> None:
@@ -154,6 +173,19 @@ def _device(services: Services) -> Device:
     return next((device for device in reversed(DEVICES) if device in known), "cpu")
 
 
+def _speeds(services: Services, device: Device) -> list[Speed]:
+    """Return the speeds of recent trainings, the newest first."""
+    found = []
+    for job in requests.newest_trainings(services.database, device, limit=RECENT):
+        rate, step = job.progress.get("images_per_second"), job.progress.get("step", 0)
+        if rate and step >= SETTLED_STEPS:
+            height, width = job.config["image_size"]
+            net = UNetConfig.from_dict(job.config["net"])
+            flops = 1.0 / images_per_second(net, (height, width), 1.0)
+            found.append(Speed(flops, rate * flops))
+    return found
+
+
 def _first_model(services: Services, record: ModelRecord) -> FirstModel:
     """Read the model's config. Raises Invalid where it is not supported."""
     with tempfile.TemporaryDirectory(dir=services.settings.locations.data_dir) as scratch:
@@ -188,10 +220,25 @@ def plan_training(found: Found, body: TrainRequest) -> Training:
     return Training(found.dataset, config, options, found.device)
 
 
+def forecast_of(found: Found, training: Training) -> Forecast:
+    """Estimate what the training comes to here: at the speed of the recent one whose network is the
+    most alike in size, else at that of the benchmark for the device."""
+    config = training.config
+    flops = 1.0 / images_per_second(config.net, config.image_size, 1.0)
+    alike = min(found.speeds, key=lambda speed: abs(math.log(speed.flops / flops)), default=None)
+    speed = alike.flops_per_second if alike else BENCHMARKED.get(training.device or "")
+    is_new = training.options.fine_tune is None
+    return forecast(config, _num_images(training.dataset), speed, is_new=is_new)
+
+
+def _num_images(dataset: DatasetVersion) -> int:
+    return dataset.splits.get("train", dataset.num_images)
+
+
 def _facts(dataset: DatasetVersion) -> DatasetFacts:
     most_common = dataset.sizes[0]
     return DatasetFacts(
-        num_images=dataset.splits.get("train", dataset.num_images),
+        num_images=_num_images(dataset),
         channels=dataset.channels,
         image_size=(most_common["height"], most_common["width"]),
         class_names=tuple(dataset.classes),
@@ -332,10 +379,17 @@ def webhook_of(body: TrainRequest) -> Webhook | None:
 
 
 def create_job(
-    services: Services, body: TrainRequest, training: Training, webhook: Webhook | None
+    services: Services,
+    body: TrainRequest,
+    training: Training,
+    webhook: Webhook | None,
+    warnings: tuple[str, ...] = (),
 ) -> Job:
-    """Write the job. Raises Conflict where the name of its model is taken, or where its checkpoint
-    was removed meanwhile."""
+    """Write the job, with the warnings of its forecast.
+
+    Raises Conflict where the name of its model is taken, or where its checkpoint was removed
+    meanwhile.
+    """
     if training.config.minutes is None:
         _check_has_minutes(services)
     checkpoint = _copy_checkpoint(services, training.checkpoint) if training.checkpoint else None
@@ -347,7 +401,7 @@ def create_job(
             version=training.dataset.number,
             model_name=body.model_name,
             config=training.config.to_dict(),
-            options=training.options.to_dict(),
+            options=replace(training.options, warnings=warnings).to_dict(),
             device=training.device,
             priority=body.priority,
             webhook=webhook,

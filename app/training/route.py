@@ -13,7 +13,7 @@ from app.http.root_path import link
 from app.jobs.route import JobRoutes, JobTexts
 from app.jobs.waiting import reason_to_wait
 from app.services import Services, ServicesDep
-from app.training.request import create_job, gather, plan_training, webhook_of
+from app.training.request import create_job, forecast_of, gather, plan_training, webhook_of
 from app.training.request_schema import TrainRequest
 from app.training.schema import SampleList, checkpoint_list, job_answer
 from client.answers import CheckpointList, JobAnswer, JobMetrics, MetricLine, TrainPlan
@@ -45,7 +45,8 @@ def create_train_job(body: TrainRequest, response: Response, services: ServicesD
     next change."""
     found = gather(services, body)
     training, webhook = plan_training(found, body), webhook_of(body)
-    job = create_job(services, body, training, webhook)
+    warnings = forecast_of(found, training).warnings
+    job = create_job(services, body, training, webhook, warnings)
     submit(services.queue, job.id, KIND.name)  # if it fails, the reaper announces the job
     response.headers["Location"] = KIND.address(job.id)
     return job_answer(services.database, job, secret=webhook.secret if webhook else None)
@@ -59,10 +60,12 @@ def create_train_job(body: TrainRequest, response: Response, services: ServicesD
     ),
 )
 def plan_train_job(body: TrainRequest, services: ServicesDep) -> TrainPlan:
-    """Resolve a request of POST /train-jobs: take and refuse the same, and give every choice with
-    its reason."""
+    """Resolve a request of POST /train-jobs: take and refuse the same, give every choice with its
+    reason, and estimate what the training comes to."""
     webhook_of(body)
-    training = plan_training(gather(services, body), body)
+    found = gather(services, body)
+    training = plan_training(found, body)
+    expected = forecast_of(found, training)
     dataset = training.dataset.dataset
     return TrainPlan(
         dataset=dataset,
@@ -71,6 +74,10 @@ def plan_train_job(body: TrainRequest, services: ServicesDep) -> TrainPlan:
         device=training.device,
         waiting=reason_to_wait(services.database, [KIND.name]),
         config=training.config.to_dict(),
+        steps=expected.steps,
+        seconds=expected.seconds,
+        good_minutes=expected.good_minutes,
+        warnings=list(expected.warnings),
     )
 
 

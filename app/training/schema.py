@@ -31,6 +31,7 @@ def job_answer(
         resumed_from={"job": origin.job, "step": origin.step} if origin else None,
         kind=_kind(job, options),
         begins_with=options.fine_tune.model if options.fine_tune else None,
+        warnings=list(options.warnings),
         webhook=_webhook_state(job, deliveries, secret),
     )
 

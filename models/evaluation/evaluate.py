@@ -3,8 +3,9 @@
 The images are those that the engine serves, in the precision asked for.
 
 The real images are split in two: a reference, and images set apart from it. Every distance from
-the model's images to the reference stands beside that from as many of the images set apart. At a
-ratio of 1 the model is as close as the data is to itself.
+the model's images to the reference stands beside that from as many of the images set apart, and
+that from as many images of noise. At a ratio of 1 to the former the model is as close as the data
+is to itself; near the latter it makes noise, whose precision alone can look good.
 
 Memorisation is measured by the distance to the nearest training image, in `pixels`
 (models.evaluation.features): from the model's images, and from real images that it has not seen.
@@ -17,9 +18,9 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from models.arrays import Float64, Int64, UInt8
+from models.arrays import Float64, Int64, UInt8, to_uint8
 from models.diffusion.model import DiffusionModel
-from models.diffusion.noise import Stream, permutation
+from models.diffusion.noise import Stream, normal, permutation
 from models.engine.alone import engine_steps
 from models.engine.orders import Made
 from models.evaluation.calibration import measured_ranges
@@ -88,7 +89,7 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The result of an evaluation. `real` is the standard of comparison for `made`.
+    """The result of an evaluation. `real` and `noise` are the standards of comparison for `made`.
 
     `feature_accuracy` is the classifier's on the real images set apart, from which it did not
     learn; `class_agreement` is the share of made images in which it sees the class that the model
@@ -100,6 +101,7 @@ class Evaluation:
     feature_accuracy: float | None
     made: Distances
     real: Distances
+    noise: Distances
     memorisation: Memorisation
     class_agreement: float | None
     likelihood: Likelihood | None
@@ -167,6 +169,8 @@ def evaluate(
     made_distances = real.distances(made_features[: split.count], Pixels()(made[: split.count]))
     yield EvaluationStep("comparing", 0.5)
     real_distances = real.distances(real.apart, real.apart_pixels)
+    noise = _noise(split.count, dataset.images.shape[1:])
+    noise_distances = real.distances(net(noise, None, stopped), Pixels()(noise))
 
     yield EvaluationStep("neighbours", 0.0)
     training = np.setdiff1d(np.arange(len(dataset.images)), unseen)
@@ -181,6 +185,7 @@ def evaluate(
         feature_accuracy=net.accuracy if isinstance(net, Classifier) else None,
         made=made_distances,
         real=real_distances,
+        noise=noise_distances,
         memorisation=memorisation,
         class_agreement=_agreement(net, made_features, asked, model, dataset),
         likelihood=likelihood,
@@ -235,6 +240,16 @@ def _spread(positions: Int64, most: int) -> Int64:
     if len(positions) <= most:
         return positions
     return positions[np.arange(most) * len(positions) // most]
+
+
+def _noise(count: int, shape: tuple[int, ...]) -> UInt8:
+    """Return images (count, H, W, C) of standard normal noise, which sampling begins with."""
+    height, width, channels = shape
+    images = np.zeros((count, *shape), np.uint8)
+    for start in range(0, count, BLOCK):
+        index = np.arange(start, min(count, start + BLOCK))
+        images[index] = to_uint8(normal(_KEY, index, 0, (channels, height, width)))
+    return images
 
 
 def _model_labels(model: DiffusionModel, dataset: Dataset) -> Int64 | None:

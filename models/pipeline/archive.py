@@ -17,6 +17,10 @@ from models.fields import Invalid
 from models.pipeline.folder import CONVERT, WEIGHTS
 
 _NOT_A_ZIP = "the file is not a zip archive, or it is damaged"
+_A_MODEL = (
+    "a model is a diffusers folder, which has the config.json of a UNet2DModel with its weights as "
+    "safetensors"
+)
 _MAX_FILES = 64  # of the model
 _MAX_ENTRIES = 100_000  # of the archive
 _MAX_NAME = 200  # characters of a path in an archive
@@ -181,10 +185,7 @@ def _weights_folder(paths: Iterable[PurePosixPath]) -> str:
 
 def _check_there_are_weights(files: Files, reasons: Mapping[str, str]) -> None:
     if not files:
-        raise Invalid.because(
-            "no file of the archive is part of a model: a folder of diffusers has config.json and "
-            "weights as safetensors"
-        )
+        raise Invalid.because(f"no file of the archive is part of a model; {_A_MODEL}")
     if any(path.suffix.lower() == ".safetensors" for _, path in files):
         return
     for name in reasons:
@@ -200,7 +201,10 @@ def _check_there_are_weights(files: Files, reasons: Mapping[str, str]) -> None:
 
 def _check_size(files: Files, max_bytes: int) -> None:
     if len(files) > _MAX_FILES:
-        raise Invalid.because(f"the model has {len(files)} files; at most {_MAX_FILES} are allowed")
+        raise Invalid.because(
+            f"{len(files)} files of the archive could be the model's, at most {_MAX_FILES} may be; "
+            f"{_A_MODEL}"
+        )
     if sum(info.file_size for info, _ in files) > max_bytes:
         raise Invalid.because(f"the archive unpacks to more than {max_bytes} bytes")
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from models.nets.config import UNetConfig
+from models.training.speed import BENCHMARKED, images_needed, images_per_second
 
 LossWeighting = Literal["uniform", "min_snr", "learned"]
 Device = Literal["cpu", "cpu_bf16", "cuda"]
@@ -20,7 +21,6 @@ DEFAULT_MAX_SIDE = 64  # larger images are scaled down unless image_size says ot
 MIN_SIDE = 8
 FEW_IMAGES = 5_000
 MANY_PASSES = 100  # over the images; from here on a small net memorises them
-SHORT_MINUTES = 60.0  # on a CPU; a wider net needs longer to be worth it
 MUCH_CUT = 0.1  # of an image's area
 COMPILE_MINUTES = 5.0  # shorter runs on a GPU do not earn the minute of compiling back
 
@@ -149,17 +149,26 @@ def _net(inputs: ChoiceInputs) -> Choice:
         width = f"{net.block_out_channels[0]} channels, as for every training on a GPU"
         return Choice(net, f"{width}; {_few(few)}")
     net = UNetConfig.small(size, channels, num_classes)
-    long = inputs.minutes is not None and inputs.minutes >= SHORT_MINUTES
+    enough = _has_time_for(net, inputs)
     why = "for images of this size, what a CPU trains in the time"
     if inputs.longest_side >= 32:
-        why = f"{'' if long else 'half as many as '}for {SHORT_MINUTES:g} minutes or more on a CPU"
-    if inputs.longest_side >= 32 and not long:
+        seen = f"{images_needed(inputs.facts.num_images):,} images in the minutes"
+        why = f"{'' if enough else 'half as many as '}where a CPU shows the net {seen}"
+    if inputs.longest_side >= 32 and not enough:
         halved = tuple(max(32, width // 2) for width in net.block_out_channels)
         net = replace(net, block_out_channels=halved)
     passes = _passes_on_a_cpu(inputs)
     net = replace(net, norm_num_groups=8, dropout=0.25 if passes >= MANY_PASSES else 0.0)
     width = f"{net.block_out_channels[0]} channels: {why}"
     return Choice(net, f"{width}; {_dropout(net.dropout, inputs, passes)}")
+
+
+def _has_time_for(net: UNetConfig, inputs: ChoiceInputs) -> bool:
+    """Return whether a CPU shows the net as many images as it needs in the minutes."""
+    if inputs.minutes is None:
+        return False
+    rate = images_per_second(net, inputs.image_size, BENCHMARKED[inputs.device])
+    return 60.0 * inputs.minutes * rate >= images_needed(inputs.facts.num_images)
 
 
 def _passes_on_a_cpu(inputs: ChoiceInputs) -> float:

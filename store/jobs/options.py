@@ -32,13 +32,14 @@ class TrainOptions:
     """The options of a train job.
 
     `keep` says which weights become the model, the last or those of the best checkpoint;
-    `keep_checkpoints` says how many of the last checkpoints stay.
+    `keep_checkpoints` says how many of the last checkpoints stay. `warnings` are those of its plan.
     """
 
     keep: Keep = "last"
     keep_checkpoints: int = DEFAULT_KEEP_CHECKPOINTS
     fine_tune: FirstWeights | None = None
     resumed_from: Origin | None = None
+    warnings: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)
@@ -50,4 +51,5 @@ class TrainOptions:
             known["fine_tune"] = FirstWeights(**known["fine_tune"])
         if known.get("resumed_from"):
             known["resumed_from"] = Origin(**known["resumed_from"])
+        known["warnings"] = tuple(known.get("warnings", ()))
         return cls(**known)

@@ -157,6 +157,18 @@ def list_jobs(
     return jobs[:limit], len(jobs) > limit
 
 
+def newest_trainings(database: Database, device: str, *, limit: int) -> list[Job]:
+    """Return trainings on this device that have succeeded, the newest first."""
+    query = (
+        sa.select(Job)
+        .where(Job.kind == "train", Job.status == "succeeded", Job.device == device)
+        .order_by(Job.id.desc())
+        .limit(limit)
+    )
+    with database.session() as session:
+        return list(session.scalars(query))
+
+
 def count_jobs(database: Database) -> dict[tuple[str, str], int]:
     """Return the number of jobs by (kind, status)."""
     query = sa.select(Job.kind, Job.status, sa.func.count()).group_by(Job.kind, Job.status)

@@ -1,7 +1,9 @@
 """The console in a real browser, on a real service."""
 
+import base64
 import io
 import re
+import threading
 import time
 import zipfile
 from collections.abc import Iterator
@@ -14,7 +16,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from tests.file_server import a_source
+from tests.file_server import Asked, a_source
 
 DIGITS = Path(__file__).parents[2] / "examples" / "digits" / "digits.zip"
 FOLLOWS_WITHIN = 0.1  # seconds, of the slider's picture at 64 x 64
@@ -23,12 +25,94 @@ LONG = 90 * SECONDS
 WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 
 
+# The buttons and the links that look like them, by page; # stands for a number. `.../a` is the page
+# of one dataset or training. Each is pressed in a test of this file, which looks at its effect.
+BUTTONS = {
+    "the shell": {"Dark", "Light"},
+    "a notice": {"Undo", "Dismiss"},
+    "start": {"Dissolve a picture", "Upload images", "Train", "Make images", "Watch it"},
+    "noise": {"Choose a picture", "Download a strip", "Download an animation"},
+    "datasets": {"Choose an archive or images", "Choose a folder", "Upload", "Fetch"}
+    | {"Cancel", "Dismiss"},
+    "datasets/a": {"Train on it", "Delete", "No", "a class", "Remove", "Move", "Untick", "Rename"}
+    | {"Show more", "Add images", "Choose a folder", "Tick images"}
+    | {"Look for duplicates, blurred and odd images"},
+    "training": {"Train"},
+    "training/a": {"Pause", "Resume", "Cancel", "Cancel the training", "Make images", "Delete"}
+    | {"No", "Go on with more time"},
+    "models": {"Make images", "Download", "Download as ONNX", "Fine-tune", "Distil", "Delete", "No"}
+    | {"Change", "Save", "Cancel", "Show some images", "Choose a zip", "Choose a folder", "Upload"}
+    | {"Measure how good it is", "a precision"},
+    "sample": {"Make images", "an image", "Make again", "Make others", "Interpolate"}
+    | {"Download all", "Remove", "Stop", "Try again", "Disturb", "Copy", "Close", "Variations"}
+    | {"Download", "Upper half", "Lower half", "Left half", "Right half", "Middle", "Clear"}
+    | {"Repaint", "Order images", "Show more", "Cancel", "Delete", "No"},
+    "trash": {"Restore", "Remove for good", "No"},
+}
+SEEN: set[tuple[str, str]] = set()
+PRESSED: set[tuple[str, str]] = set()
+
+# Tells which buttons appear and which are clicked, by page and text.
+_WATCH = """(() => {
+    const buttons = "button, a.button";
+    const place = (button) => {
+        if (button.closest("header.shell")) return "the shell";
+        if (button.closest(".notice")) return "a notice";
+        const [page, one] = location.hash.replace(/^#\\/?/, "").split("?")[0].split("/");
+        return one ? `${page}/a` : page || "start";
+    };
+    const text = (button) => {
+        for (const [kind, name] of [["chip", "a class"], ["tile", "an image"]])
+            if (button.classList.contains(kind)) return name;
+        const copy = button.cloneNode(true);
+        for (const hidden of copy.querySelectorAll(".hidden")) hidden.remove();
+        const shown = copy.textContent.trim().replace(/\\s+/g, " ").replace(/\\d[\\d,]*/g, "#");
+        if (/^in (float#|bfloat#|int#)$/.test(shown)) return "a precision";
+        return shown.replace(/^Tick # images?$/, "Tick images");
+    };
+    const known = new Set();
+    let settled = location.hash;
+    const look = () => {
+        if (location.pathname !== "/") return;
+        if (location.hash !== settled) return follow();
+        for (const button of document.querySelectorAll(buttons)) {
+            const key = [place(button), text(button)];
+            if (known.has(key.join())) continue;
+            known.add(key.join());
+            window.noteButton("seen", ...key);
+        }
+    };
+    let waiting;
+    const wait = (milliseconds) => {
+        clearTimeout(waiting);
+        waiting = setTimeout(() => {
+            waiting = undefined;
+            look();
+        }, milliseconds);
+    };
+    const follow = () => { // the page follows its address
+        settled = location.hash;
+        wait(500);
+    };
+    addEventListener("hashchange", follow);
+    const changes = { childList: true, subtree: true, characterData: true };
+    new MutationObserver(() => waiting ?? wait(100)).observe(document, changes);
+    addEventListener("click", (event) => {
+        const button = event.target.closest?.(buttons);
+        if (!button || location.pathname !== "/") return;
+        window.noteButton("pressed", place(button), text(button));
+    }, true);
+})()"""
+
+
 @pytest.fixture
 def page(browser: Browser, service: httpx.Client) -> Iterator[Page]:
     """A page of a fresh visitor. At the end: no request has left the host, and nothing was said in
     the browser's console."""
     base = str(service.base_url).rstrip("/")
     context = browser.new_context(base_url=base, viewport={"width": 1280, "height": 900})
+    context.expose_function("noteButton", _note_button)
+    context.add_init_script(_WATCH)
     page = context.new_page()
     page.set_default_timeout(20 * SECONDS)
     asked: list[str] = []
@@ -42,6 +126,10 @@ def page(browser: Browser, service: httpx.Client) -> Iterator[Page]:
     elsewhere = [url for url in asked if not url.startswith((f"{base}/", "blob:", "data:"))]
     assert elsewhere == []
     assert [text for text in said if not _is_refusal(text)] == []
+
+
+def _note_button(what: str, place: str, text: str) -> None:
+    (PRESSED if what == "pressed" else SEEN).add((place, text))
 
 
 def _is_refusal(text: str) -> bool:
@@ -252,6 +340,11 @@ def _models(page: Page, service: httpx.Client) -> None:
     assert_accessible(page)
     (evaluation,) = service.get("/evaluations").json()["items"]
     service.post(evaluation["links"]["cancel"]).raise_for_status()
+    card.get_by_role("button", name=re.compile("^in (bfloat16|float32|int8)")).first.click()
+    expect(card.get_by_text("Measuring: ")).to_be_visible()
+    newest = service.get("/evaluations").json()["items"][0]
+    assert newest["config"]["precision"] in ("bfloat16", "float32", "int8")
+    service.post(newest["links"]["cancel"]).raise_for_status()
     with page.expect_download() as download:
         card.get_by_role("link", name="Download seen-model", exact=True).click()
     content = Path(download.value.path()).read_bytes()
@@ -498,7 +591,7 @@ def test_images_that_a_broken_connection_has_cost_are_asked_for_again(page, serv
 
 @pytest.mark.parametrize("width", [360, 1280])
 @pytest.mark.parametrize(
-    "hash_", ["", "#/noise", "#/datasets", "#/training", "#/models", "#/sample"]
+    "hash_", ["", "#/noise", "#/datasets", "#/training", "#/models", "#/sample", "#/trash"]
 )
 def test_nothing_is_wider_than_the_window(page, hash_, width):
     page.set_viewport_size({"width": width, "height": 780})
@@ -519,3 +612,417 @@ def test_every_control_is_reached_by_keyboard(page):
         pytest.fail("the slider never had the focus")
     page.keyboard.press("End")
     expect(page.locator("img[data-method=closed_form]")).to_have_attribute("data-t", "1000")
+
+
+# Every button -------------------------------------------------------------------------------------
+
+
+def _a_model(service: httpx.Client, name: str, content: bytes) -> None:
+    service.put(f"/models/{name}", content=content).raise_for_status()
+
+
+def test_an_image_is_downloaded_varied_and_copied(page, service, model_archive):
+    _a_model(service, "tiles", model_archive())
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    visit(page, "#/sample?model=tiles", "New images")
+    page.get_by_label("How many").fill("2")
+    page.get_by_role("button", name="Make images").click()
+    first = page.get_by_role("region", name="tiles", exact=True)
+    first.get_by_role("button", name="Image 2").click(timeout=LONG)
+    dialog = page.get_by_role("dialog")
+    with page.expect_download() as download:
+        dialog.get_by_role("button", name="Download", exact=True).click()
+    assert download.value.suggested_filename.endswith("-1.png")
+    content = Path(download.value.path()).read_bytes()
+    shown = first.get_by_role("img").nth(1).get_attribute("src")
+    assert content == base64.b64decode(str(shown).partition(",")[2])
+    with Image.open(io.BytesIO(content)) as image:
+        assert (image.format, image.size) == ("PNG", (8, 8))
+    parts = ("Upper half", "Lower half", "Left half", "Right half", "Middle")
+    painted = dialog.get_by_role("img", name=re.compile("The part to repaint"))
+    for part in parts:
+        dialog.get_by_role("button", name=part).click()
+        assert painted.evaluate(_PAINTED) == (0.25 if part == "Middle" else 0.5)
+        dialog.get_by_role("button", name="Clear").click()
+    dialog.get_by_role("button", name="Close").click()
+    expect(dialog).to_have_count(0)
+    first.get_by_role("button", name="Image 2").click()
+    dialog.get_by_role("button", name="Variations").click()
+    varied = page.get_by_role("region", name="Variations, 0.5")
+    expect(varied.get_by_role("button", name="Make again")).to_be_visible(timeout=LONG)
+    expect(varied.get_by_role("img")).to_have_count(8)
+
+    first.get_by_text("Copy the request").click()
+    first.get_by_role("button", name="Copy as Python").click()
+    expect(first.get_by_role("button", name="Copied as Python")).to_be_visible()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied == first.get_by_label("Python", exact=True).text_content()
+    varied.get_by_role("button", name="Remove").click()
+    expect(varied).to_have_count(0)
+    first.get_by_role("button", name="Make others").click()
+    both = page.get_by_role("region", name="tiles", exact=True)
+    expect(both.get_by_role("button", name="Make others")).to_have_count(2, timeout=LONG)
+    made = [region.get_by_role("img").first.get_attribute("src") for region in both.all()]
+    assert made[0] != made[1]
+
+
+# The share of a canvas that is painted.
+_PAINTED = """canvas => {
+    const { width, height } = canvas;
+    const copy = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+    copy.drawImage(canvas, 0, 0);
+    const { data } = copy.getImageData(0, 0, width, height);
+    return data.filter((_, i) => i % 4 === 3).filter(Boolean).length / (width * height);
+}"""
+
+
+def test_images_are_stopped(page, service, model_archive):
+    _a_model(service, "endless", model_archive())
+    visit(page, "#/sample?model=endless", "New images")
+    page.get_by_text("Sampler, steps, guidance, seed").click()
+    page.get_by_label("Steps").fill("1000")
+    page.get_by_label("How many").fill("64")
+    page.get_by_role("button", name="Make images").click()
+    batch = page.get_by_role("region", name="endless", exact=True)
+    batch.get_by_role("button", name="Stop").click()
+    expect(batch).to_have_count(0)
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_many_images_are_an_order_with_its_archive(page, service, model_archive):
+    _a_model(service, "many", model_archive())
+    visit(page, "#/sample?model=many", "New images")
+    number = page.get_by_label("How many")
+    number.fill("20000")
+    page.get_by_role("button", name="Order images").click()
+    expect(page.get_by_role("alert")).to_have_count(1)
+    expect(page.get_by_role("alert")).to_contain_text("num_images")
+    expect(number).to_have_attribute("aria-invalid", "true")
+    number.fill("70")
+    page.get_by_role("button", name="Order images").click()
+    order = page.get_by_role("region", name="70 images by many")
+    expect(order.get_by_text("succeeded")).to_be_visible(timeout=LONG)
+    expect(page.get_by_role("alert")).to_have_count(0)
+    expect(order.get_by_role("img")).to_have_count(24)
+    order.get_by_role("button", name="Show more").click()
+    expect(order.get_by_role("img")).to_have_count(70)
+    last = order.get_by_role("img").last
+    last.scroll_into_view_if_needed()
+    expect(last).to_have_js_property("naturalWidth", 8)
+    assert_accessible(page)
+    with page.expect_download() as download:
+        order.get_by_role("link", name="Download all").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        pictures = [name for name in archive.namelist() if name.endswith(".png")]
+    assert len(pictures) == 70
+
+    order.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="No").click()
+    order.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(order).to_have_count(0)
+    page.get_by_role("button", name="Undo").click()
+    expect(order.get_by_role("img")).to_have_count(24)
+
+
+def test_an_order_is_cancelled(page, service, model_archive):
+    _a_model(service, "too-many", model_archive())
+    visit(page, "#/sample?model=too-many", "New images")
+    page.get_by_text("Sampler, steps, guidance, seed").click()
+    page.get_by_label("Steps").fill("1000")
+    page.get_by_label("How many").fill("10000")
+    page.get_by_role("button", name="Order images").click()
+    order = page.get_by_role("region", name="10,000 images by too-many")
+    order.get_by_role("button", name="Cancel").click()
+    expect(order.get_by_text("cancelled", exact=True)).to_be_visible(timeout=LONG)
+
+
+def test_what_is_deleted_comes_back_by_undo_or_from_the_trash(page, service):
+    service.put("/datasets/unwanted", content=DIGITS.read_bytes()).raise_for_status()
+    visit(page, "#/datasets/unwanted", "unwanted")
+
+    def delete(answer: str) -> None:
+        page.get_by_role("button", name="Delete", exact=True).click()
+        page.get_by_role("dialog").get_by_role("button", name=answer).click()
+
+    delete("No")
+    assert service.get("/datasets/unwanted").is_success
+    delete("Delete")
+    expect(page.get_by_role("heading", level=1, name="Datasets")).to_be_visible()
+    expect(page.get_by_text("The dataset unwanted is deleted.")).to_be_visible()
+    assert_accessible(page)
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_role("link", name="unwanted").click()
+    expect(page.get_by_text("1,797 images ·").first).to_be_visible()
+    delete("Delete")
+
+    page.get_by_role("link", name="Trash").click()
+    entry = page.get_by_role("listitem").filter(has_text="unwanted")
+    expect(entry).to_contain_text("dataset")
+    assert_accessible(page)
+    entry.get_by_role("button", name="Restore").click()
+    expect(page.get_by_text("The dataset unwanted is back.")).to_be_visible()
+    expect(entry).to_have_count(0)
+    assert service.get("/datasets/unwanted").is_success
+
+    service.delete("/datasets/unwanted").raise_for_status()
+    page.reload()
+    entry.get_by_role("button", name="Remove for good").click()
+    page.get_by_role("dialog").get_by_role("button", name="No").click()
+    expect(entry).to_have_count(1)
+    entry.get_by_role("button", name="Remove for good").click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove for good").click()
+    expect(entry).to_have_count(0)
+    names = [each["name"] for each in service.get("/trash").json()["items"]]
+    assert "unwanted" not in names
+
+
+def test_a_failed_action_is_said_until_it_is_dismissed(page, service, model_archive):
+    content = model_archive()
+    _a_model(service, "rival", content)
+    visit(page, "#/models", "Models")
+    page.get_by_role("button", name="Delete rival").click()
+    service.delete("/models/rival").raise_for_status()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("rival")
+    page.get_by_role("dialog").get_by_role("button", name="No").click()
+
+    _a_model(service, "rival", content)
+    page.reload()
+    page.get_by_role("button", name="Delete rival").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    undo = page.get_by_role("button", name="Undo")
+    expect(undo).to_be_visible()
+    _a_model(service, "rival", content)
+    undo.click()
+    alert = page.get_by_role("alert").filter(has_text="there is a model 'rival' by now")
+    expect(alert).to_be_visible()
+    assert_accessible(page)
+    alert.get_by_role("button", name="Dismiss").click()
+    expect(alert).to_have_count(0)
+
+    page.evaluate(  # which no component handles
+        """dispatchEvent(new PromiseRejectionEvent("unhandledrejection", {
+            promise: Promise.resolve(), reason: new Error("Nobody has caught this."),
+        }))"""
+    )
+    expect(page.get_by_role("alert")).to_contain_text("Nobody has caught this.")
+
+
+def test_an_action_without_an_answer_is_said(page, service, model_archive):
+    _a_model(service, "unreached", model_archive())
+    visit(page, "#/models", "Models")
+    card = page.get_by_role("listitem").filter(
+        has=page.get_by_role("heading", name="unreached", exact=True)
+    )
+    card.get_by_role("button", name="Change the license of unreached").click()
+    page.context.set_offline(True)
+    card.get_by_role("button", name="Save").click()
+    expect(card.get_by_role("alert")).to_contain_text("The service did not answer")
+    page.context.set_offline(False)
+    expect(page.get_by_text("The service does not answer")).to_be_hidden()
+    card.get_by_role("button", name="Cancel").click()
+    expect(card.get_by_label("License of the weights")).to_have_count(0)
+
+
+def test_a_model_is_shown_tuned_and_measured(page, service, model_archive):
+    _a_model(service, "uploaded", model_archive())
+    visit(page, "#/models", "Models")
+    card = page.get_by_role("listitem").filter(
+        has=page.get_by_role("heading", name="uploaded", exact=True)
+    )
+    card.get_by_role("button", name="Show some images").click()
+    expect(card.locator(".tiles img")).to_have_count(16, timeout=LONG)
+    for link, field, value in (
+        ("Fine-tune uploaded", "Begins with", "fine_tune uploaded"),
+        ("Distil uploaded", "Begins with", "distill uploaded"),
+        ("Make images", "Model", "uploaded"),
+    ):
+        card.get_by_role("link", name=link).click()
+        select = page.get_by_label(field, exact=True)
+        if field == "Begins with":
+            page.get_by_text("Everything else, and why").click()
+        expect(select).to_have_value(value)
+        page.go_back()
+
+
+def test_scores_are_said_in_a_sentence_beside_the_nearest_training_images(
+    page, service, model_archive
+):
+    _a_model(service, "judged", model_archive())
+    service.put("/datasets/judging", content=DIGITS.read_bytes()).raise_for_status()
+    body = {"model": "judged", "dataset": "judging", "num_images": 40, "features": "random"}
+    address = service.post("/evaluations", json=body).raise_for_status().headers["location"]
+    while not (job := service.get(address, params={"wait": 30}).json())["done"]:
+        pass
+    made, real, noise = (job["result"][part]["frechet"] for part in ("made", "real", "noise"))
+    assert noise > 10 * real
+    assert made > noise / 1.5, "random weights make noise"
+    visit(page, "#/models", "Models")
+    card = page.get_by_role("listitem").filter(
+        has=page.get_by_role("heading", name="judged", exact=True)
+    )
+    expect(card.get_by_text("about as far from the real ones as pure noise is")).to_be_visible()
+    expect(card.get_by_text(re.compile(r"real images .*, noise "))).to_have_count(3)
+    card.get_by_text("The nearest training images").click()
+    picture = card.get_by_role("img", name=re.compile("three nearest training images"))
+    expect(picture).not_to_have_js_property("naturalWidth", 0)
+    assert_accessible(page)
+
+
+def test_photographs_are_not_taken_for_a_model(page, picture, tmp_path):
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(picture())
+    visit(page, "#/models", "Models")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose a folder").click()
+    chooser.value.set_files(tmp_path)
+    expect(page.get_by_role("alert")).to_contain_text("a model is a diffusers folder")
+    expect(page.get_by_role("button", name="Upload", exact=True)).to_have_count(0)
+
+
+def test_folders_are_uploaded_and_added(page, service, picture, tmp_path):
+    for label in ("cats", "dogs"):
+        (tmp_path / "pets" / label).mkdir(parents=True)
+        for number in range(2):
+            content = picture(24 + number, 16)
+            (tmp_path / "pets" / label / f"{number}.png").write_bytes(content)
+    visit(page, "#/datasets", "Datasets")
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose a folder").click()
+    chooser.value.set_files(tmp_path / "pets")
+    expect(page.get_by_label("Name of the dataset")).to_have_value("pets")
+    page.get_by_role("button", name="Upload").click()
+    expect(page.get_by_role("heading", level=1, name="pets")).to_be_visible()
+    assert _mended(service, "pets") == {"cats": 2, "dogs": 2}
+    images = page.get_by_role("region", name="Images")
+    images.get_by_role("checkbox").first.check()
+    images.get_by_role("button", name="Untick").click()
+    expect(images.get_by_role("checkbox", checked=True)).to_have_count(0)
+    (tmp_path / "more" / "cats").mkdir(parents=True)
+    (tmp_path / "more" / "cats" / "9.png").write_bytes(picture(30, 30))
+    with page.expect_file_chooser() as chooser:
+        images.get_by_role("button", name="Choose a folder").click()
+    chooser.value.set_files(tmp_path / "more")
+    expect(images.get_by_role("button", name="cats 3")).to_be_visible()
+
+
+def test_a_fetch_is_cancelled(page):
+    visit(page, "#/datasets", "Datasets")
+    form = page.get_by_role("region", name="Fetch a dataset")
+    ended = threading.Event()
+
+    def stall(asked: Asked) -> None:
+        asked.send_response(200)
+        asked.send_header("Content-Length", "1000000")
+        asked.end_headers()
+        asked.wfile.write(b"PK")
+        ended.wait(60)
+
+    with a_source(stall) as source:
+        form.get_by_label("Or the URL of an archive").fill(source.url("/slow.zip"))
+        form.get_by_role("button", name="Fetch").click()
+        cancel = form.get_by_role("button", name="Cancel slow")
+        cancel.click()
+        expect(cancel).to_have_count(0, timeout=LONG)
+        ended.set()
+    expect(form.get_by_role("alert")).to_have_count(0)
+
+
+def test_a_training_is_paused_resumed_cancelled_and_deleted(page, service):
+    service.put("/datasets/drill", content=DIGITS.read_bytes()).raise_for_status()
+    body = {"dataset": "drill", "steps": 100_000, "batch_size": 8, "checkpoint_every": 5}
+    job = service.post("/train-jobs", json=body).raise_for_status().json()
+    visit(page, f"#/training/{job['id']}", job["model_name"])
+    status = page.get_by_role("region", name="Progress")
+    page.get_by_role("button", name="Pause").click()
+    expect(status.get_by_text("paused", exact=True)).to_be_visible(timeout=LONG)
+    page.get_by_role("button", name="Resume").click()
+    expect(status.get_by_text("running", exact=True)).to_be_visible(timeout=LONG)
+    expect(page.get_by_role("img", name=re.compile("Samples after"))).to_be_visible(timeout=LONG)
+    visit(page, "", "Train a diffusion model on your own images")
+    page.get_by_role("link", name="Watch it").click()
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="No").click()
+    page.get_by_role("button", name="Cancel", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel the training").click()
+    expect(status.get_by_text("cancelled", exact=True)).to_be_visible(timeout=LONG)
+    page.get_by_role("link", name="Go on with more time").click()
+    expect(page.get_by_text("Goes on from an earlier job")).to_be_visible()
+    page.go_back()
+    page.get_by_role("button", name="Delete", exact=True).click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("heading", level=1, name="Training")).to_be_visible()
+    assert service.get(f"/train-jobs/{job['id']}").status_code == 404
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_role("link", name=job["model_name"]).click()
+    expect(status.get_by_text("cancelled", exact=True)).to_be_visible()
+
+
+def test_the_start_page_leads_on(page):
+    for link, heading in (
+        ("Dissolve a picture", "What noise does"),
+        ("Train", "Training"),
+        ("Make images", "New images"),
+    ):
+        visit(page, "", "Train a diffusion model on your own images")
+        page.get_by_role("main").get_by_role("link", name=link, exact=True).click()
+        expect(page.get_by_role("heading", level=1, name=heading)).to_be_visible()
+
+
+def test_light_and_dark_are_chosen_and_remembered_by_the_documentation_too(page):
+    page.emulate_media(color_scheme="light")
+    visit(page, "", "Train a diffusion model on your own images")
+    page.get_by_role("button", name="Dark").click()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.get_by_role("link", name="API").click()
+    expect(page.get_by_text("New images from a model", exact=True)).to_be_visible()
+    assert _brightness(page, "html") < 0.2
+    assert _brightness(page, ".opblock-summary-path >> nth=0", "color") > 0.6
+    page.go_back()
+    page.get_by_role("button", name="Light").click()
+    expect(page.locator("html")).to_have_attribute("data-theme", "light")
+
+
+def test_the_documentation_is_dark_where_the_system_is(page):
+    page.emulate_media(color_scheme="dark")
+    page.goto("/docs")
+    expect(page.get_by_text("New images from a model", exact=True)).to_be_visible()
+    assert _brightness(page, "html") < 0.2
+    page.emulate_media(color_scheme="light")
+    expect(page.locator("html")).not_to_have_class(re.compile("dark-mode"))
+    assert _brightness(page, ".opblock-summary-path >> nth=0", "color") < 0.4
+
+
+def _brightness(page: Page, selector: str, of: str = "background-color") -> float:
+    """0 is black, 1 is white."""
+    script = "(place, of) => getComputedStyle(place).getPropertyValue(of)"
+    colour = page.locator(selector).evaluate(script, of)
+    return sum(float(part) for part in re.findall(r"[\d.]+", colour)[:3]) / (3 * 255)
+
+
+def test_a_seed_that_is_refused_is_said_once_at_its_field(page):
+    visit(page, "#/noise", "What noise does")
+    expect(page.locator("img[data-method=step_by_step]")).to_be_visible()
+    seed = page.get_by_label("Seed of the noise")
+    seed.fill("-3")
+    expect(page.get_by_role("alert")).to_have_count(1)
+    expect(seed).to_have_attribute("aria-invalid", "true")
+    page.get_by_role("button", name="Download a strip").click()
+    page.wait_for_load_state("networkidle")
+    expect(page.get_by_role("alert")).to_have_count(1)
+    assert_accessible(page)
+    seed.fill("3")
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_every_button_is_known_and_pressed(request):
+    """Compares the buttons that the tests above saw with BUTTONS, and with those they pressed."""
+    here = Path(__file__)
+    run = {item.originalname for item in request.session.items if item.path == here}
+    if run < {name for name in globals() if name.startswith("test_")}:
+        pytest.skip("it needs all tests of this file")
+    known = {(place, text) for place, texts in BUTTONS.items() for text in texts}
+    others = (SEEN | PRESSED) - known - {("sample", "Copied")}  # "Copy", for two seconds
+    assert not others, f"there are other buttons: {sorted(others)}"
+    assert not known - PRESSED, f"nobody has pressed {sorted(known - PRESSED)}"

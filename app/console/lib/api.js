@@ -132,8 +132,8 @@ const HEARTBEAT = 5000;
 const RETRY = 1000;
 
 /**
- * `epoch` grows each time a lost connection is restored or somebody signs in, so that hooks repeat
- * their requests. `signedOut`: the service wants a key.
+ * `epoch` grows each time a lost connection is restored, somebody signs in or a deleted record comes
+ * back, so that hooks repeat their requests. `signedOut`: the service wants a key.
  */
 export const connection = {
   lost: false,
@@ -153,8 +153,7 @@ export const connection = {
       await sleep(RETRY);
       if (!(await alive())) continue;
       this.lost = false;
-      this.epoch += 1;
-      this.notify();
+      this.renew();
     }
   },
 
@@ -165,6 +164,11 @@ export const connection = {
 
   signIn() {
     this.signedOut = false;
+    this.renew();
+  },
+
+  /** Has hooks repeat their requests. */
+  renew() {
     this.epoch += 1;
     this.notify();
   },

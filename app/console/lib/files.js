@@ -13,13 +13,17 @@ export const ARCHIVES_AND_IMAGES = [
   "image/*",
 ].join();
 
-/** Returns {name, blob}: the given archive, or a zip of the given files. Throws Error without files. */
-export async function archiveOf(source) {
+/**
+ * Returns {name, blob}: the given archive, or a zip of the given files, whose paths `check` may
+ * refuse. Throws Error without files.
+ */
+export async function archiveOf(source, check = () => {}) {
   const files = await filesOf(source);
   if (!files.length) throw new Error("There are no files.");
   if (files.length === 1 && ARCHIVE.test(files[0].path)) {
     return { name: stem(files[0].path), blob: files[0].file };
   }
+  check(files.map(({ path }) => path));
   // A single folder is the dataset; the folders in it are its classes.
   const top = files[0].path.split("/")[0];
   const isOne = files.every(({ path }) => path.startsWith(`${top}/`));
@@ -101,6 +105,12 @@ export async function scaled(image, side) {
 }
 
 export const blobOf = (canvas) => new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+
+/** Returns a PNG as a blob; `fetch` of a data: URL is refused by the Content-Security-Policy. */
+export const pngOf = (text) =>
+  new Blob([Uint8Array.from(atob(text), (character) => character.charCodeAt(0))], {
+    type: "image/png",
+  });
 
 export const base64 = (text) => `data:image/png;base64,${text}`;
 

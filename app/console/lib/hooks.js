@@ -1,7 +1,7 @@
 // State that several pages share.
 
 import { useCallback, useEffect, useMemo, useRef, useState } from "../vendor/htm-preact.js";
-import { connection, get } from "./api.js";
+import { Unreachable, connection, get } from "./api.js";
 
 export function useConnection() {
   const [, redraw] = useState({});
@@ -57,18 +57,23 @@ export function useAnswer(source, every = 0) {
 /** A function for useAnswer, identified by its key. */
 export const keyed = (key, load) => Object.assign(load, { key });
 
-/** {run, busy, problem}: an action, one at a time, and the problem of the last run. */
+const UNKNOWN = "The service did not answer. Look whether this was done before you try again.";
+
+/**
+ * {run, busy, problem}: an action, one at a time, and the problem of the last run, which the caller
+ * shows. `run` returns whether the action succeeded.
+ */
 export function useAction(action) {
   const [state, setState] = useState({ busy: false });
   const run = async (...given) => {
     setState({ busy: true });
     try {
-      const result = await action(...given);
+      await action(...given);
       setState({ busy: false });
-      return result;
+      return true;
     } catch (problem) {
-      setState({ busy: false, problem });
-      return undefined;
+      setState({ busy: false, problem: problem instanceof Unreachable ? new Error(UNKNOWN) : problem });
+      return false;
     }
   };
   return { run, ...state };
@@ -96,7 +101,7 @@ export function useLatest(task) {
       const { value: next } = now.waiting;
       now.waiting = undefined;
       now.abort = new AbortController();
-      await now.task(next, now.abort.signal);
+      await now.task(next, now.abort.signal); // handles its problems
     }
     now.busy = false;
   }, []);

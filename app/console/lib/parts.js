@@ -100,7 +100,7 @@ export function Range({ label, hint, value, onChange, shown, ...rest }) {
   `;
 }
 
-/** A button that asks for confirmation before an action that cannot be undone. */
+/** A button that asks for confirmation before an action. */
 export function ConfirmButton({ children, question, yes, onConfirm, disabled }) {
   const dialog = useRef();
   const action = useAction(onConfirm);
@@ -116,10 +116,7 @@ export function ConfirmButton({ children, question, yes, onConfirm, disabled }) 
         <button
           class="danger"
           disabled=${action.busy}
-          onClick=${async () => {
-            await action.run();
-            dialog.current?.close();
-          }}
+          onClick=${async () => (await action.run()) && dialog.current?.close()}
         >
           ${yes}
         </button>
@@ -210,22 +207,23 @@ export function Properties({ of }) {
 /** A block of code with a button to copy it. */
 export function Code({ label, text }) {
   const [copied, setCopied] = useState(false);
-  const copy = async () => {
+  const copy = useAction(async () => {
     await navigator.clipboard.writeText(text);
     setCopied(true);
     setTimeout(() => setCopied(false), 2000);
-  };
+  });
   return html`
     <figure class="code">
       <figcaption>
         ${label}
         ${
           navigator.clipboard &&
-          html`<button class="small" onClick=${copy}>
+          html`<button class="small" onClick=${copy.run}>
           ${copied ? "Copied" : "Copy"}<span class="hidden"> as ${label}</span>
         </button>`
         }
       </figcaption>
+      <${ProblemText} problem=${copy.problem} />
       <pre tabindex="0" aria-label=${label}>${text}</pre>
     </figure>
   `;

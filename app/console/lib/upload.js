@@ -8,15 +8,16 @@ import { Bar, FileDrop, Input, ProblemText, bytes } from "./parts.js";
 
 /**
  * `what` is the noun in labels, `address` maps a name to its URL, `fields` are more fields of the
- * form; the rest goes to FileDrop.
+ * form, and `check` throws an Error for the paths of files that are not wanted; the rest goes to
+ * FileDrop.
  */
-export function Upload({ what, title, address, onDone, fields, ...drop }) {
+export function Upload({ what, title, address, onDone, fields, check, ...drop }) {
   const [archive, setArchive] = useState();
   const [name, setName] = useState("");
   const [sent, setSent] = useState(0);
   const read = useAction(async (files) => {
     setArchive(undefined);
-    const found = await archiveOf(files);
+    const found = await archiveOf(files, check);
     setArchive(found);
     setName(nameOf(found.name));
   });

@@ -1,7 +1,7 @@
 // A batch of images, and the actions on it.
 
 import { html, useState } from "../vendor/htm-preact.js";
-import { base64, download, save } from "../lib/files.js";
+import { base64, download, pngOf, save } from "../lib/files.js";
 import { useAction } from "../lib/hooks.js";
 import { Code, Dialog, Input, Range, ProblemText, given } from "../lib/parts.js";
 import { Paint } from "./paint.js";
@@ -131,11 +131,7 @@ function Opened({ batch, index, run, onClose }) {
     onClose();
     run({ ...plain, seed: undefined, init_image: image, ...changes }, { title });
   };
-  const keep = async () =>
-    save(
-      await (await fetch(base64(image))).blob(),
-      `${request.model}-${request.seed}-${index}.png`,
-    );
+  const keep = () => save(pngOf(image), `${request.model}-${request.seed}-${index}.png`);
   return html`
     <${Dialog} title=${`Image ${index + 1} of ${batch.title}`} onClose=${onClose}>
       <div class="columns">

@@ -1,8 +1,9 @@
 // One dataset: its numbers, its images and versions, and edits of them.
 
 import { html, useState } from "../vendor/htm-preact.js";
-import { at, get, remove } from "../lib/api.js";
+import { at, get } from "../lib/api.js";
 import { go, keyed, useAnswer } from "../lib/hooks.js";
+import { discard } from "../lib/notices.js";
 import { ConfirmButton, Page, ProblemText, Properties, bytes, countOf, when } from "../lib/parts.js";
 import { Images } from "./images.js";
 
@@ -27,7 +28,7 @@ export function Dataset({ name, version }) {
       question=${`Delete ${name} with its ${countOf(dataset.num_images, "image")}? Models trained on it stay.`}
       yes="Delete"
       onConfirm=${async () => {
-        await remove(at`datasets/${name}`);
+        await discard("datasets", dataset.name, `The dataset ${name} is deleted.`);
         go("#/datasets");
       }}
     >

@@ -54,7 +54,7 @@ function List() {
   return html`
     <${Page}
       title="Datasets"
-      intro="Archives of images to train on. The folders of an archive are its classes, unless a file of labels tells them."
+      intro="Archives of images to train on. The folders of an archive are its classes, unless a file of labels tells them. Images may be of any size from 8 pixels a side; smaller ones are rejected, and listed. A training scales and crops all of them to the size of its model: 8 to 256 pixels a side, and at most 64 unless you choose more."
     >
       <${Upload}
         what="dataset"

@@ -1,9 +1,10 @@
 // Datasets that the service fetches from elsewhere: a form, and the jobs that are under way.
 
 import { html, useEffect, useState } from "../vendor/htm-preact.js";
-import { at, post, remove } from "../lib/api.js";
+import { at, post } from "../lib/api.js";
 import { nameOf, stem } from "../lib/files.js";
 import { useAction, useAnswer } from "../lib/hooks.js";
+import { discard } from "../lib/notices.js";
 import { Bar, Input, ProblemText, bytes, countOf } from "../lib/parts.js";
 
 /** `how` the images are read is chosen in `fields`; `onDone` is called when a dataset has come. */
@@ -54,7 +55,9 @@ export function Imports({ how, fields, onDone }) {
 function Import({ job, refresh }) {
   const { stage, num_bytes: here, total_bytes: total, num_images: images, progress } = job.progress;
   const end = useAction(async () => {
-    await (job.done ? remove(at`dataset-imports/${job.id}`) : post(at`dataset-imports/${job.id}/cancel`));
+    await (job.done
+      ? discard("dataset-imports", job.id, `The failed import of ${job.dataset} is dismissed.`)
+      : post(at`dataset-imports/${job.id}/cancel`));
     refresh();
   });
   const done = images ? countOf(images, "image") : bytes(here) + (total ? ` of ${bytes(total)}` : "");

@@ -1,10 +1,11 @@
 // One training: its progress, its error, its samples, its set-up and its history.
 
 import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
-import { at, post, remove } from "../lib/api.js";
+import { at, post } from "../lib/api.js";
 import { Chart } from "../lib/chart.js";
 import { fieldsOf, shown, valueIn } from "../lib/form.js";
 import { go, useAction, useAnswer, useConnection } from "../lib/hooks.js";
+import { discard } from "../lib/notices.js";
 import {
   Bar,
   ConfirmButton,
@@ -66,6 +67,7 @@ export function Job({ id }) {
       intro=${html`<${Origin} job=${job.data} />`}
       actions=${html`<${Actions} job=${job.data} refresh=${job.refresh} />`}
     >
+      <${ProblemText} problem=${metrics.problem || samples.problem || checkpoints.problem} />
       <div class="columns">
         <section class="card wide" aria-label="Progress">
           <${Progress} job=${job.data} now=${now} />
@@ -166,7 +168,7 @@ function Actions({ job, refresh }) {
         question="Delete this job with its checkpoints, samples and logs? The model that it made stays."
         yes="Delete"
         onConfirm=${async () => {
-          await remove(at`train-jobs/${job.id}`);
+          await discard("train-jobs", job.id, `The training of ${job.model_name} is deleted.`);
           go("#/training");
         }}
       >
@@ -186,6 +188,7 @@ function Progress({ job, now }) {
       ${job.status === "queued" && ` ${job.waiting ?? "waits for a worker"}`}
       ${left !== null && left !== undefined && html`<strong class="left">${duration(left)} left</strong>`}
     </p>
+    ${job.warnings.map((warning) => html`<p class="warning">${warning}</p>`)}
     <${Bar} label="Progress" value=${now.progress ?? 0} />
     <${Properties}
       of=${[

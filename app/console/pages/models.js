@@ -1,9 +1,10 @@
 // The models: a card for each with its images, its scores, its origin and its license.
 
 import { html, useState } from "../vendor/htm-preact.js";
-import { all, at, get, patch, post, remove } from "../lib/api.js";
+import { all, at, get, patch, post } from "../lib/api.js";
 import { base64 } from "../lib/files.js";
 import { keyed, useAction, useAnswer } from "../lib/hooks.js";
+import { discard } from "../lib/notices.js";
 import {
   Bar,
   ConfirmButton,
@@ -18,6 +19,16 @@ import {
 } from "../lib/parts.js";
 import { Upload } from "../lib/upload.js";
 
+const A_MODEL = "a diffusers folder, which has the config.json of a UNet2DModel with its weights as safetensors";
+
+/** Throws an Error unless one of the files may be a model's; the service explains what is missing. */
+function checkModel(paths) {
+  if (paths.some((path) => /(\.(safetensors|bin|ckpt|pth?|pkl)|config\.json)$/i.test(path))) return;
+  throw new Error(
+    `These files are not a model: a model is ${A_MODEL}. Images to learn from are uploaded on the page Datasets.`,
+  );
+}
+
 const allModels = keyed("models", (signal) => all("models", "name", signal));
 
 export function Models() {
@@ -28,7 +39,7 @@ export function Models() {
       title="Models"
       intro="Trained here or uploaded. A download is a folder that diffusers can load, or ONNX with all that other programs need."
     >
-      <${ProblemText} problem=${models.problem} />
+      <${ProblemText} problem=${models.problem || evaluations.problem} />
       ${models.data && !models.data.length && html`<p class="empty">There are no models yet. <a href="#/training">Train one</a>, or upload one below.</p>`}
       <ul class="cards">
         ${models.data?.map(
@@ -44,9 +55,10 @@ export function Models() {
         what="model"
         title="Upload a model"
         label="Choose a zip"
-        hint="or drop one here: a diffusers pipeline folder with a UNet2DModel in safetensors"
+        hint=${`or drop one here, or its folder: ${A_MODEL}`}
         accept=".zip"
         folders
+        check=${checkModel}
         address=${(name) => at`models/${name}`}
         onDone=${models.refresh}
       />
@@ -133,7 +145,7 @@ function Card({ model, evaluations, refresh }) {
           question=${`Delete the model ${name}? Its training, if it was made here, stays.`}
           yes="Delete"
           onConfirm=${async () => {
-            await remove(at`models/${name}`);
+            await discard("models", name, `The model ${name} is deleted.`);
             refresh();
           }}
         >
@@ -203,10 +215,11 @@ function Pictures({ model }) {
   const grids = useAnswer(
     model.job_id && keyed(model.job_id, (signal) => grid(model.job_id, signal)),
   );
-  const make = useAction(
-    async () => (await post("sample", { model: model.name, num_images: 16, seed: 0 })).images,
-  );
   const [made, setMade] = useState();
+  const make = useAction(async () => {
+    const order = { model: model.name, num_images: 16, seed: 0 };
+    setMade((await post("sample", order)).images);
+  });
   if (grids.data)
     return html`<img
       class="sheet"
@@ -220,7 +233,7 @@ function Pictures({ model }) {
     <div class="sheet">
       <button
         disabled=${make.busy}
-        onClick=${async () => setMade(await make.run())}
+        onClick=${make.run}
       >Show some images<span class="hidden"> by ${model.name}</span></button>
       <${ProblemText} problem=${make.problem} />
     </div>
@@ -245,7 +258,7 @@ function Scores({ model, evaluations }) {
       value=${job.progress.progress}
     />`;
   return html`
-    ${scores.map(([precision, score]) => html`<${Properties} of=${scoreRows(precision, score)} />`)}
+    ${scores.map(([precision, score]) => html`<${Score} key=${precision} ...${{ model, precision, score }} />`)}
     ${
       model.dataset &&
       html`<button
@@ -270,14 +283,62 @@ function Scores({ model, evaluations }) {
   `;
 }
 
+/** What an evaluation says of a model, with the images that are nearest to training images. */
+function Score({ model, precision, score }) {
+  const [lost, setLost] = useState(false); // the evaluation may be deleted
+  return html`
+    <p class="verdict">${sentenceOf(score)}</p>
+    <${Properties} of=${scoreRows(precision, score)} />
+    ${
+      score.evaluation &&
+      !lost &&
+      html`<details>
+        <summary>The nearest training images<span class="hidden"> to those of ${model.name}, ${precision}</span></summary>
+        <img
+          class="sheet"
+          src=${at`evaluations/${score.evaluation}/neighbours`}
+          alt=${`Images by ${model.name}, each followed by its three nearest training images`}
+          loading="lazy"
+          onError=${() => setLost(true)}
+        />
+      </details>`
+    }
+  `;
+}
+
+const ALIKE = 1.5; // a ratio of Frechet distances that hardly tells images apart
+
+/** The Frechet distance in words: beside that of real images set apart, and that of noise. */
+function sentenceOf({ made, real, noise }) {
+  const times = made.frechet / real.frechet;
+  const beside =
+    times < ALIKE
+      ? "Its images are as near to the real ones as other real images are"
+      : `Its images are ${number(times, 2)} times as far from the real ones as other real images are`;
+  if (!noise) return `${beside}.`;
+  const share = made.frechet / noise.frechet;
+  if (share > 1 / ALIKE)
+    return `Its images are about as far from the real ones as pure noise is: the model has not learned them yet.`;
+  return `${beside}; pure noise is ${number(noise.frechet / real.frechet, 2)} times as far.`;
+}
+
 /** The distances of a model's images to real ones, beside those of held-out real images. */
-function scoreRows(precision, { made, real, memorisation, class_agreement: agreement }) {
+function scoreRows(precision, { made, real, noise, memorisation, class_agreement: agreement }) {
+  const among = (which) =>
+    [
+      ["real images", real],
+      ["noise", noise],
+    ]
+      .filter(([, distances]) => distances)
+      .map(([name, distances]) => `${name} ${number(distances[which])}`)
+      .join(", ");
   const beside = (value, reference) =>
     reference === null ? number(value) : `${number(value)} (real images ${number(reference)})`;
   return [
     ["measured in", precision],
-    ["Frechet distance", beside(made.frechet, real.frechet)],
-    ["precision, recall", `${number(made.precision)}, ${number(made.recall)}`],
+    ["Frechet distance", `${number(made.frechet)} (${among("frechet")})`],
+    ["precision", `${number(made.precision)} (${among("precision")})`],
+    ["recall", `${number(made.recall)} (${among("recall")})`],
     ["nearest training image", memorisation && beside(memorisation.made, memorisation.unseen)],
     ["class seen", agreement && `${(100 * agreement).toFixed(1)}%`],
   ];

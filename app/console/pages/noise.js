@@ -20,6 +20,7 @@ export function Noise() {
   const [schedule, setSchedule] = useState("linear");
   const [seed, setSeed] = useState("0");
   const [refused, setRefused] = useState();
+  const [problems, setProblems] = useState({}); // of the two pictures, by method
   const tables = useAnswer(`schedules/${schedule}?num_train_timesteps=${T}`);
   const schedules = useAnswer("schedules");
 
@@ -54,6 +55,11 @@ export function Noise() {
     download("noise", name, { method: "POST", accept, body: form(times, "closed_form") }),
   );
 
+  const refusal = problems.closed_form ?? problems.step_by_step; // of both, said once
+  const ofSeed = refusal?.of?.("seed");
+  const untaken = take.problem?.of?.("seed") ? undefined : take.problem; // which both are refused for
+  const onProblem = (method, problem) => setProblems((old) => ({ ...old, [method]: problem }));
+
   return html`
     <${Page}
       title="What noise does"
@@ -77,6 +83,7 @@ export function Noise() {
               t=${t}
               form=${form}
               of=${[schedule, seed]}
+              onProblem=${onProblem}
             />
             <${Noised}
               method="step_by_step"
@@ -85,6 +92,7 @@ export function Noise() {
               t=${t}
               form=${form}
               of=${[schedule, seed]}
+              onProblem=${onProblem}
             />
           </div>
           <p class="note">
@@ -103,11 +111,11 @@ export function Noise() {
               Download an animation
             </button>
           </div>
-          <${ProblemText} problem=${take.problem} />
+          <${ProblemText} problem=${(ofSeed ? undefined : refusal) || untaken} />
         </section>
         <section class="card" aria-label="Schedule">
           <${Curves} tables=${tables.data} t=${t} />
-          <${ProblemText} problem=${tables.problem} />
+          <${ProblemText} problem=${tables.problem || schedules.problem} />
         </section>
         <section class="card wide settings" aria-label="Settings">
           <${FileDrop}
@@ -136,6 +144,7 @@ export function Noise() {
               type="number"
               min="0"
               value=${seed}
+              error=${ofSeed}
               onChange=${setSeed}
             />
           </div>
@@ -156,15 +165,21 @@ function Original({ image }) {
   }<//><figcaption>x<sub>0</sub></figcaption></figure>`;
 }
 
-/** x_t, requested again while the slider moves; `of` lists the other inputs that change it. */
-function Noised({ method, title, image, t, form, of }) {
+/**
+ * x_t, requested again while the slider moves; `of` lists the other inputs that change it.
+ * `onProblem` gets the method with the problem of the last request, or undefined.
+ */
+function Noised({ method, title, image, t, form, of, onProblem }) {
   const [shown, setShown] = useState({});
   const update = useLatest(async ({ t, body }, signal) => {
     try {
       const response = await send("noise", { method: "POST", accept: "image/png", body, signal });
       setShown({ t, blob: await response.blob() });
+      onProblem(method, undefined);
     } catch (problem) {
-      if (problem.name !== "AbortError") setShown({ problem });
+      if (problem.name === "AbortError") return;
+      setShown({});
+      onProblem(method, problem);
     }
   });
   useEffect(() => image && update({ t, body: form([t], method) }), [image, t, ...of]);
@@ -183,7 +198,6 @@ function Noised({ method, title, image, t, form, of }) {
         }
       <//>
       <figcaption>${title}</figcaption>
-      <${ProblemText} problem=${shown.problem} />
     </figure>
   `;
 }

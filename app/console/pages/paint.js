@@ -2,7 +2,8 @@
 
 import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { base64, blobOf, toBase64 } from "../lib/files.js";
-import { Range } from "../lib/parts.js";
+import { useAction } from "../lib/hooks.js";
+import { ProblemText, Range } from "../lib/parts.js";
 
 const SIDE = 256; // longest side of the canvas; the service scales the mask
 const COLOUR = "#e0218a"; // unlike most pictures
@@ -57,7 +58,9 @@ export function Paint({ image, onPaint }) {
     context().clearRect(0, 0, ...shape);
     setCovered(false);
   };
-  const done = async () => onPaint(await toBase64(await blobOf(maskOf(canvas.current))));
+  const done = useAction(async () =>
+    onPaint(await toBase64(await blobOf(maskOf(canvas.current)))),
+  );
   const [width, height] = shape;
   return html`
     <section aria-label="Repaint a part">
@@ -93,7 +96,8 @@ export function Paint({ image, onPaint }) {
         )}
         <button class="small" disabled=${!covered} onClick=${clear}>Clear</button>
       </div>
-      <button class="primary" disabled=${!covered} onClick=${done}>Repaint</button>
+      <button class="primary" disabled=${!covered} onClick=${done.run}>Repaint</button>
+      <${ProblemText} problem=${done.problem} />
     </section>
   `;
 }

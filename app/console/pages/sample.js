@@ -2,17 +2,20 @@
 
 import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { Unreachable, all, events, send } from "../lib/api.js";
-import { keyed, useAnswer } from "../lib/hooks.js";
+import { keyed, useAction, useAnswer } from "../lib/hooks.js";
 import { Input, Page, Range, ProblemText, Select, given } from "../lib/parts.js";
 import { Batch } from "./batch.js";
+import { Orders, useOrders } from "./orders.js";
 
-const MAX_IMAGES = 64; // of one answer; a larger order becomes a job
+const MAX_IMAGES = 64; // of one answer, as the service has it by default; more become an order
 const MAX_SEED = 2 ** 32;
+const FOLDED = ["sampler", "num_inference_steps", "seed"]; // fields that are folded away
 const BROKEN = new Error("The connection broke before the images were made.");
 
 export function Sample({ query }) {
   const models = useAnswer(keyed("models", (signal) => all("models", "name", signal)));
   const gallery = useGallery();
+  const orders = useOrders();
   const empty = models.data && !models.data.length;
   return html`
     <${Page}
@@ -27,6 +30,7 @@ export function Sample({ query }) {
           models=${models.data}
           first=${query.model}
           gallery=${gallery}
+          onOrdered=${orders.refresh}
         />`
       }
       <div class="gallery">
@@ -41,12 +45,13 @@ export function Sample({ query }) {
             />`,
         )}
       </div>
+      <${Orders} orders=${orders} />
     <//>
   `;
 }
 
 /** The form for a request. */
-function RequestForm({ models, first, gallery }) {
+function RequestForm({ models, first, gallery, onOrdered }) {
   const samplers = useAnswer("samplers");
   const [model, setModel] = useState(models.some((m) => m.name === first) ? first : models[0].name);
   const [fields, setFields] = useState({ num_images: "8", guidance_scale: 1 });
@@ -62,7 +67,19 @@ function RequestForm({ models, first, gallery }) {
   const usual = known?.find((s) => s.is_default);
   const chosen = known?.find((s) => s.name === fields.sampler);
   const ofForm = gallery.batches.find((batch) => batch.isForm);
-  const error = (field) => ofForm?.problem?.of?.(field);
+  const order = useAction(async (request) => {
+    await send("sample", {
+      json: request,
+      accept: "application/json",
+      headers: { Prefer: "respond-async" },
+    });
+    onOrdered();
+  });
+  const isOrder = given(fields.num_images) > MAX_IMAGES;
+  const refusal = isOrder ? order.problem : ofForm?.problem;
+  const error = (field) => refusal?.of?.(field);
+  const isFolded = FOLDED.some(error);
+  const isNamed = isFolded || ["num_images", "class_label"].some(error);
 
   const submit = (event) => {
     event.preventDefault();
@@ -75,7 +92,8 @@ function RequestForm({ models, first, gallery }) {
       num_inference_steps: given(fields.num_inference_steps),
       seed: given(fields.seed),
     };
-    gallery.run(request, {
+    if (isOrder) return order.run(request);
+    return gallery.run(request, {
       title: isKnown ? `${model}: ${label}` : model,
       isForm: true,
     });
@@ -104,15 +122,17 @@ function RequestForm({ models, first, gallery }) {
           label="How many"
           type="number"
           min="1"
-          max=${MAX_IMAGES}
           required
+          hint=${isOrder && `more than ${MAX_IMAGES} become an order, which a worker makes`}
           value=${fields.num_images}
           error=${error("num_images")}
           onChange=${set("num_images")}
         />
-        <button class="primary">Make images</button>
+        <button class="primary" disabled=${order.busy}>${isOrder ? "Order images" : "Make images"}</button>
       </div>
-      <details>
+      <${ProblemText} problem=${samplers.problem} />
+      ${isOrder && !isNamed && html`<${ProblemText} problem=${order.problem} />`}
+      <details open=${isFolded}>
         <summary>Sampler, steps, guidance, seed</summary>
         <div class="fields">
           <${Select}

@@ -1,7 +1,7 @@
 // The start page: the first steps, and the state of each.
 
 import { html } from "../vendor/htm-preact.js";
-import { send } from "../lib/api.js";
+import { at, send } from "../lib/api.js";
 import { keyed, useAnswer } from "../lib/hooks.js";
 import { Page, ProblemText } from "../lib/parts.js";
 
@@ -13,6 +13,8 @@ export function Start() {
   const models = useAnswer("models?limit=1", 3000);
   const newest = (answer) => answer.data?.items[0];
   const [dataset, job, model] = [datasets, jobs, models].map(newest);
+  const made = useAnswer(model?.job_id && at`train-jobs/${model.job_id}`);
+  const [warning] = made.data?.warnings ?? [];
   const loaded = datasets.data && jobs.data && models.data;
   const isRunning = job && !job.done;
   const steps = [
@@ -23,7 +25,7 @@ export function Start() {
     },
     {
       title: "Bring your images",
-      text: "A zip or a folder, 8 to 256 pixels a side; folders in it are classes. To try it without your own images, use examples/emoji/emoji.zip or examples/digits/digits.zip, which come with the service.",
+      text: "A zip or a folder; folders in it are classes. Images may be of any size from 8 pixels a side: a training scales and crops them to the size of its model, 8 to 256 pixels a side. To try it without your own images, use examples/emoji/emoji.zip or examples/digits/digits.zip, which come with the service.",
       done: dataset && html`<a href=${`#/datasets/${dataset.name}`}>${dataset.name}</a> is uploaded.`,
       link: ["#/datasets", "Upload images"],
     },
@@ -38,7 +40,10 @@ export function Start() {
     {
       title: "Make new images",
       text: "Watch them appear from noise, ask for a class, repaint a part, and copy the request into your own program.",
-      done: model && html`<a href=${`#/sample?model=${model.name}`}>${model.name}</a> is ready.`,
+      done:
+        model &&
+        html`<a href=${`#/sample?model=${model.name}`}>${model.name}</a> ${warning ? `has learned too little: ${warning}.` : "is ready."}`,
+      isPoor: Boolean(warning),
       link: ["#/sample", "Make images"],
     },
   ];
@@ -49,7 +54,7 @@ export function Start() {
       title="Train a diffusion model on your own images"
       intro="A diffusion model turns noise into an image, a small step at a time. Four steps lead from a folder of images to new ones."
     >
-      <${ProblemText} problem=${datasets.problem} />
+      <${ProblemText} problem=${datasets.problem || jobs.problem || models.problem} />
       ${isFresh && html`<${Fresh} model=${model} />`}
       <ol class="loop">
         ${steps.map(
@@ -57,7 +62,7 @@ export function Start() {
             <li class=${`card ${i === next ? "next" : ""}`}>
               <h2>${step.title}</h2>
               <p>${step.text}</p>
-              ${step.done && html`<p class="done">${step.done}</p>`}
+              ${step.done && html`<p class=${step.isPoor ? "" : "done"}>${step.done}</p>`}
               <a
                 class=${`button ${i === next || (i === 3 && model) ? "primary" : ""}`}
                 href=${step.link[0]}

@@ -74,11 +74,13 @@ function Begin({ query }) {
   const { data: known, problem: unknown } = useAnswer(everything);
   const { data: fields, problem: undescribed } = useAnswer(described);
   const [dataset, setDataset] = useState(query.dataset);
-  const [minutes, setMinutes] = useState("2");
+  const [typed, setMinutes] = useState();
   const [begins, setBegins] = useState(beginning(query));
   const [texts, setTexts] = useState({});
   const chosen = dataset ?? known?.datasets[0];
   const isOpen = Object.values(texts).some(Boolean);
+  const usual = useUsualMinutes(chosen, begins);
+  const minutes = typed ?? usual;
 
   const request = requestOf({
     dataset: begins.startsWith("resume_from") ? undefined : chosen,
@@ -149,6 +151,7 @@ function Begin({ query }) {
         <button class="primary" disabled=${start.busy}>Train</button>
       </div>
       ${!isNamed && html`<${ProblemText} problem=${problem} />`}
+      ${plan.data?.warnings.map((warning) => html`<p class="warning" role="status">${warning}</p>`)}
       ${plan.data?.waiting && html`<p class="note" role="status">A job can be started, but ${plan.data.waiting}.</p>`}
       <details open=${isOpen}>
         <summary>Everything else, and why</summary>
@@ -178,6 +181,19 @@ function Begin({ query }) {
       </details>
     </form>
   `;
+}
+
+/** The text of the least minutes for images like those of the data, as the service estimates them. */
+function useUsualMinutes(dataset, begins) {
+  const goesOn = begins.startsWith("resume_from"); // the minutes are a new total
+  const request = requestOf({ dataset, begins, fields: [], texts: {} });
+  const plan = useAnswer(
+    !goesOn &&
+      isWhole(request) &&
+      keyed(`usual ${JSON.stringify(request)}`, () => post("train-jobs/plan", request)),
+  );
+  if (goesOn || !plan.data) return goesOn ? "2" : "";
+  return `${plan.data.good_minutes ?? plan.data.config.minutes}`;
 }
 
 /** A field with the value that is chosen where it is left empty, and the reason. */

@@ -6,13 +6,22 @@ from typing import Any
 import pytest
 
 from app.http.errors import InvalidInput
-from app.training.request import EarlierJob, FirstModel, Found, Training, plan_training
+from app.training.request import (
+    EarlierJob,
+    FirstModel,
+    Found,
+    Speed,
+    Training,
+    forecast_of,
+    plan_training,
+)
 from app.training.request_schema import TrainRequest
 from models.diffusion.config import ModelConfig
 from models.diffusion.schedule import ScheduleConfig
 from models.nets.config import UNetConfig
 from models.training.config import resolve_config
 from models.training.defaults import DatasetFacts
+from models.training.speed import BENCHMARKED, images_per_second
 from store.datasets import DatasetVersion
 from store.jobs.checkpoints import Checkpoint
 from store.jobs.options import FirstWeights, TrainOptions
@@ -211,3 +220,28 @@ def test_a_run_does_not_go_on_without_its_checkpoint_or_on_another_version():
         "/dataset_version",
         "dataset_version is 1; the run that goes on has 2",
     )
+
+
+# What it comes to ---------------------------------------------------------------------------------
+
+
+def test_the_speed_is_that_of_the_recent_training_that_is_most_alike():
+    training = planned(dataset="digits", minutes=1)
+    flops = 1.0 / images_per_second(training.config.net, (8, 8), 1.0)
+    speeds = (Speed(50 * flops, 1e12), Speed(2 * flops, 320.0 * flops), Speed(flops / 30, 1e3))
+    batch = training.config.batch_size
+    here = forecast_of(Found(DIGITS, speeds=speeds), training)
+    assert here.steps == pytest.approx(60 * 320 / batch, abs=1)
+    benchmark = images_per_second(training.config.net, (8, 8), BENCHMARKED["cpu"])
+    elsewhere = forecast_of(Found(DIGITS), training)
+    assert elsewhere.steps == pytest.approx(60 * benchmark / batch, abs=1)
+    assert (
+        forecast_of(Found(DIGITS, "cuda"), planned(Found(DIGITS, "cuda"), dataset="digits")).steps
+        is None
+    )
+
+
+def test_a_model_to_begin_with_needs_no_least_time():
+    found = Found(DIGITS, model=MODEL)
+    training = planned(found, fine_tune="little", steps=5)
+    assert forecast_of(found, training).warnings == ()

@@ -335,6 +335,25 @@ def test_a_plan_is_what_the_job_would_be_and_starts_nothing(client):
     assert (plan["dataset"], plan["model_name"]) == (job["dataset"], job["model_name"])
     assert "dropout" in plan["config"]["reasons"]["net"]
     assert "batch_size" not in plan["config"]["reasons"]
+    assert plan["steps"] > 0
+    assert plan["seconds"] == 180.0
+
+
+def test_too_few_steps_are_warned_of_by_the_plan_and_by_the_job(client):
+    client.put("/datasets/digits", content=DIGITS.read_bytes())
+    request = {"dataset": "digits", "steps": 79}
+    plan = client.post("/train-jobs/plan", json=request).raise_for_status().json()
+    assert plan["warnings"] == [
+        "about 79 steps: expect noise; images of 8 x 8 pixels need at least about "
+        f"{plan['good_minutes']} minutes here"
+    ]
+    assert plan["steps"] == 79
+    job = client.post("/train-jobs", json=request).json()
+    client.post(job["links"]["cancel"])
+    assert job["warnings"] == plan["warnings"]
+    assert client.get(job["links"]["self"]).json()["warnings"] == plan["warnings"]
+    enough = {"dataset": "digits", "minutes": plan["good_minutes"] + 1}
+    assert client.post("/train-jobs/plan", json=enough).json()["warnings"] == []
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,13 @@ def test_a_model_that_knows_the_data_is_as_close_as_the_data_is_to_itself(exact)
     assert exact.made.recall == pytest.approx(exact.real.recall, abs=0.15)
 
 
+def test_noise_is_farther_than_the_images_of_a_model_that_knows_the_data(exact):
+    assert exact.noise.num_images == exact.made.num_images
+    assert exact.noise.frechet > 10 * exact.made.frechet
+    assert exact.noise.pixel_frechet > 10 * exact.made.pixel_frechet
+    assert exact.noise.recall < 0.1
+
+
 def test_its_images_are_of_the_classes_that_were_asked_for(exact):
     assert exact.features == "classifier"
     assert exact.feature_accuracy == 1.0

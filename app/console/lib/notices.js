@@ -1,0 +1,86 @@
+// Notices at the foot of the window: what was done and can be undone, and failures of actions that
+// are shown nowhere else.
+
+import { html, useEffect, useState } from "../vendor/htm-preact.js";
+import { at, connection, get, post, remove } from "./api.js";
+
+const STAYS = 10_000; // milliseconds; the page of the trash restores what was deleted later, too
+
+/** The notices that are shown, each as {id, text, isProblem, undo}. */
+const notices = {
+  items: [],
+  listeners: new Set(),
+
+  set(items) {
+    this.items = items;
+    for (const listener of this.listeners) listener(items);
+  },
+
+  drop(id) {
+    this.set(this.items.filter((notice) => notice.id !== id));
+  },
+};
+
+let count = 0;
+
+/** Shows a notice for some seconds. `undo`, if given, becomes a button. */
+export function say(text, undo) {
+  const id = (count += 1);
+  notices.set([...notices.items, { id, text, undo }]);
+  setTimeout(() => notices.drop(id), STAYS);
+}
+
+/** Shows the failure of an action until it is dismissed. */
+export function report(problem) {
+  if (problem?.name === "AbortError") return;
+  const text = problem?.message ?? `${problem}`;
+  if (notices.items.some((notice) => notice.isProblem && notice.text === text)) return;
+  notices.set([...notices.items, { id: (count += 1), text, isProblem: true }]);
+}
+
+/** Reports every failure that no component handles, so that no action fails in silence. */
+export function reportFailures() {
+  addEventListener("unhandledrejection", (event) => report(event.reason));
+  addEventListener("error", (event) => event.error && report(event.error));
+}
+
+/** Deletes a record at `collection`/`name`; a notice offers to undo it. `text` says what was deleted. */
+export async function discard(collection, name, text) {
+  await remove(`${collection}/${encodeURIComponent(name)}`);
+  const trash = await get("trash?limit=20").catch(() => ({ items: [] })); // the last deleted first
+  const entry = trash.items.find((each) => each.collection === collection && each.name === name);
+  say(text, entry && (() => restore(entry))); // no entry: the service keeps no trash
+}
+
+/** Brings back an entry of the trash. */
+export async function restore({ collection, id }) {
+  await post(at`trash/${collection}/${id}/restore`);
+  connection.renew();
+}
+
+export function Notices() {
+  const [items, setItems] = useState(notices.items);
+  useEffect(() => {
+    notices.listeners.add(setItems);
+    return () => notices.listeners.delete(setItems);
+  }, []);
+  return html`
+    <aside class="notices" aria-label="Notices">
+      ${items.map((notice) => html`<${Notice} key=${notice.id} notice=${notice} />`)}
+    </aside>
+  `;
+}
+
+function Notice({ notice: { id, text, undo, isProblem } }) {
+  const runUndo = () => {
+    notices.drop(id);
+    undo().catch(report);
+  };
+  return html`
+    <div class=${isProblem ? "notice bad" : "notice"} role=${isProblem ? "alert" : "status"}>
+      <span>${text}</span>
+      ${undo && html`<button class="small" onClick=${runUndo}>Undo</button>`}
+      <button class="small" onClick=${() => notices.drop(id)}>Dismiss<span class="hidden"> this notice</span></button>
+    </div>
+  `;
+}
