@@ -1,6 +1,6 @@
 """Pictures of the console's pages, light and dark, wide and narrow: `make screenshots`.
 
-A new service in demo/screenshots gets the emoji and the digits, of which it trains a model for three
+A new service in demo/screenshots gets the emoji and the digits, and trains on the digits for three
 minutes; then Chromium takes a picture of each page. New images are those of the model of emoji that
 a service begins with. The pictures go to docs/images/console/.
 """
