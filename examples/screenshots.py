@@ -9,6 +9,7 @@ import io
 import re
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -26,6 +27,11 @@ THEMES = ("light", "dark")
 EMOJI = HERE / "emoji" / "emoji.zip"
 MODEL, CLASS = "emoji", "smileys"
 PATIENCE = 60_000  # milliseconds
+NEXT_IMAGE = """() => {
+    const next = [...document.images].find((image) => image.offsetParent && !image.complete);
+    next?.scrollIntoView();
+    return Boolean(next);
+}"""
 
 
 def main() -> None:
@@ -100,9 +106,12 @@ def look(
 
 def load_images(page: Page) -> None:
     """Scroll to each image once, since those below are loaded when they come into view."""
-    for image in page.locator("img:visible").all():
-        image.scroll_into_view_if_needed()
-    page.wait_for_function("[...document.images].every(i => !i.offsetParent || i.complete)")
+    deadline = time.monotonic() + PATIENCE / 1000
+    # wait_for_function would evaluate text, which the page's policy forbids.
+    while page.evaluate(NEXT_IMAGE):
+        page.wait_for_timeout(20)
+        if time.monotonic() > deadline:
+            sys.exit(f"{page.url}: an image is not loaded")
     page.evaluate("scrollTo(0, 0)")
     page.wait_for_timeout(300)
 
