@@ -28,7 +28,7 @@ EMOJI = HERE / "emoji" / "emoji.zip"
 MODEL, CLASS = "emoji", "smileys"
 PATIENCE = 60_000  # milliseconds
 NEXT_IMAGE = """() => {
-    const next = [...document.images].find((image) => image.offsetParent && !image.complete);
+    const next = [...document.images].find((image) => image.checkVisibility() && !image.complete);
     next?.scrollIntoView();
     return Boolean(next);
 }"""
