@@ -137,19 +137,22 @@ def _run_service(
     process = subprocess.Popen(
         [python, "-m", "app.up"], env=environment, stdout=subprocess.DEVNULL, cwd=ROOT
     )
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90) as client:
-        for _ in range(300):
-            try:
-                parts = client.get("/readyz").json()["components"].items()
-                found = {name: f"{part['status']}: {part['detail']}" for name, part in parts}
-                if all(text.startswith(states.get(name, "up")) for name, text in found.items()):
-                    break
-            except httpx.TransportError:
-                pass
-            time.sleep(0.2)
-        yield client
-    process.send_signal(signal.SIGINT)
-    assert process.wait(60) == 0
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=90) as client:
+            for _ in range(300):
+                try:
+                    parts = client.get("/readyz").json()["components"].items()
+                    found = {name: f"{part['status']}: {part['detail']}" for name, part in parts}
+                    if all(text.startswith(states.get(name, "up")) for name, text in found.items()):
+                        break
+                except httpx.TransportError:
+                    pass
+                time.sleep(0.2)
+            yield client
+    finally:
+        process.send_signal(signal.SIGINT)
+        ended = process.wait(60)
+    assert ended == 0
 
 
 @pytest.fixture(scope="session")

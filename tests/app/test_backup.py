@@ -17,7 +17,7 @@ IMAGE = {"model": "tones", "seed": 3, "num_inference_steps": 4, "precision": "fl
 def command(data_dir: Path, name: str, *arguments: object) -> str:
     """What a command prints that succeeds."""
     done = subprocess.run(
-        [sys.executable, "-m", f"store.{name}", *map(str, arguments)],
+        [sys.executable, "-m", f"store.upkeep.{name}", *map(str, arguments)],
         env={**os.environ, "DIFFUSION_DATA_DIR": str(data_dir)},
         capture_output=True,
         text=True,
