@@ -28,7 +28,7 @@ from models.sampling.request import (
     SampleRequest,
     plan_for,
 )
-from models.sampling.samplers import DISTILLED_SAMPLER
+from models.sampling.samplers import DISTILLED_SAMPLER, PLAIN_SAMPLER
 
 README = "README.md"
 MAX_LICENSE = 200  # characters
@@ -187,7 +187,7 @@ def _by_rows(card: ModelCard, labelled: str) -> dict[str, str]:
     steps = DEFAULT_CONSISTENCY_STEPS if card.consistency else DEFAULT_STEPS
     request = SampleRequest(
         0,
-        sampler=DISTILLED_SAMPLER if card.consistency else "ddim",
+        sampler=DISTILLED_SAMPLER if card.consistency else PLAIN_SAMPLER,
         num_inference_steps=min(steps, card.schedule.num_train_timesteps),
         labels=(0,) if card.class_names else None,
     )

@@ -521,6 +521,7 @@ def _log_snr_step(grid: Grid, i: int) -> float:
 
 SAMPLER_NAMES = tuple(SAMPLERS)
 DEFAULT_SAMPLER = dpmpp_2m.__name__
+PLAIN_SAMPLER = ddim.__name__  # its steps need x and the estimate of the clean image, and no others
 INVERTIBLE = tuple(name for name, entry in SAMPLERS.items() if entry.invertible)  # default first
 (DISTILLED_SAMPLER,) = (name for name, entry in SAMPLERS.items() if entry.for_distilled)
 

@@ -9,6 +9,7 @@ import { Orders, useOrders } from "./orders.js";
 
 const MAX_IMAGES = 64; // of one answer, as the service has it by default; more become an order
 const MAX_SEED = 2 ** 32;
+const BETWEEN_PREVIEWS = 50; // milliseconds, in which those that come are shown together
 const FOLDED = ["sampler", "num_inference_steps", "seed"]; // fields that are folded away
 const BROKEN = new Error("The connection broke before the images were made.");
 
@@ -231,13 +232,24 @@ function useGallery() {
 }
 
 async function follow(answer, change) {
+  let previews = [];
+  let shownAt = 0;
+  const show = () => {
+    const shown = previews;
+    previews = [];
+    shownAt = performance.now();
+    change((batch) => {
+      for (const { image, step, x0_hat } of shown) batch.previews[image][step - 1] = x0_hat; // `change` copies the batch
+      const { steps } = shown.at(-1);
+      return { step: Math.max(batch.step, ...shown.map(({ step }) => step)), steps };
+    });
+  };
   for await (const { type, data } of events(answer)) {
     if (type === "started") change(() => ({ steps: data.steps, used: data.used }));
-    if (type === "preview")
-      change((batch) => {
-        batch.previews[data.image][data.step - 1] = data.x0_hat; // `change` copies the batch
-        return { step: Math.max(batch.step, data.step), steps: data.steps };
-      });
+    if (type === "preview") {
+      previews.push(data);
+      if (performance.now() - shownAt > BETWEEN_PREVIEWS) show();
+    } else if (previews.length) show();
     if (type === "completed") return change(() => ({ images: data.images, used: data.used }));
     if (type === "error") return change(() => ({ problem: new Error(data.detail ?? data.title) }));
   }
