@@ -12,26 +12,16 @@ from starlette.responses import Response, StreamingResponse
 from app.http import problems
 from app.http.accept import choose
 from app.http.errors import InvalidInput
-from app.http.file_answers import BINARY, content_of
+from app.http.file_answers import JSON, content_of
 from app.http.paging import Limit, Page
-from app.sample.recipe import read_recipe
+from app.sample.recipe import CONTENT, read_recipe
 from app.services import ServicesDep
 from client.answers import AuditAnswer
 from store.access.audit import AuditEntry, all_entries, list_entries
 from store.database import Database
 from store.names import MAX_OWNER
 
-JSON, LINES = "application/json", "application/x-ndjson"
-
-_FILE = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/octet-stream": BINARY,
-            JSON: {"schema": {"$ref": "#/components/schemas/Recipe"}},
-        },
-    }
-}
+LINES = "application/x-ndjson"
 
 router = APIRouter(prefix="/audit", tags=["keys"])
 
@@ -72,7 +62,7 @@ def get_audit(
     "/search",
     summary="Who made an image",
     responses=problems.declare(problems.MALFORMED, problems.INVALID),
-    openapi_extra=_FILE,
+    openapi_extra={"requestBody": {"required": True, "content": CONTENT}},
 )
 async def search_audit(request: Request, services: ServicesDep) -> Page[AuditAnswer]:
     """`curl --data-binary @new.png .../audit/search`

@@ -18,7 +18,7 @@ from app.http.multipart import parse_form
 from app.http.streams import EVENT_STREAM
 from app.registry.card import model_card
 from app.sample.answer import Collected, check_size, represent, represent_step
-from app.sample.recipe import check_model, read_recipe
+from app.sample.recipe import CONTENT, check_model, read_recipe
 from app.sample.request import Resolved, resolve
 from app.sample.route import OFFERED, note_request, respond
 from app.sample.schema import PICTURES, PictureField, Recipe, SampleAnswer, SampleBody
@@ -33,8 +33,7 @@ _OPENAPI: dict[str, object] = {
     "requestBody": {
         "required": True,
         "content": {
-            "application/octet-stream": BINARY,
-            "application/json": {"schema": {"$ref": "#/components/schemas/Recipe"}},
+            **CONTENT,
             "multipart/form-data": {
                 "schema": {
                     "type": "object",

@@ -16,10 +16,17 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.http.errors import InvalidInput, invalid_input
+from app.http.file_answers import BINARY, JSON
 from app.sample.schema import PICTURES, PictureField, Recipe, SampleBody, SampleUsed
 from models.images.recipe import MAX_TEXT, carried
 from store.errors import ModelConflict
 from store.models import ModelRecord
+
+# The bodies in which read_recipe finds one, as the OpenAPI document describes them.
+CONTENT: Mapping[str, Mapping[str, object]] = {
+    "application/octet-stream": BINARY,
+    JSON: {"schema": {"$ref": "#/components/schemas/Recipe"}},
+}
 
 
 def make_recipe(body: SampleBody, used: SampleUsed, record: ModelRecord) -> dict[str, Any]:
