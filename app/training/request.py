@@ -27,7 +27,7 @@ from models.pipeline.folder import read_config
 from models.training.config import CHANGEABLE, TrainConfig, resolve_config
 from models.training.defaults import DEVICES, DatasetFacts, Device
 from models.training.forecast import Forecast, forecast
-from models.training.speed import BENCHMARKED, images_per_second
+from models.training.speed import BENCHMARKED, flops_of
 from store.access.quotas import usage_of
 from store.datasets import DatasetVersion, get_version
 from store.errors import (
@@ -180,8 +180,7 @@ def _speeds(services: Services, device: Device) -> list[Speed]:
         rate, step = job.progress.get("images_per_second"), job.progress.get("step", 0)
         if rate and step >= SETTLED_STEPS:
             height, width = job.config["image_size"]
-            net = UNetConfig.from_dict(job.config["net"])
-            flops = 1.0 / images_per_second(net, (height, width), 1.0)
+            flops = flops_of(UNetConfig.from_dict(job.config["net"]), (height, width))
             found.append(Speed(flops, rate * flops))
     return found
 
@@ -224,7 +223,7 @@ def forecast_of(found: Found, training: Training) -> Forecast:
     """Estimate what the training comes to here: at the speed of the recent one whose network is the
     most alike in size, else at that of the benchmark for the device."""
     config = training.config
-    flops = 1.0 / images_per_second(config.net, config.image_size, 1.0)
+    flops = flops_of(config.net, config.image_size)
     alike = min(found.speeds, key=lambda speed: abs(math.log(speed.flops / flops)), default=None)
     speed = alike.flops_per_second if alike else BENCHMARKED.get(training.device or "")
     is_new = training.options.fine_tune is None

@@ -17,11 +17,16 @@ ENOUGH_IMAGES = 100_000  # seen: digits and emoji take shape
 ENOUGH_PASSES = 10  # over all images, where these are many
 
 
+def flops_of(net: UNetConfig, image_size: tuple[int, int]) -> int:
+    """Return the operations of the forward pass for one image of (height, width)."""
+    return unet_graph(net, image_size).flops
+
+
 def images_per_second(
     net: UNetConfig, image_size: tuple[int, int], flops_per_second: float
 ) -> float:
     """Estimate how many images of (height, width) the net learns from in a second."""
-    return flops_per_second / unet_graph(net, image_size).flops
+    return flops_per_second / flops_of(net, image_size)
 
 
 def images_needed(num_images: int) -> int:

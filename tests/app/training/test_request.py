@@ -21,7 +21,7 @@ from models.diffusion.schedule import ScheduleConfig
 from models.nets.config import UNetConfig
 from models.training.config import resolve_config
 from models.training.defaults import DatasetFacts
-from models.training.speed import BENCHMARKED, images_per_second
+from models.training.speed import BENCHMARKED, flops_of, images_per_second
 from store.datasets import DatasetVersion
 from store.jobs.checkpoints import Checkpoint
 from store.jobs.options import FirstWeights, TrainOptions
@@ -227,7 +227,7 @@ def test_a_run_does_not_go_on_without_its_checkpoint_or_on_another_version():
 
 def test_the_speed_is_that_of_the_recent_training_that_is_most_alike():
     training = planned(dataset="digits", minutes=1)
-    flops = 1.0 / images_per_second(training.config.net, (8, 8), 1.0)
+    flops = flops_of(training.config.net, (8, 8))
     speeds = (Speed(50 * flops, 1e12), Speed(2 * flops, 320.0 * flops), Speed(flops / 30, 1e3))
     batch = training.config.batch_size
     here = forecast_of(Found(DIGITS, speeds=speeds), training)
