@@ -153,7 +153,7 @@ def _net(inputs: ChoiceInputs) -> Choice:
     why = "for images of this size, what a CPU trains in the time"
     if inputs.longest_side >= 32:
         seen = f"{images_needed(inputs.facts.num_images):,} images in the minutes"
-        why = f"{'' if enough else 'half as many as '}where a CPU shows the net {seen}"
+        why = f"a CPU shows this net {seen}" if enough else f"a CPU shows no wider net {seen}"
     if inputs.longest_side >= 32 and not enough:
         halved = tuple(max(32, width // 2) for width in net.block_out_channels)
         net = replace(net, block_out_channels=halved)
