@@ -621,6 +621,14 @@ def _a_model(service: httpx.Client, name: str, content: bytes) -> None:
     service.put(f"/models/{name}", content=content).raise_for_status()
 
 
+def _ask_for_long(page: Page, model: str, count: int) -> None:
+    """Fill in so many images of so many steps that there is time to stop them."""
+    visit(page, f"#/sample?model={model}", "New images")
+    page.get_by_text("Sampler, steps, guidance, seed").click()
+    page.get_by_label("Steps").fill("1000")
+    page.get_by_label("How many").fill(str(count))
+
+
 def test_an_image_is_downloaded_varied_and_copied(page, service, model_archive):
     _a_model(service, "tiles", model_archive())
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -678,10 +686,7 @@ _PAINTED = """canvas => {
 
 def test_images_are_stopped(page, service, model_archive):
     _a_model(service, "endless", model_archive())
-    visit(page, "#/sample?model=endless", "New images")
-    page.get_by_text("Sampler, steps, guidance, seed").click()
-    page.get_by_label("Steps").fill("1000")
-    page.get_by_label("How many").fill("64")
+    _ask_for_long(page, "endless", 64)
     page.get_by_role("button", name="Make images").click()
     batch = page.get_by_role("region", name="endless", exact=True)
     batch.get_by_role("button", name="Stop").click()
@@ -727,10 +732,7 @@ def test_many_images_are_an_order_with_its_archive(page, service, model_archive)
 
 def test_an_order_is_cancelled(page, service, model_archive):
     _a_model(service, "too-many", model_archive())
-    visit(page, "#/sample?model=too-many", "New images")
-    page.get_by_text("Sampler, steps, guidance, seed").click()
-    page.get_by_label("Steps").fill("1000")
-    page.get_by_label("How many").fill("10000")
+    _ask_for_long(page, "too-many", 10_000)
     page.get_by_role("button", name="Order images").click()
     order = page.get_by_role("region", name="10,000 images by too-many")
     order.get_by_role("button", name="Cancel").click()
