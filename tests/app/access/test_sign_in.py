@@ -8,7 +8,7 @@ from app.settings import Settings
 from store.access.keys import create_key
 from store.database import open_database
 from store.locations import Locations
-from tests.app.test_console import assert_accessible
+from tests.app.console.visits import assert_accessible
 
 
 @pytest.fixture

@@ -6,149 +6,28 @@ import re
 import threading
 import time
 import zipfile
-from collections.abc import Iterator
-from pathlib import Path
 from statistics import median
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Locator, Page, expect
 
+from tests.app.console.buttons import assert_all_are_pressed
+from tests.app.console.visits import (
+    DIGITS,
+    LONG,
+    SECONDS,
+    assert_accessible,
+    upload_model,
+    visit,
+)
 from tests.file_server import Asked, a_source
 
-DIGITS = Path(__file__).parents[2] / "examples" / "digits" / "digits.zip"
+# The pages whose buttons are pressed here; those of the others are pressed in their own files.
+PLACES = {"the shell", "a notice", "start", "noise", "datasets", "datasets/a", "training"}
+PLACES |= {"training/a", "models", "sample", "trash"}
 FOLLOWS_WITHIN = 0.1  # seconds, of the slider's picture at 64 x 64
-SECONDS = 1000  # milliseconds, as Playwright counts
-LONG = 90 * SECONDS
-WCAG = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
-
-
-# The buttons and the links that look like them, by page; # stands for a number. `.../a` is the page
-# of one dataset or training. Each is pressed in a test of this file, which looks at its effect.
-BUTTONS = {
-    "the shell": {"Dark", "Light"},
-    "a notice": {"Undo", "Dismiss"},
-    "start": {"Dissolve a picture", "Upload images", "Train", "Make images", "Watch it"},
-    "noise": {"Choose a picture", "Download a strip", "Download an animation"},
-    "datasets": {"Choose an archive or images", "Choose a folder", "Upload", "Fetch"}
-    | {"Cancel", "Dismiss"},
-    "datasets/a": {"Train on it", "Delete", "No", "a class", "Remove", "Move", "Untick", "Rename"}
-    | {"Show more", "Add images", "Choose a folder", "Tick images"}
-    | {"Look for duplicates, blurred and odd images"},
-    "training": {"Train"},
-    "training/a": {"Pause", "Resume", "Cancel", "Cancel the training", "Make images", "Delete"}
-    | {"No", "Go on with more time"},
-    "models": {"Make images", "Download", "Download as ONNX", "Fine-tune", "Distil", "Delete", "No"}
-    | {"Change", "Save", "Cancel", "Show some images", "Choose a zip", "Choose a folder", "Upload"}
-    | {"Measure how good it is", "a precision"},
-    "sample": {"Make images", "an image", "Make again", "Make others", "Interpolate"}
-    | {"Download all", "Remove", "Stop", "Try again", "Disturb", "Copy", "Close", "Variations"}
-    | {"Download", "Upper half", "Lower half", "Left half", "Right half", "Middle", "Clear"}
-    | {"Repaint", "Order images", "Show more", "Cancel", "Delete", "No"},
-    "trash": {"Restore", "Remove for good", "No"},
-}
-SEEN: set[tuple[str, str]] = set()
-PRESSED: set[tuple[str, str]] = set()
-
-# Tells which buttons appear and which are clicked, by page and text.
-_WATCH = """(() => {
-    const buttons = "button, a.button";
-    const place = (button) => {
-        if (button.closest("header.shell")) return "the shell";
-        if (button.closest(".notice")) return "a notice";
-        const [page, one] = location.hash.replace(/^#\\/?/, "").split("?")[0].split("/");
-        return one ? `${page}/a` : page || "start";
-    };
-    const text = (button) => {
-        for (const [kind, name] of [["chip", "a class"], ["tile", "an image"]])
-            if (button.classList.contains(kind)) return name;
-        const copy = button.cloneNode(true);
-        for (const hidden of copy.querySelectorAll(".hidden")) hidden.remove();
-        const shown = copy.textContent.trim().replace(/\\s+/g, " ").replace(/\\d[\\d,]*/g, "#");
-        if (/^in (float#|bfloat#|int#)$/.test(shown)) return "a precision";
-        return shown.replace(/^Tick # images?$/, "Tick images");
-    };
-    const known = new Set();
-    let settled = location.hash;
-    const look = () => {
-        if (location.pathname !== "/") return;
-        if (location.hash !== settled) return follow();
-        for (const button of document.querySelectorAll(buttons)) {
-            const key = [place(button), text(button)];
-            if (known.has(key.join())) continue;
-            known.add(key.join());
-            window.noteButton("seen", ...key);
-        }
-    };
-    let waiting;
-    const wait = (milliseconds) => {
-        clearTimeout(waiting);
-        waiting = setTimeout(() => {
-            waiting = undefined;
-            look();
-        }, milliseconds);
-    };
-    const follow = () => { // the page follows its address
-        settled = location.hash;
-        wait(500);
-    };
-    addEventListener("hashchange", follow);
-    const changes = { childList: true, subtree: true, characterData: true };
-    new MutationObserver(() => waiting ?? wait(100)).observe(document, changes);
-    addEventListener("click", (event) => {
-        const button = event.target.closest?.(buttons);
-        if (!button || location.pathname !== "/") return;
-        window.noteButton("pressed", place(button), text(button));
-    }, true);
-})()"""
-
-
-@pytest.fixture
-def page(browser: Browser, service: httpx.Client) -> Iterator[Page]:
-    """A page of a fresh visitor. At the end: no request has left the host, and nothing was said in
-    the browser's console."""
-    base = str(service.base_url).rstrip("/")
-    context = browser.new_context(base_url=base, viewport={"width": 1280, "height": 900})
-    context.expose_function("noteButton", _note_button)
-    context.add_init_script(_WATCH)
-    page = context.new_page()
-    page.set_default_timeout(20 * SECONDS)
-    asked: list[str] = []
-    said: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    yield page
-    context.close()
-    assert asked
-    elsewhere = [url for url in asked if not url.startswith((f"{base}/", "blob:", "data:"))]
-    assert elsewhere == []
-    assert [text for text in said if not _is_refusal(text)] == []
-
-
-def _note_button(what: str, place: str, text: str) -> None:
-    (PRESSED if what == "pressed" else SEEN).add((place, text))
-
-
-def _is_refusal(text: str) -> bool:
-    """The browser's own line for an answer of 4xx or for a network that a test has cut."""
-    return text.startswith("Failed to load resource") and (
-        "status of 4" in text or "ERR_INTERNET_DISCONNECTED" in text
-    )
-
-
-def visit(page: Page, hash_: str, heading: str | re.Pattern[str]) -> None:
-    page.goto(f"/{hash_}")
-    expect(page.get_by_role("heading", level=1, name=heading)).to_be_visible()
-
-
-def assert_accessible(page: Page) -> None:
-    for theme in ("light", "dark"):
-        page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
-        found = Axe().run(page, options=WCAG)
-        assert found.violations_count == 0, f"{page.url}, {theme}\n{found.generate_report()}"
 
 
 # The whole loop -----------------------------------------------------------------------------------
@@ -617,10 +496,6 @@ def test_every_control_is_reached_by_keyboard(page):
 # Every button -------------------------------------------------------------------------------------
 
 
-def _a_model(service: httpx.Client, name: str, content: bytes) -> None:
-    service.put(f"/models/{name}", content=content).raise_for_status()
-
-
 def _ask_for_long(page: Page, model: str, count: int) -> None:
     """Fill in so many images of so many steps that there is time to stop them."""
     visit(page, f"#/sample?model={model}", "New images")
@@ -630,7 +505,7 @@ def _ask_for_long(page: Page, model: str, count: int) -> None:
 
 
 def test_an_image_is_downloaded_varied_and_copied(page, service, model_archive):
-    _a_model(service, "tiles", model_archive())
+    upload_model(service, "tiles", model_archive())
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     visit(page, "#/sample?model=tiles", "New images")
     page.get_by_label("How many").fill("2")
@@ -685,7 +560,7 @@ _PAINTED = """canvas => {
 
 
 def test_images_are_stopped(page, service, model_archive):
-    _a_model(service, "endless", model_archive())
+    upload_model(service, "endless", model_archive())
     _ask_for_long(page, "endless", 64)
     page.get_by_role("button", name="Make images").click()
     batch = page.get_by_role("region", name="endless", exact=True)
@@ -695,7 +570,7 @@ def test_images_are_stopped(page, service, model_archive):
 
 
 def test_many_images_are_an_order_with_its_archive(page, service, model_archive):
-    _a_model(service, "many", model_archive())
+    upload_model(service, "many", model_archive())
     visit(page, "#/sample?model=many", "New images")
     number = page.get_by_label("How many")
     number.fill("20000")
@@ -731,7 +606,7 @@ def test_many_images_are_an_order_with_its_archive(page, service, model_archive)
 
 
 def test_an_order_is_cancelled(page, service, model_archive):
-    _a_model(service, "too-many", model_archive())
+    upload_model(service, "too-many", model_archive())
     _ask_for_long(page, "too-many", 10_000)
     page.get_by_role("button", name="Order images").click()
     order = page.get_by_role("region", name="10,000 images by too-many")
@@ -781,7 +656,7 @@ def test_what_is_deleted_comes_back_by_undo_or_from_the_trash(page, service):
 
 def test_a_failed_action_is_said_until_it_is_dismissed(page, service, model_archive):
     content = model_archive()
-    _a_model(service, "rival", content)
+    upload_model(service, "rival", content)
     visit(page, "#/models", "Models")
     page.get_by_role("button", name="Delete rival").click()
     service.delete("/models/rival").raise_for_status()
@@ -789,13 +664,13 @@ def test_a_failed_action_is_said_until_it_is_dismissed(page, service, model_arch
     expect(page.get_by_role("dialog").get_by_role("alert")).to_contain_text("rival")
     page.get_by_role("dialog").get_by_role("button", name="No").click()
 
-    _a_model(service, "rival", content)
+    upload_model(service, "rival", content)
     page.reload()
     page.get_by_role("button", name="Delete rival").click()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
     undo = page.get_by_role("button", name="Undo")
     expect(undo).to_be_visible()
-    _a_model(service, "rival", content)
+    upload_model(service, "rival", content)
     undo.click()
     alert = page.get_by_role("alert").filter(has_text="there is a model 'rival' by now")
     expect(alert).to_be_visible()
@@ -812,7 +687,7 @@ def test_a_failed_action_is_said_until_it_is_dismissed(page, service, model_arch
 
 
 def test_an_action_without_an_answer_is_said(page, service, model_archive):
-    _a_model(service, "unreached", model_archive())
+    upload_model(service, "unreached", model_archive())
     visit(page, "#/models", "Models")
     card = page.get_by_role("listitem").filter(
         has=page.get_by_role("heading", name="unreached", exact=True)
@@ -828,7 +703,7 @@ def test_an_action_without_an_answer_is_said(page, service, model_archive):
 
 
 def test_a_model_is_shown_tuned_and_measured(page, service, model_archive):
-    _a_model(service, "uploaded", model_archive())
+    upload_model(service, "uploaded", model_archive())
     visit(page, "#/models", "Models")
     card = page.get_by_role("listitem").filter(
         has=page.get_by_role("heading", name="uploaded", exact=True)
@@ -851,7 +726,7 @@ def test_a_model_is_shown_tuned_and_measured(page, service, model_archive):
 def test_scores_are_said_in_a_sentence_beside_the_nearest_training_images(
     page, service, model_archive
 ):
-    _a_model(service, "judged", model_archive())
+    upload_model(service, "judged", model_archive())
     service.put("/datasets/judging", content=DIGITS.read_bytes()).raise_for_status()
     body = {"model": "judged", "dataset": "judging", "num_images": 40, "features": "random"}
     address = service.post("/evaluations", json=body).raise_for_status().headers["location"]
@@ -872,7 +747,7 @@ def test_scores_are_said_in_a_sentence_beside_the_nearest_training_images(
     assert_accessible(page)
 
 
-def test_photographs_are_not_taken_for_a_model(page, picture, tmp_path):
+def test_photographs_are_not_taken_forupload_model(page, picture, tmp_path):
     for number in range(2):
         (tmp_path / f"{number}.png").write_bytes(picture())
     visit(page, "#/models", "Models")
@@ -1019,12 +894,4 @@ def test_a_seed_that_is_refused_is_said_once_at_its_field(page):
 
 
 def test_every_button_is_known_and_pressed(request):
-    """Compares the buttons that the tests above saw with BUTTONS, and with those they pressed."""
-    here = Path(__file__)
-    run = {item.originalname for item in request.session.items if item.path == here}
-    if run < {name for name in globals() if name.startswith("test_")}:
-        pytest.skip("it needs all tests of this file")
-    known = {(place, text) for place, texts in BUTTONS.items() for text in texts}
-    others = (SEEN | PRESSED) - known - {("sample", "Copied")}  # "Copy", for two seconds
-    assert not others, f"there are other buttons: {sorted(others)}"
-    assert not known - PRESSED, f"nobody has pressed {sorted(known - PRESSED)}"
+    assert_all_are_pressed(request, PLACES)
