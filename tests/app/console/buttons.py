@@ -7,8 +7,8 @@ import pytest
 # The buttons and the links that look like them, by page; # stands for a number. `.../a` is the page
 # of one dataset or training. Each is pressed in a test, which looks at its effect.
 BUTTONS = {
-    "the shell": {"Dark", "Light"},
-    "a notice": {"Undo", "Dismiss"},
+    "the shell": {"Dark", "Light", "?", "Close"},
+    "a notice": {"Undo", "Dismiss", "Show it", "Load the page again"},
     "start": {"Dissolve a picture", "Upload images", "Train", "Make images", "Watch it"},
     "noise": {"Choose a picture", "Download a strip", "Download an animation"},
     "datasets": {"Choose an archive or images", "Choose a folder", "Upload", "Fetch"}
@@ -37,7 +37,8 @@ PASSING = {("sample", "Copied")}  # "Copy", for two seconds
 WATCH = """(() => {
     const buttons = "button, a.button";
     const place = (button) => {
-        if (button.closest("header.shell")) return "the shell";
+        const shell = "header.shell, dialog[aria-label='Keyboard shortcuts']";
+        if (button.closest(shell)) return "the shell";
         if (button.closest(".notice")) return "a notice";
         const [page, one] = location.hash.replace(/^#\\/?/, "").split("?")[0].split("/");
         return one ? `${page}/a` : page || "start";
