@@ -5,6 +5,7 @@ import { connection, remove } from "./lib/api.js";
 import { useAnswer, useConnection, useRoute, useTheme } from "./lib/hooks.js";
 import { Notices, report, reportFailures } from "./lib/notices.js";
 import { Page } from "./lib/parts.js";
+import { Compare } from "./pages/compare.js";
 import { Datasets } from "./pages/datasets.js";
 import { Job } from "./pages/job.js";
 import { Models } from "./pages/models.js";
@@ -21,6 +22,7 @@ const SECTIONS = [
   ["training", "Training"],
   ["models", "Models"],
   ["sample", "Sample"],
+  ["compare", "Compare"],
 ];
 
 function Console() {
@@ -84,6 +86,12 @@ function page(section, name, query) {
       return html`<${Models} />`;
     case "sample":
       return html`<${Sample} query=${query} />`;
+    case "compare":
+      return html`<${Compare}
+        key=${JSON.stringify([name, query])}
+        view=${name}
+        query=${query}
+      />`;
     case "trash":
       return html`<${Trash} />`;
     default:
