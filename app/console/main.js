@@ -16,6 +16,7 @@ const SECTIONS = [
   ["training", "Training", "t"],
   ["models", "Models", "m"],
   ["sample", "Sample", "s"],
+  ["compare", "Compare", "c"],
 ];
 
 /** Loads the component of a page: by its address, and for `#/x/name` by `x/`. */
@@ -28,6 +29,8 @@ const PAGES = {
   "training/": async () => (await import("./pages/job.js")).Job,
   models: async () => (await import("./pages/models.js")).Models,
   sample: async () => (await import("./pages/sample.js")).Sample,
+  compare: async () => (await import("./pages/compare.js")).Compare,
+  "compare/": async () => (await import("./pages/compare.js")).Compare,
   trash: async () => (await import("./pages/trash.js")).Trash,
 };
 

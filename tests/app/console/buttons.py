@@ -26,6 +26,11 @@ BUTTONS = {
     | {"Download all", "Remove", "Stop", "Try again", "Disturb", "Copy", "Close", "Variations"}
     | {"Download", "Upper half", "Lower half", "Left half", "Right half", "Middle", "Clear"}
     | {"Repaint", "Order images", "Show more", "Cancel", "Delete", "No"},
+    "compare": {"Make the grid", "Stop", "an image", "Download the picture", "Use its settings"}
+    | {"Download", "Close"},
+    "compare/a": {"Make pairs", "Stop", "Download the picture", "Begin", "# Left", "# Right"}
+    | {"# Cannot tell", "End the test", "Go on", "Download as CSV", "Reset", "Forget them", "No"}
+    | {"Try again"},
     "trash": {"Restore", "Remove for good", "No"},
 }
 
