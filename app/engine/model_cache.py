@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from app.engine.checkpoint import make_model_folder
 from models.pipeline.engine_model import load_checked, load_engine_model
 from models.runtime.net import EngineModel
 from store.artifacts import ArtifactStore
@@ -71,6 +72,7 @@ class ModelCache:
         shutil.rmtree(folder, ignore_errors=True)
         try:
             fetch_model(self._artifacts, prefix, digest, files, folder)
+            make_model_folder(folder)
             return load_engine_model(folder, self._device, self._folder.parent)
         finally:
             shutil.rmtree(folder, ignore_errors=True)

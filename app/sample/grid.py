@@ -35,6 +35,7 @@ NAMES: Mapping[str, str] = {  # of settings, as people call them
     "guidance_scale": "guidance",
 }
 Value = int | float | str | None
+CHECKPOINT = "checkpoint"  # in place of the name of a model
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,12 @@ class Request:
     place: Place
     body: SampleBody
 
+    @property
+    def source(self) -> str | int:
+        """The name of its model, or the step of its checkpoint."""
+        _, step = self.place.values.get("checkpoint", ("", None))
+        return self.body.model if step is None else int(step)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -84,14 +91,15 @@ def requests_of(body: GridBody, max_cells: int) -> list[Request]:
     if body.y is not None and body.y.setting == body.x.setting:
         raise InvalidInput.pointer("/y/setting", f"both x and y are {body.x.setting}")
     axes = [axis.setting for axis in (body.x, body.y) if axis is not None]
-    if not body.model and "model" not in axes:
-        raise InvalidInput.pointer("/model", "model is missing, and neither x nor y has models")
+    _check_sources(body, axes)
     count = len(body.x.values) * len(body.y.values if body.y else [None])
     if count > max_cells:
         raise InvalidInput.pointer(
             "/x/values", f"there are {count} cells; their number must lie in 1..{max_cells}"
         )
-    given = body.model_dump(exclude={"x", "y", *ALONE}, exclude_unset=True)
+    given = body.model_dump(exclude={"x", "y", "job", *ALONE}, exclude_unset=True)
+    if "checkpoint" in axes:
+        given["model"] = CHECKPOINT
     if body.seed is None:
         given["seed"] = secrets.randbits(32)
     requests: list[Request] = []
@@ -107,7 +115,7 @@ def requests_of(body: GridBody, max_cells: int) -> list[Request]:
 
 def cells_of(
     requests: Sequence[Request],
-    models: Mapping[str, tuple[ModelRecord, ModelCard]],
+    models: Mapping[str | int, tuple[ModelRecord, ModelCard]],
     settings: Settings,
     watched: bool,
 ) -> list[Cell]:
@@ -115,8 +123,10 @@ def cells_of(
     cells: list[Cell] = []
     errors: list[FieldError] = []
     pictures: Pictures = {}
+    if any("checkpoint" in request.place.values for request in requests):
+        settings = replace(settings, recipe=False)  # no model by which to make the images again
     for request in requests:
-        record, card = models[request.body.model]
+        record, card = _model_of(request, models)
         try:
             resolved = resolve(request.body, record, card, settings, 1, watched, pictures)
         except InvalidInput as error:
@@ -173,7 +183,7 @@ def layout_of(body: GridBody, cells: Sequence[Cell]) -> LabelledGrid:
     axes = {axis.setting for axis in (body.x, body.y) if axis}
     used = cells[0].collected.used
     facts = {
-        "model": used.model,
+        "model": used.model.partition("@")[0],
         "class_label": body.class_label,
         "sampler": used.sampler,
         "num_inference_steps": used.num_inference_steps,
@@ -231,13 +241,38 @@ def _values(axis: GridAxis | None, name: str) -> Iterator[dict[GridSetting, tupl
 def _body_of(given: Mapping[str, object], place: Place) -> SampleBody:
     """Return the request of a cell. Raises InvalidInput."""
     for setting, (pointer, value) in place.values.items():
+        if setting == "checkpoint" and (not isinstance(value, int) or value < 0):
+            raise InvalidInput.pointer(pointer, f"checkpoint is {value!r}; it must be a step, 0..")
         if value is None and setting != "class_label":
             raise InvalidInput.pointer(pointer, f"{setting} is null; only a class may be left open")
-    values = {setting: value for setting, (_, value) in place.values.items()}
+    values = {s: value for s, (_, value) in place.values.items() if s != "checkpoint"}
     try:
         return SampleBody.model_validate({**given, **values})
     except ValidationError as error:
         raise place.refusal(invalid_input(error, "body")) from None
+
+
+def _check_sources(body: GridBody, axes: Sequence[GridSetting]) -> None:
+    """Raise InvalidInput unless each cell has one model, or one checkpoint."""
+    if "checkpoint" in axes:
+        if body.job is None:
+            raise InvalidInput.pointer("/job", "job is missing, the training of the checkpoints")
+        if body.model or "model" in axes:
+            raise InvalidInput.pointer("/model", "a grid has either models or checkpoints")
+    elif body.job is not None:
+        raise InvalidInput.pointer("/job", "job is given, but neither x nor y has checkpoints")
+    elif not body.model and "model" not in axes:
+        raise InvalidInput.pointer("/model", "model is missing, and neither x nor y has models")
+
+
+def _model_of(
+    request: Request, models: Mapping[str | int, tuple[ModelRecord, ModelCard]]
+) -> tuple[ModelRecord, ModelCard]:
+    """Raise InvalidInput where a checkpoint is not among those that are kept."""
+    if request.source in models:
+        return models[request.source]
+    pointer, step = request.place.values["checkpoint"]
+    raise InvalidInput.pointer(pointer, f"checkpoint is {step}; no such one is kept")
 
 
 def _raise_if(errors: Sequence[FieldError]) -> None:

@@ -19,6 +19,7 @@ from app.http.accept import choose
 from app.http.file_answers import content_of
 from app.http.streams import EVENT_STREAM, with_pauses
 from app.registry.card import model_card
+from app.sample.checkpoint import checkpoint_models
 from app.sample.events import problem_of
 from app.sample.grid import Cell, cells_of, layout_of, made, requests_of
 from app.sample.grid_answer import (
@@ -125,9 +126,18 @@ async def _cells(body: GridBody, services: Services, watched: bool) -> list[Cell
     requests = await services.threads.run(
         partial(requests_of, body, settings.max_images_per_request)
     )
-    names = dict.fromkeys(each.body.model for each in requests)
-    models = await run_in_threadpool(lambda: {name: _model(services, name) for name in names})
+    sources = list(dict.fromkeys(each.source for each in requests))
+    models = await run_in_threadpool(_models, services, body.job, sources)
     return await services.threads.run(partial(cells_of, requests, models, settings, watched))
+
+
+def _models(
+    services: Services, job: str | None, sources: Sequence[str | int]
+) -> dict[str | int, tuple[ModelRecord, ModelCard]]:
+    if job is None:
+        return {name: _model(services, str(name)) for name in sources}
+    found = checkpoint_models(services, job, [step for step in sources if isinstance(step, int)])
+    return dict(found.items())
 
 
 def _model(services: Services, name: str) -> tuple[ModelRecord, ModelCard]:

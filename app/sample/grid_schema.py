@@ -12,6 +12,7 @@ from app.sample.schema import Base64, SampleBody, SampleUsed
 
 GridSetting = Literal[
     "model",
+    "checkpoint",
     "class_label",
     "sampler",
     "num_inference_steps",
@@ -29,13 +30,13 @@ ALONE = ("num_images", "trajectory", "deadline_seconds")  # fields that a grid d
 class GridAxis(JsonBody):
     """A setting, and its values along one side of the grid."""
 
-    setting: GridSetting = Field(description="a field of POST /sample")
+    setting: GridSetting = Field(description="a field of POST /sample, or `checkpoint`")
     values: list[
         Annotated[int | float | str | None, refused_with("it must be a number, a text or null")]
     ] = Field(
         min_length=1,
         description="of that field, one for each column or row; null as a `class_label` leaves the "
-        "class open",
+        "class open. A `checkpoint` is its step, of the training that is `job`",
     )
 
 
@@ -56,7 +57,14 @@ class GridBody(SampleBody):
     )
 
     model: Name = Field(
-        default="", description="GET /models lists them; may be left out where x or y has models"
+        default="",
+        description="GET /models lists them; left out where x or y has models or checkpoints",
+    )
+    job: str | None = Field(
+        default=None,
+        max_length=100,
+        description="id of the training whose checkpoints are on an axis; "
+        "GET /train-jobs/{job_id}/checkpoints lists their steps",
     )
     x: GridAxis = Field(description="from left to right")
     y: GridAxis | None = Field(default=None, description="from top to bottom; one row without it")

@@ -28,9 +28,9 @@ from models.diffusion.config import ModelConfig, SamplingConfig
 from models.diffusion.schedule import ScheduleConfig
 from models.fields import Invalid
 from models.pipeline.adm import GROUPS, AdmNet, adm_net, names_of_edm
-from models.pipeline.folder import SCHEDULER, read_config, read_weights
+from models.pipeline.folder import SCHEDULER, read_config, read_weights, write_configs
 from models.pipeline.pickles import Inert, read_checkpoint
-from models.pipeline.torch_folder import write_configs, write_weights
+from models.pipeline.torch_folder import write_weights
 
 # Two tensors that tell whose net it is.
 _SIGNATURES = {

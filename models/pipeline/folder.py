@@ -33,6 +33,8 @@ from models.pipeline.diffusers import (
     modern_name,
     net_config,
     sampler_fields,
+    scheduler_config,
+    unet_config,
 )
 
 CONVERT = "`python -m models.pipeline.convert`"
@@ -57,6 +59,22 @@ def read_config(folder: Path) -> ModelConfig:
         raise
     except (TypeError, ValueError, ZeroDivisionError) as error:
         raise Invalid.because(f"the model's config is malformed: {error}") from None
+
+
+def write_configs(folder: Path, config: ModelConfig, metadata: Mapping[str, object]) -> None:
+    """Write all of the folder but its weights."""
+    (folder / "unet").mkdir()
+    (folder / "scheduler").mkdir()
+    scheduler = scheduler_config(config)
+    index = {
+        "_class_name": "DDPMPipeline",
+        "scheduler": ["diffusers", scheduler["_class_name"]],
+        "unet": ["diffusers", "UNet2DModel"],
+    }
+    write_json(folder / "model_index.json", index)
+    write_json(folder / "unet" / "config.json", unet_config(config))
+    write_json(folder / SCHEDULER, scheduler)
+    write_our_config(folder, config, metadata)
 
 
 def write_our_config(

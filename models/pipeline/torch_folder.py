@@ -8,19 +8,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from host.folders import staged_folder
-from models.diffusion.config import ModelConfig
 from models.diffusion.model import DiffusionModel
 from models.nets.unallocated import unallocated
 from models.nets.unet import UNet
-from models.pipeline.diffusers import scheduler_config, unet_config
-from models.pipeline.folder import (
-    SCHEDULER,
-    WEIGHTS,
-    read_config,
-    read_weights,
-    write_json,
-    write_our_config,
-)
+from models.pipeline.folder import WEIGHTS, read_config, read_weights, write_configs
 
 
 def save_model(model: DiffusionModel, folder: Path, metadata: Mapping[str, object]) -> None:
@@ -28,22 +19,6 @@ def save_model(model: DiffusionModel, folder: Path, metadata: Mapping[str, objec
     with staged_folder(folder) as part:
         write_configs(part, model.config, metadata)
         write_weights(part, model.net.state_dict())
-
-
-def write_configs(folder: Path, config: ModelConfig, metadata: Mapping[str, object]) -> None:
-    """Write all of the folder but its weights."""
-    (folder / "unet").mkdir()
-    (folder / "scheduler").mkdir()
-    scheduler = scheduler_config(config)
-    index = {
-        "_class_name": "DDPMPipeline",
-        "scheduler": ["diffusers", scheduler["_class_name"]],
-        "unet": ["diffusers", "UNet2DModel"],
-    }
-    write_json(folder / "model_index.json", index)
-    write_json(folder / "unet" / "config.json", unet_config(config))
-    write_json(folder / SCHEDULER, scheduler)
-    write_our_config(folder, config, metadata)
 
 
 def write_weights(folder: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from host.folders import staged_folder
 from models.nets.unet import UNet
+from models.training.checkpoint_files import AVERAGE, STATE
 from models.training.config import TrainConfig
 from models.training.state import TrainState
 
@@ -23,7 +24,7 @@ def save_checkpoint(state: TrainState, folder: Path) -> None:
     """Write to a folder that must not exist yet; it appears whole or not at all."""
     with staged_folder(folder) as part:
         save_file(_tensors(state.model.net), part / "weights.safetensors")
-        save_file(_tensors(state.ema), part / "ema.safetensors")
+        save_file(_tensors(state.ema), part / AVERAGE)
         moments = {name: tensor.contiguous() for name, tensor in _moments(state).items()}
         save_file(moments, part / "optimizer.safetensors")
         if len(state.auxiliary):
@@ -34,7 +35,7 @@ def save_checkpoint(state: TrainState, folder: Path) -> None:
             "seconds": state.elapsed(),
             "sigma_data": state.model.config.sigma_data,
         }
-        (part / "state.json").write_text(json.dumps(facts, indent=2))
+        (part / STATE).write_text(json.dumps(facts, indent=2))
 
 
 def load_checkpoint(folder: Path, device: str = "cpu") -> TrainState:
@@ -43,11 +44,11 @@ def load_checkpoint(folder: Path, device: str = "cpu") -> TrainState:
     Continuing from it gives weights bit-identical to those of a run that was never stopped, on a
     CPU with a budget in steps (a budget in minutes depends on the clock).
     """
-    facts = json.loads((folder / "state.json").read_text())
+    facts = json.loads((folder / STATE).read_text())
     config = TrainConfig.from_dict(facts["config"])
     state = TrainState.assemble(config, facts["sigma_data"], UNet(config.net), device)
     state.model.net.load_state_dict(load_file(folder / "weights.safetensors", device))
-    state.ema.load_state_dict(load_file(folder / "ema.safetensors", device))
+    state.ema.load_state_dict(load_file(folder / AVERAGE, device))
     if len(state.auxiliary):
         state.auxiliary.load_state_dict(load_file(folder / "extras.safetensors", device))
     state.step, state.seconds = facts["step"], facts["seconds"]

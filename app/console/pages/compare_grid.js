@@ -1,6 +1,7 @@
 // A grid of images over two settings.
 
 import { html, useState } from "../vendor/htm-preact.js";
+import { at } from "../lib/api.js";
 import { base64, pngOf, save } from "../lib/files.js";
 import { useAnswer } from "../lib/hooks.js";
 import { Bar, Dialog, Input, ProblemText, Properties, Select, countOf, given } from "../lib/parts.js";
@@ -17,6 +18,7 @@ const SETTINGS = {
   class_label: { name: "Class" },
   seed: { name: "Seed", proposed: ["1", "2", "3", "4"] },
   model: { name: "Model" },
+  checkpoint: { name: "Checkpoint of a training" },
   eta: { name: "Fresh noise (eta)", proposed: ["0", "0.5", "1"] },
   spacing: { name: "Spacing of the steps" },
 };
@@ -31,18 +33,22 @@ export function CompareGrid({ models, query, keep }) {
 function Form({ models, query, keep, catalogue }) {
   const [fields, setFields] = useState(() => firstFields(models, query));
   const { run, stop, state } = useGridRun();
-  const model = models.find(({ name }) => name === fields.model) ?? models[0];
-  const options = (setting) => optionsOf(setting, { model, models, catalogue });
+  const isOfTraining = [fields.x, fields.y].includes("checkpoint");
+  const training = useTraining(isOfTraining, fields.job);
+  const model = isOfTraining
+    ? training.model
+    : (models.find(({ name }) => name === fields.model) ?? models[0]);
+  const options = (setting) => optionsOf(setting, { model, models, catalogue, steps: training.steps });
   const set = (name) => (value) => setFields((old) => ({ ...old, [name]: value }));
   const axes = ["x", "y"].filter((axis) => fields[axis]);
   const chosen = (axis) => valuesOf(fields[axis], fields[`${axis}s`], options(fields[axis]));
   const onAxis = axes.map((axis) => fields[axis]);
-  const fixed = FIXED.filter((name) => !onAxis.includes(name));
+  const fixed = FIXED.filter((name) => !onAxis.includes(name) && !(isOfTraining && name === "model"));
   const count = axes.reduce((n, axis) => n * chosen(axis).length, 1);
   const error = (field) => state.problem?.of?.(field);
-  const places = [...axes.map((axis) => `${axis}/values`), "x/setting", "y/setting", ...fixed];
+  const places = [...axes.map((axis) => `${axis}/values`), "x/setting", "y/setting", "job", ...fixed];
   const isPlaced = places.some(error);
-  keep(addressFields(fields, axes, chosen, fixed));
+  keep({ ...(isOfTraining && { job: training.id }), ...addressFields(fields, axes, chosen, fixed) });
 
   const submit = (event) => {
     event.preventDefault();
@@ -53,6 +59,7 @@ function Form({ models, query, keep, catalogue }) {
       ...Object.fromEntries(settings),
       class_label: fixed.includes("class_label") ? fields.class_label || undefined : undefined,
       seed,
+      job: isOfTraining ? training.id : undefined,
       ...Object.fromEntries(
         axes.map((axis) => [axis, { setting: fields[axis], values: typed(fields[axis], chosen(axis)) }]),
       ),
@@ -76,7 +83,19 @@ function Form({ models, query, keep, catalogue }) {
           />`,
         )}
       </div>
+      <${ProblemText} problem=${isOfTraining && training.problem} />
       <div class="fields">
+        ${
+          isOfTraining &&
+          html`<${Select}
+            label="Training"
+            value=${training.id ?? ""}
+            options=${training.jobs.map((job) => [job.id, `${job.model_name} (${job.status})`])}
+            hint=${!training.steps.length && "no checkpoint of it is kept"}
+            error=${error("job")}
+            onChange=${(job) => setFields((old) => ({ ...old, job, [old.x === "checkpoint" ? "xs" : "ys"]: undefined }))}
+          />`
+        }
         ${fixed.map(
           (name) => html`<${Setting}
             key=${name}
@@ -97,6 +116,24 @@ function Form({ models, query, keep, catalogue }) {
     </form>
     ${state.request && !isPlaced && html`<${Result} state=${state} models=${models} />`}
   `;
+}
+
+const NOTHING = { name: "", details: { class_names: [], schedule: {} } };
+
+/** {jobs, id, model, steps, problem}: the trainings, the chosen one as a model, and its checkpoints. */
+function useTraining(wanted, chosen) {
+  const jobs = useAnswer(wanted && "train-jobs?limit=100");
+  const items = jobs.data?.items ?? [];
+  const job = items.find(({ id }) => id === chosen) ?? items[0];
+  const checkpoints = useAnswer(job && at`train-jobs/${job.id}/checkpoints`);
+  const steps = checkpoints.data?.items.map(({ step }) => `${step}`) ?? [];
+  const model = job
+    ? {
+        name: job.model_name,
+        details: { ...job.config, consistency: job.config.objective === "consistency" },
+      }
+    : NOTHING;
+  return { jobs: items, id: job?.id, model, steps, problem: jobs.problem || checkpoints.problem };
 }
 
 function sizeOf(count) {
@@ -127,11 +164,13 @@ function addressFields(fields, axes, chosen, fixed) {
 }
 
 /** The options of a setting as [value, text]; undefined if it is a number. */
-function optionsOf(setting, { model, models, catalogue }) {
+function optionsOf(setting, { model, models, catalogue, steps }) {
   const { details } = model;
   switch (setting) {
     case "model":
       return models.map(({ name }) => [name, name]);
+    case "checkpoint":
+      return steps.map((step) => [step, `after ${Number(step).toLocaleString("en")} steps`]);
     case "class_label": {
       const names = details.class_names.map((name) => [name, name]);
       return details.has_null_class === false ? names : [...names, [ANY, "any"]];
@@ -158,12 +197,14 @@ function valuesOf(setting, values, options) {
 
 /** The values as the service takes them. */
 function typed(setting, values) {
-  if (SETTINGS[setting].proposed) return values.map(given);
+  if (SETTINGS[setting].proposed || setting === "checkpoint") return values.map(given);
   return values.map((value) => (setting === "class_label" && value === ANY ? null : value));
 }
 
 function Axis({ axis, setting, values, options, error, others, onSetting, onValues }) {
-  const settings = Object.entries(SETTINGS).filter(([name]) => name !== others);
+  const sources = ["model", "checkpoint"]; // a grid has either
+  const excluded = sources.includes(others) ? sources : [others];
+  const settings = Object.entries(SETTINGS).filter(([name]) => !excluded.includes(name));
   const label = axis === "x" ? "From left to right" : "From top to bottom";
   const toggle = (value, on) =>
     onValues(options.map(([each]) => each).filter((each) => (each === value ? on : values.includes(each))));
@@ -317,7 +358,7 @@ const sharedText = (request) =>
     .map(([name, value]) => `${SETTINGS[name].name.toLowerCase()} ${value}`)
     .join(", ");
 
-const fileName = ({ model, x, y }) => [model, x.setting, y?.setting].filter(Boolean).join("-") + ".png";
+const fileName = ({ model, x, y }) => [model ?? "training", x.setting, y?.setting].filter(Boolean).join("-") + ".png";
 
 function Cell({ cell, name, onOpen }) {
   if (!cell) return html`<div class="blank"></div>`;
@@ -327,7 +368,7 @@ function Cell({ cell, name, onOpen }) {
 }
 
 function Opened({ cell: { image, used }, name, models, onClose }) {
-  const { details } = models.find((model) => model.name === used.model);
+  const model = models.find((each) => each.name === used.model); // none of a checkpoint
   const [label] = used.class_label ?? [];
   return html`
     <${Dialog} title=${name} onClose=${onClose}>
@@ -337,7 +378,7 @@ function Opened({ cell: { image, used }, name, models, onClose }) {
           <${Properties}
             of=${[
               ["model", used.model],
-              ["class", label === undefined ? undefined : details.class_names[label]],
+              ["class", label === undefined ? undefined : (model?.details.class_names[label] ?? label)],
               ["sampler", used.sampler],
               ["steps", used.num_inference_steps],
               ["guidance", label === undefined ? undefined : used.guidance_scale],
@@ -345,7 +386,7 @@ function Opened({ cell: { image, used }, name, models, onClose }) {
             ]}
           />
           <div class="actions">
-            <a class="button primary" href=${sampleAddress(used, details.class_names)}>Use its settings</a>
+            ${model && html`<a class="button primary" href=${sampleAddress(used, model.details.class_names)}>Use its settings</a>`}
             <button onClick=${() => save(pngOf(image), `${used.model}-${used.seed}.png`)}>Download</button>
           </div>
         </div>

@@ -31,7 +31,7 @@ def models(service: httpx.Client, model_archive) -> None:
 def trained(service: httpx.Client) -> str:
     """A model that knows its dataset."""
     service.put("/datasets/digits", content=DIGITS.read_bytes()).raise_for_status()
-    request = {"dataset": "digits", "steps": 3, "batch_size": 4, "net": TINY}
+    request = {"dataset": "digits", "steps": 4, "batch_size": 4, "net": TINY, "checkpoint_every": 2}
     job = service.post("/train-jobs", json=request | {"model_name": "learned"}).json()
     for _ in range(60):
         answer = service.get(f"/train-jobs/{job['id']}", params={"wait": 5}).json()
@@ -167,6 +167,26 @@ def test_a_grid_can_be_stopped(page, models):
     expect(progress).to_have_count(0)
     expect(page.locator(".grid img").first).to_be_visible()
     expect(page.get_by_role("button", name="Download the picture")).to_have_count(0)
+
+
+def test_checkpoints_of_a_training_are_compared(page, trained):
+    open_grid(page, model=trained)
+    page.get_by_label("From left to right").select_option("Checkpoint of a training")
+    page.get_by_label("From top to bottom").select_option("Class")
+    expect(page.get_by_label("Training", exact=True)).to_contain_text(f"{trained} (succeeded)")
+    expect(page.get_by_label("after 2 steps")).to_be_checked()
+    expect(page.get_by_label("From top to bottom").get_by_text("Model")).to_have_count(0)
+    page.get_by_label("Steps", exact=True).fill("2")
+    page.get_by_role("button", name="Make the grid").click()
+    result = page.get_by_role("region", name="The grid")
+    expect(result.get_by_role("button", name="Download the picture")).to_be_visible(timeout=LONG)
+    assert result.get_by_role("columnheader").all_inner_texts() == ["2", "4"]
+    expect(result.get_by_role("img")).to_have_count(8)
+    result.get_by_role("img").first.click()
+    expect(page.get_by_role("dialog").get_by_text(f"{trained}@2")).to_be_visible()
+    expect(page.get_by_role("dialog").get_by_role("link")).to_have_count(0)
+    page.reload()
+    expect(page.get_by_label("after 2 steps")).to_be_checked()
 
 
 # Side by side -------------------------------------------------------------------------------------
