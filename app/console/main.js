@@ -7,6 +7,7 @@ import { Notices, report, reportFailures } from "./lib/notices.js";
 import { Page } from "./lib/parts.js";
 import { Datasets } from "./pages/datasets.js";
 import { Job } from "./pages/job.js";
+import { Model } from "./pages/model.js";
 import { Models } from "./pages/models.js";
 import { Noise } from "./pages/noise.js";
 import { Sample } from "./pages/sample.js";
@@ -81,7 +82,9 @@ function page(section, name, query) {
         ? html`<${Job} key=${name} id=${name} />`
         : html`<${Training} key=${JSON.stringify(query)} query=${query} />`;
     case "models":
-      return html`<${Models} />`;
+      return name
+        ? html`<${Model} key=${name} name=${name} query=${query} />`
+        : html`<${Models} />`;
     case "sample":
       return html`<${Sample} query=${query} />`;
     case "trash":
