@@ -6,6 +6,7 @@ import { useAnswer, useConnection, useRoute, useTheme } from "./lib/hooks.js";
 import { Notices, report, reportFailures } from "./lib/notices.js";
 import { Page } from "./lib/parts.js";
 import { Datasets } from "./pages/datasets.js";
+import { Explain } from "./pages/explain.js";
 import { Job } from "./pages/job.js";
 import { Model } from "./pages/model.js";
 import { Models } from "./pages/models.js";
@@ -75,6 +76,8 @@ function page(section, name, query) {
       return html`<${Start} />`;
     case "noise":
       return html`<${Noise} />`;
+    case "explain":
+      return html`<${Explain} key=${JSON.stringify(query)} query=${query} />`;
     case "datasets":
       return html`<${Datasets} key=${name} name=${name} query=${query} />`;
     case "training":
