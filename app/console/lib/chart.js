@@ -92,8 +92,9 @@ function options(place, lines, xLabel, logX, logY, height, now) {
     ],
     hooks: {
       draw: [
-        (plot) => now.marks?.forEach((each, i) => name(plot, each, i, style)),
+        (plot) => now.marks?.forEach(([x]) => line(plot, x, style.color)),
         (plot) => point(plot, now.mark, colour("--accent")),
+        (plot) => now.marks?.forEach((each, i) => name(plot, each, i, style, colour("--surface"))),
       ],
     },
   };
@@ -122,23 +123,36 @@ function point(plot, mark, colour) {
   ctx.restore();
 }
 
-/** Draws a dashed line at an x, with its name beside it; the i-th name stands i lines further down. */
-function name(plot, [x, text], i, style) {
+/** Draws a dashed line at an x. */
+function line(plot, x, colour) {
   const { ctx, bbox } = plot;
   const at = plot.valToPos(x, "x", true);
-  const size = 12 * devicePixelRatio;
   ctx.save();
-  ctx.strokeStyle = ctx.fillStyle = style.color;
+  ctx.strokeStyle = colour;
   ctx.lineWidth = devicePixelRatio;
   ctx.setLineDash([4 * devicePixelRatio, 4 * devicePixelRatio]);
   ctx.beginPath();
   ctx.moveTo(at, bbox.top);
   ctx.lineTo(at, bbox.top + bbox.height);
   ctx.stroke();
+  ctx.restore();
+}
+
+/** Writes the name of an x beside it; the i-th name stands i lines further down. */
+function name(plot, [x, text], i, style, background) {
+  const { ctx, bbox } = plot;
+  const at = plot.valToPos(x, "x", true);
+  const size = 12 * devicePixelRatio;
+  ctx.save();
   ctx.font = `${size}px ${style.fontFamily}`;
   const fits = at + ctx.measureText(text).width + size < bbox.left + bbox.width;
   ctx.textAlign = fits ? "left" : "right";
-  ctx.fillText(text, at + (fits ? size : -size) / 3, bbox.top + size * (1 + 1.2 * i));
+  const place = [at + (fits ? size : -size) / 3, bbox.top + size * (1 + 1.2 * i)];
+  ctx.strokeStyle = background; // so that no curve crosses the letters
+  ctx.lineWidth = size / 3;
+  ctx.strokeText(text, ...place);
+  ctx.fillStyle = style.color;
+  ctx.fillText(text, ...place);
   ctx.restore();
 }
 

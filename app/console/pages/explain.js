@@ -18,7 +18,7 @@ import { pictureOf } from "./explain/pixels.js";
 
 const EXAMPLE = "emoji"; // the model that comes with the service
 const MAX_SEED = 2 ** 32;
-const DEFAULTS = { t: 300, step: 1, at: 6, share: 1, eta: 1, g: 3, seed: 1, picture: "made" };
+const DEFAULTS = { t: 300, step: 1, at: 2, share: 1, eta: 1, g: 3, seed: 1, picture: "made" };
 
 export function Explain({ query }) {
   const models = useAnswer(keyed("models", (signal) => all("models", "name", signal)));

@@ -58,6 +58,13 @@ async function guessesOf({ model, picture, labels, seed, tables }, signal) {
   );
 }
 
+function verdictOf(levels, flat) {
+  const better = levels.filter(({ error, noisy }) => error < Math.min(flat, noisy)).length;
+  if (!better) return "The model is better than both at no level: it has not learned such pictures.";
+  const where = better === levels.length ? `all ${better}` : `${better} of ${levels.length}`;
+  return `The model is better than both at ${where} levels.`;
+}
+
 function Table({ levels, picture, onLevel }) {
   const flat = flatError(picture);
   const last = levels.at(-1);
@@ -82,9 +89,9 @@ function Table({ levels, picture, onLevel }) {
       = ${number(worst.error)} at t = ${number(worst.t, 4)}, where it is largest
     <//>
     <p>
-      Who knows nothing would paint one flat colour, the mean of the picture: its error is ${number(flat)} at every level. Who makes no guess
-      keeps the noise: (x<sub>t</sub> / α − x<sub>0</sub>)² is σ² / α² on average. The model ${levels[0].error < flat ? "is better than both where there is something left to see" : "is no better than a flat colour, even with little noise: it has not learned such pictures"}.
-      At t = ${number(last.t, 4)} nothing of the picture is left: the guess there is the mean of all that the model has learned.
+      Two rows show how good it would be to know nothing. One flat colour, the mean of the picture, has the error ${number(flat)} at every
+      level. Without a guess the noise stays: the mean of (x<sub>t</sub> / α − x<sub>0</sub>)² is close to σ² / α². ${verdictOf(levels, flat)} At
+      t = ${number(last.t, 4)} hardly anything of the picture is left: the best guess there is the mean of all images that the model has learned.
     </p>
     <${Chart}
       x=${levels.map(({ t }) => t)}

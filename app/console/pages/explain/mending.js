@@ -74,7 +74,7 @@ function Both({ seen, model, tables, labels, sampler, takesEta, settings, set })
     </div>
     ${level && html`<${Formula} says="The error" symbols=${html`x<sub>t</sub> ← x<sub>t</sub> + e, e random with standard deviation ${number(share)} σ`}>= ${number(share)} · ${number(level.sigma)} = ${number(strength)}<//>`}
     <${Waiting} answer=${{ problem, data: disturbed.data }} text="The model makes the picture twice." />
-    ${disturbed.data && html`<${Rows} runs=${disturbed.data} at=${at} />`}
+    ${disturbed.data && html`<${Rows} runs=${disturbed.data} at=${at} isFresh=${takesEta && eta > 0} />`}
   `;
 }
 
@@ -88,7 +88,7 @@ async function differences(plain, disturbed, shape) {
   );
 }
 
-function Rows({ runs, at }) {
+function Rows({ runs, at, isFresh }) {
   const columns = runs.map((run, i) => ({ ...run, step: i + 1 }));
   const rmse = runs.map((run) => run.rmse);
   const largest = Math.max(...rmse);
@@ -110,7 +110,7 @@ function Rows({ runs, at }) {
     <${Formula} says="The difference" symbols=${html`difference = √ mean of (x̂<sub>0</sub> disturbed − x̂<sub>0</sub> undisturbed)²`}>
       = ${number(largest)} at step ${peak}, ${number(last)} at the end
     <//>
-    <p role="status" class="verdict">${verdictOf(largest, last)}</p>
+    <p role="status" class="verdict">${verdictOf(largest, last, isFresh)}</p>
     <${Chart}
       x=${columns.map(({ step }) => step)}
       mark=${at}
@@ -122,10 +122,10 @@ function Rows({ runs, at }) {
   `;
 }
 
-function verdictOf(largest, last) {
+function verdictOf(largest, last, isFresh) {
   if (largest === 0) return "The error is too small to change anything here.";
   const share = `${Math.round((100 * last) / largest)}%`;
   if (last <= MENDED * largest)
     return `Mended: at the end ${share} of the largest difference is left.`;
-  return `Not mended: at the end ${share} of the largest difference is left. Without fresh noise an error often leads to another picture, which is as good; close to the end no steps are left to mend it.`;
+  return `Not mended: at the end ${share} of the largest difference is left. ${isFresh ? "The error has led to another picture, which may be as good. Early errors are mended best: the later one comes, the fewer steps are left." : "Without fresh noise nothing replaces the error: it leads to another picture, which may be as good. Raise η."}`;
 }

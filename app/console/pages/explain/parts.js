@@ -12,7 +12,7 @@ export function Step({ number, title, id, children }) {
   return html`
     <section class="card step" aria-labelledby=${id} ref=${ref}>
       <h2 id=${id}><span class="ordinal" aria-hidden="true">${number}</span>${title}</h2>
-      ${children(seen)}
+      <div>${children(seen)}</div>
     </section>
   `;
 }
