@@ -4,7 +4,7 @@ import { html } from "../../vendor/htm-preact.js";
 import { normal } from "../../lib/normal.js";
 import { Range, number } from "../../lib/parts.js";
 import { displayScale, levelAt } from "./levels.js";
-import { Formula, Shown, Step, Waiting, sampled, signed, useSeenAnswer } from "./parts.js";
+import { Formula, Shown, Step, Waiting, minus, sampled, signed, useSeenAnswer } from "./parts.js";
 import { combined, valuesOf } from "./pixels.js";
 
 const STEPS = 12;
@@ -33,12 +33,14 @@ function Steps({ seen, model, tables, labels, sampler, settings, set }) {
     pathOf(request, model, tables, isDistilled, signal),
   );
   return html`
-    <p>
-      To make a new picture we begin with pure noise. At each step the model guesses the clean picture, and we go a part of the way:
-      to the next lower noise level t′, with the guess in place of the picture. Then it may guess again, and sees a little more.
-    </p>
-    <${Waiting} answer=${answer} text="The model makes a picture." />
-    ${answer.data && html`<${One} path=${answer.data} ...${{ isDistilled, settings, set }} />`}
+    <div>
+      <p>
+        To make a new picture we begin with pure noise. At each step the model guesses the clean picture, and we go a part of the way:
+        to the next lower noise level t′, with the guess in place of the picture. Then it may guess again, and sees a little more.
+      </p>
+      <${Waiting} answer=${answer} text="The model makes a picture." />
+      ${answer.data && html`<${One} path=${answer.data} ...${{ isDistilled, settings, set }} />`}
+    </div>
   `;
 }
 
@@ -71,6 +73,7 @@ function One({ path: { steps, shape }, isDistilled, settings, set }) {
   const place = Math.floor(shape[1] / 2) * shape[2] + Math.floor(shape[2] / 2);
   const of = (values) => ({ values, shape });
   const value = (values) => signed(number(values[place]));
+  const result = (values) => minus(number(values[place]));
   const n = signedOf(from, to);
   return html`
     <${Range} label="Step" min="1" max=${steps.length} value=${at} shown=${`${at} of ${steps.length}`} onChange=${(step) => set({ step })} />
@@ -92,8 +95,8 @@ function One({ path: { steps, shape }, isDistilled, settings, set }) {
     <${Formula} says="The step" symbols=${html`x<sub>t′</sub> = α′ x̂<sub>0</sub> + σ′ ${isDistilled ? "ε" : "ε̂"}`}>= ${n.nextAlpha} x̂<sub>0</sub> + ${n.nextSigma} ${isDistilled ? "ε" : "ε̂"}<//>
     <${Formula} says="The step in the middle pixel" symbols="in the middle pixel:">${
       !isDistilled &&
-      html`ε̂ = (${value(x)} − ${n.alpha} · ${value(guess)}) / ${n.sigma} = ${value(eps)}, so `
-    }${n.nextAlpha} · ${value(guess)} + ${n.nextSigma} · ${value(eps)} = ${value(next)}<//>
+      html`ε̂ = (${result(x)} − ${n.alpha} · ${value(guess)}) / ${n.sigma} = ${result(eps)}, so `
+    }${n.nextAlpha} · ${value(guess)} + ${n.nextSigma} · ${value(eps)} = ${result(next)}<//>
     ${at === steps.length && html`<p>This was the last step: α′ = 1 and σ′ = 0, so that the guess itself is the picture.</p>`}
   `;
 }

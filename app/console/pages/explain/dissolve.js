@@ -5,7 +5,7 @@ import { Chart } from "../../lib/chart.js";
 import { Input, Range, given, number } from "../../lib/parts.js";
 import { bandsOf, lostAt } from "./bands.js";
 import { displayScale, levelAt } from "./levels.js";
-import { Formula, Shown, Step, signed } from "./parts.js";
+import { Formula, Shown, Step, minus, signed } from "./parts.js";
 import { combined } from "./pixels.js";
 
 export function Dissolve({ picture, noise, tables, settings, set }) {
@@ -30,32 +30,34 @@ function Dissolved({ picture, noise, tables, settings, set }) {
   const eps = { ...picture, values: noise };
   const pick = (column, row) => set({ column, row });
   return html`
-    <p>
-      The model learned to undo noise, so we begin by adding some. Each pixel is a number from −1 (black) to 1 (white),
-      called x<sub>0</sub>. We draw a random number ε for each, and mix the two: ${tables.num_train_timesteps.toLocaleString("en")} levels t,
-      from the clean picture to pure noise.
-    </p>
-    <${Range} label="Noise level t" min="0" max=${T} value=${t} shown=${`${t} of ${T}`} onChange=${(value) => set({ t: value })} />
-    <div class="pictures three">
-      <${Shown} picture=${picture} says="The picture without noise" onPick=${pick}>x<sub>0</sub>, the picture<//>
-      <${Shown} picture=${eps} says="The noise" scale=${2} onPick=${pick}>ε, the noise<//>
-      <${Shown} picture=${x_t} scale=${displayScale(level)} says=${`The picture at t = ${t}`} onPick=${pick}>x<sub>t</sub> at t = ${t}<//>
+    <div>
+      <p>
+        The model learned to undo noise, so we begin by adding some. Each pixel is a number from −1 (black) to 1 (white),
+        called x<sub>0</sub>. We draw a random number ε for each, and mix the two: ${tables.num_train_timesteps.toLocaleString("en")} levels t,
+        from the clean picture to pure noise.
+      </p>
+      <${Range} label="Noise level t" min="0" max=${T} value=${t} shown=${`${t} of ${T}`} onChange=${(value) => set({ t: value })} />
+      <div class="pictures three">
+        <${Shown} picture=${picture} says="The picture without noise" onPick=${pick}>x<sub>0</sub>, the picture<//>
+        <${Shown} picture=${eps} says="The noise" scale=${2} onPick=${pick}>ε, the noise<//>
+        <${Shown} picture=${x_t} scale=${displayScale(level)} says=${`The picture at t = ${t}`} onPick=${pick}>x<sub>t</sub> at t = ${t}<//>
+      </div>
+      ${displayScale(level) > 1.001 && html`<p class="note">This schedule lets the noise grow beyond the picture's range. x<sub>t</sub> is shown divided by ${number(displayScale(level))} = √(α² + σ²).</p>`}
+      <${Formula} says="The mixture" symbols=${html`x<sub>t</sub> = α x<sub>0</sub> + σ ε`}>= ${number(alpha)} x<sub>0</sub> + ${number(sigma)} ε<//>
+      <${OnePixel} ...${{ picture, noise, level, settings, set }} />
+      <${Formula} says="The signal to noise ratio" symbols=${html`SNR = α² / σ²`}>${
+        sigma === 0
+          ? html`= ${number(alpha)}² / 0²: infinite, there is no noise`
+          : html`= ${number(alpha)}² / ${number(sigma)}² = ${number((alpha / sigma) ** 2)}`
+      }<//>
+      <h3>What is lost where</h3>
+      <p>
+        A picture is a sum of waves: long ones for its shapes, short ones for its fine detail. Real pictures have much less power in short
+        waves, but noise is equally strong in all. So noise drowns the fine detail first. P is the power of the picture in a band of
+        waves, measured in this very picture; the band is lost where the noise in it, σ², becomes stronger than α² P.
+      </p>
+      <${Losses} ...${{ bands, tables, t, level }} />
     </div>
-    ${displayScale(level) > 1.001 && html`<p class="note">This schedule lets the noise grow beyond the picture's range. x<sub>t</sub> is shown divided by ${number(displayScale(level))} = √(α² + σ²).</p>`}
-    <${Formula} says="The mixture" symbols=${html`x<sub>t</sub> = α x<sub>0</sub> + σ ε`}>= ${number(alpha)} x<sub>0</sub> + ${number(sigma)} ε<//>
-    <${OnePixel} ...${{ picture, noise, level, settings, set }} />
-    <${Formula} says="The signal to noise ratio" symbols=${html`SNR = α² / σ²`}>${
-      sigma === 0
-        ? html`= ${number(alpha)}² / 0²: infinite, there is no noise`
-        : html`= ${number(alpha)}² / ${number(sigma)}² = ${number((alpha / sigma) ** 2)}`
-    }<//>
-    <h3>What is lost where</h3>
-    <p>
-      A picture is a sum of waves: long ones for its shapes, short ones for its fine detail. Real pictures have much less power in short
-      waves, but noise is equally strong in all. So noise drowns the fine detail first. P is the power of the picture in a band of
-      waves, measured in this very picture; the band is lost where the noise in it, σ², becomes stronger than α² P.
-    </p>
-    <${Losses} ...${{ bands, tables, t, level }} />
   `;
 }
 
@@ -81,7 +83,7 @@ function OnePixel({ picture: { values, shape }, noise, level: { alpha, sigma }, 
       <${Formula}
         says="The mixture in one pixel"
         symbols=${channels === 3 ? "its red:" : "this pixel:"}
-      >${number(alpha)} · ${shown(x0)} + ${number(sigma)} · ${shown(eps)} = ${number(alpha * x0 + sigma * eps)}<//>
+      >${number(alpha)} · ${shown(x0)} + ${number(sigma)} · ${shown(eps)} = ${minus(number(alpha * x0 + sigma * eps))}<//>
     </div>
     <p class="note">Choose a pixel here, or click on a picture.</p>
   `;

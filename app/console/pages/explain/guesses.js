@@ -25,13 +25,15 @@ function Guessed({ seen, model, picture, tables, labels, settings, onLevel }) {
     guessesOf({ model, picture, labels, seed: settings.seed, tables }, signal),
   );
   return html`
-    <p>
-      The model sees x<sub>t</sub> and t, and guesses the clean picture: x̂<sub>0</sub>. Its guess is the average of all pictures that
-      could have become this x<sub>t</sub>. With little noise that is one picture; with much noise it is a blur of many. Each guess
-      below is one call of the network.
-    </p>
-    <${Waiting} answer=${answer} text="The model looks at eight noise levels." />
-    ${answer.data && html`<${Table} levels=${answer.data} picture=${picture} onLevel=${onLevel} />`}
+    <div>
+      <p>
+        The model sees x<sub>t</sub> and t, and guesses the clean picture: x̂<sub>0</sub>. Its guess is the average of all pictures that
+        could have become this x<sub>t</sub>. With little noise that is one picture; with much noise it is a blur of many. Each guess
+        below is one call of the network.
+      </p>
+      <${Waiting} answer=${answer} text="The model looks at eight noise levels." />
+      ${answer.data && html`<${Table} levels=${answer.data} picture=${picture} onLevel=${onLevel} />`}
+    </div>
   `;
 }
 
@@ -76,7 +78,8 @@ function Table({ levels, picture, onLevel }) {
       <table class="comparison levels">
         <tbody>
           ${row("t", ({ t }) => html`<button class="small" title="Show this level above" onClick=${() => onLevel(Math.round(t))}>${number(t, 4)}</button>`)}
-          ${row("α, σ", ({ alpha, sigma }) => `${number(alpha)}, ${number(sigma)}`)}
+          ${row("α", ({ alpha }) => number(alpha))}
+          ${row("σ", ({ sigma }) => number(sigma))}
           ${row(html`x<sub>t</sub>`, ({ t, x_t }) => image(x_t, `The picture at t = ${number(t, 4)}`))}
           ${row(html`x̂<sub>0</sub>`, ({ t, x0_hat }) => image(x0_hat, `The guess at t = ${number(t, 4)}`))}
           ${row("error of the guess", ({ error }) => number(error))}

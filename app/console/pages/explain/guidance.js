@@ -46,34 +46,36 @@ function Guided({ seen, model, names, settings, set }) {
     () => distances([...(row.data ?? []), own.data], shape),
   );
   return html`
-    <p>
-      At each step the model guesses twice: once told the class, and once not. Guidance goes from the second guess towards the first, and
-      with g above 1 beyond it. All pictures here begin with the same noise.
-    </p>
-    <div class="fields">
-      <${Select} label="Class" value=${label} options=${names} onChange=${(value) => set({ class_label: value })} />
-      <${Range} label="g of your own" min="0" max="10" step="0.5" value=${g} onChange=${(value) => set({ g: value })} />
+    <div>
+      <p>
+        At each step the model guesses twice: once told the class, and once not. Guidance goes from the second guess towards the first, and
+        with g above 1 beyond it. All pictures here begin with the same noise.
+      </p>
+      <div class="fields">
+        <${Select} label="Class" value=${label} options=${names} onChange=${(value) => set({ class_label: value })} />
+        <${Range} label="g of your own" min="0" max="10" step="0.5" value=${g} onChange=${(value) => set({ g: value })} />
+      </div>
+      <${Formula} says="Guidance" symbols=${html`ε̂ = ε<sub>u</sub> + g (ε<sub>c</sub> − ε<sub>u</sub>)`}>= ε<sub>u</sub> + ${number(g)} (ε<sub>c</sub> − ε<sub>u</sub>)<//>
+      <p class="note">ε<sub>c</sub>: the noise as the model sees it when told the class; ε<sub>u</sub>: when not told. g = 0 ignores the class, g = 1 is the plain model.</p>
+      <${Waiting} answer=${{ data: row.data && own.data, problem: row.problem || own.problem }} text="The model makes a picture for each g." />
+      ${
+        row.data &&
+        own.data &&
+        html`<div class="pictures row-of-six">
+          ${[...row.data, own.data].map(
+            (image, i) => html`<figure>
+              <div class="frame"><img src=${base64(image)} alt=${`g = ${SCALES[i] ?? g}${i < SCALES.length ? "" : ", your own"}`} /></div>
+              <figcaption>g = ${SCALES[i] ?? g}${i === SCALES.length && " (yours)"}<br />${measured.data && `d = ${number(measured.data[i])}`}</figcaption>
+            </figure>`,
+          )}
+        </div>`
+      }
+      <${Formula} says="The distance from the unguided picture" symbols=${html`d = √ mean of (x<sub>0</sub> at g − x<sub>0</sub> at g = 1)²`}>${measured.data && `= ${number(measured.data.at(-1))} at g = ${number(g)}`}<//>
+      <p>
+        A larger g makes the class clearer and the pictures more alike, with stronger colours; too large a g drives the values to their
+        bounds. 1.5 to 4 is usual.
+      </p>
     </div>
-    <${Formula} says="Guidance" symbols=${html`ε̂ = ε<sub>u</sub> + g (ε<sub>c</sub> − ε<sub>u</sub>)`}>= ε<sub>u</sub> + ${number(g)} (ε<sub>c</sub> − ε<sub>u</sub>)<//>
-    <p class="note">ε<sub>c</sub>: the noise as the model sees it when told the class; ε<sub>u</sub>: when not told. g = 0 ignores the class, g = 1 is the plain model.</p>
-    <${Waiting} answer=${{ data: row.data && own.data, problem: row.problem || own.problem }} text="The model makes a picture for each g." />
-    ${
-      row.data &&
-      own.data &&
-      html`<div class="pictures row-of-six">
-        ${[...row.data, own.data].map(
-          (image, i) => html`<figure>
-            <div class="frame"><img src=${base64(image)} alt=${`g = ${SCALES[i] ?? g}${i < SCALES.length ? "" : ", your own"}`} /></div>
-            <figcaption>g = ${SCALES[i] ?? g}${i === SCALES.length && " (yours)"}<br />${measured.data && `d = ${number(measured.data[i])}`}</figcaption>
-          </figure>`,
-        )}
-      </div>`
-    }
-    <${Formula} says="The distance from the unguided picture" symbols=${html`d = √ mean of (x<sub>0</sub> at g − x<sub>0</sub> at g = 1)²`}>${measured.data && `= ${number(measured.data.at(-1))} at g = ${number(g)}`}<//>
-    <p>
-      A larger g makes the class clearer and the pictures more alike, with stronger colours; too large a g drives the values to their
-      bounds. 1.5 to 4 is usual.
-    </p>
   `;
 }
 

@@ -52,29 +52,31 @@ function Both({ seen, model, tables, labels, sampler, takesEta, settings, set })
   );
   const problem = plain.problem || disturbed.problem;
   return html`
-    <p>
-      Because every step looks anew, an error on the way need not stay. We make the same picture twice, and in the second run
-      we add an error to x before one step.
-    </p>
-    <div class="fields">
-      <${Range} label="Error before step" min="1" max=${steps} value=${at} shown=${`${at} of ${steps}`} onChange=${(value) => set({ at: value })} />
-      <${Range} label="Size of the error, in units of σ there" min="0.1" max="2" step="0.1" value=${share} onChange=${(value) => set({ share: value })} />
-      ${
-        takesEta &&
-        html`<${Range}
-          label="η: the share of fresh noise at every step"
-          min="0"
-          max="1"
-          step="0.25"
-          value=${eta}
-          hint="0 keeps the noise of step 3; 1 replaces as much of it as a step allows"
-          onChange=${(value) => set({ eta: value })}
-        />`
-      }
+    <div>
+      <p>
+        Because every step looks anew, an error on the way need not stay. We make the same picture twice, and in the second run
+        we add an error to x before one step.
+      </p>
+      <div class="fields">
+        <${Range} label="Error before step" min="1" max=${steps} value=${at} shown=${`${at} of ${steps}`} onChange=${(value) => set({ at: value })} />
+        <${Range} label="Size of the error, in units of σ there" min="0.1" max="2" step="0.1" value=${share} onChange=${(value) => set({ share: value })} />
+        ${
+          takesEta &&
+          html`<${Range}
+            label="η: the share of fresh noise at every step"
+            min="0"
+            max="1"
+            step="0.25"
+            value=${eta}
+            hint="0 keeps the noise of step 3; 1 replaces as much of it as a step allows"
+            onChange=${(value) => set({ eta: value })}
+          />`
+        }
+      </div>
+      ${level && html`<${Formula} says="The error" symbols=${html`x<sub>t</sub> ← x<sub>t</sub> + e, e random with standard deviation ${number(share)} σ`}>= ${number(share)} · ${number(level.sigma)} = ${number(strength)}<//>`}
+      <${Waiting} answer=${{ problem, data: disturbed.data }} text="The model makes the picture twice." />
+      ${disturbed.data && html`<${Rows} runs=${disturbed.data} at=${at} isFresh=${takesEta && eta > 0} />`}
     </div>
-    ${level && html`<${Formula} says="The error" symbols=${html`x<sub>t</sub> ← x<sub>t</sub> + e, e random with standard deviation ${number(share)} σ`}>= ${number(share)} · ${number(level.sigma)} = ${number(strength)}<//>`}
-    <${Waiting} answer=${{ problem, data: disturbed.data }} text="The model makes the picture twice." />
-    ${disturbed.data && html`<${Rows} runs=${disturbed.data} at=${at} isFresh=${takesEta && eta > 0} />`}
   `;
 }
 

@@ -6,13 +6,17 @@ import { keyed, useAnswer } from "../../lib/hooks.js";
 import { ProblemText } from "../../lib/parts.js";
 import { draw } from "./pixels.js";
 
-/** A section with a number, which begins its requests when it comes into view. */
+/**
+ * A section with a number, which begins its requests when it comes into view. A component in it that
+ * asks for something has one root: without it, the vendored Preact puts the
+ * parts that come with the answer before those that were there.
+ */
 export function Step({ number, title, id, children }) {
   const [seen, ref] = useSeen();
   return html`
     <section class="card step" aria-labelledby=${id} ref=${ref}>
       <h2 id=${id}><span class="ordinal" aria-hidden="true">${number}</span>${title}</h2>
-      <div>${children(seen)}</div>
+      ${children(seen)}
     </section>
   `;
 }
@@ -77,4 +81,7 @@ export const Formula = ({ says, symbols, children }) => html`
 `;
 
 /** A number with a sign that a formula can hold: negative ones in brackets. */
-export const signed = (text) => (text.startsWith("-") ? `(−${text.slice(1)})` : text);
+export const signed = (text) => (text.startsWith("-") ? `(${minus(text)})` : text);
+
+/** A number with the sign of formulas instead of a hyphen. */
+export const minus = (text) => text.replace(/^-/, "−");
