@@ -11,6 +11,7 @@ BUTTONS = {
     "a notice": {"Undo", "Dismiss"},
     "start": {"Dissolve a picture", "Upload images", "Train", "Make images", "Watch it"},
     "noise": {"Choose a picture", "Download a strip", "Download an animation"},
+    "explain": {"Another picture", "Choose a picture", "Upload your own images", "#", "#.#"},
     "datasets": {"Choose an archive or images", "Choose a folder", "Upload", "Fetch"}
     | {"Cancel", "Dismiss"},
     "datasets/a": {"Train on it", "Delete", "No", "a class", "Remove", "Move", "Untick", "Rename"}

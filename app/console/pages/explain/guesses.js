@@ -77,7 +77,7 @@ function Table({ levels, picture, onLevel }) {
     <div class="scroll tall" tabindex="0" role="region" aria-label="Guesses at every level">
       <table class="comparison levels">
         <tbody>
-          ${row("t", ({ t }) => html`<button class="small" title="Show this level above" onClick=${() => onLevel(Math.round(t))}>${number(t, 4)}</button>`)}
+          ${row("t", ({ t }) => html`<button class="small" onClick=${() => onLevel(Math.round(t))}><span class="hidden">Show t = </span>${number(t, 4)}</button>`)}
           ${row("α", ({ alpha }) => number(alpha))}
           ${row("σ", ({ sigma }) => number(sigma))}
           ${row(html`x<sub>t</sub>`, ({ t, x_t }) => image(x_t, `The picture at t = ${number(t, 4)}`))}

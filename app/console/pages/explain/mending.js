@@ -75,7 +75,7 @@ function Both({ seen, model, tables, labels, sampler, takesEta, settings, set })
       </div>
       ${level && html`<${Formula} says="The error" symbols=${html`x<sub>t</sub> ← x<sub>t</sub> + e, e random with standard deviation ${number(share)} σ`}>= ${number(share)} · ${number(level.sigma)} = ${number(strength)}<//>`}
       <${Waiting} answer=${{ problem, data: disturbed.data }} text="The model makes the picture twice." />
-      ${disturbed.data && html`<${Rows} runs=${disturbed.data} at=${at} isFresh=${takesEta && eta > 0} />`}
+      ${disturbed.data && html`<${Rows} runs=${disturbed.data} at=${at} isFresh=${!takesEta || eta > 0} />`}
     </div>
   `;
 }
