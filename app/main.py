@@ -41,6 +41,7 @@ from app.noise import route as noise
 from app.registry import route as models
 from app.registry.example import add_example
 from app.sample import again_route as sample_again
+from app.sample import grid_route as sample_grid
 from app.sample import route as sample
 from app.service import console, docs, health
 from app.service import metrics_route as metrics
@@ -71,6 +72,7 @@ ROUTES: tuple[ModuleType, ...] = (  # without those of jobs, which are in JOB_KI
     models,
     sample,
     sample_again,
+    sample_grid,
     samplers,
     trash,
     session,

@@ -103,6 +103,19 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Grid:
+    """The answer of `grid`: PNG files.
+
+    `picture` shows all images with the axes written on it. `images` and `used` have a list for each
+    row; with what is used, `sample` makes the same image.
+    """
+
+    picture: bytes
+    images: list[list[bytes]]
+    used: list[list[dict[str, Any]]]
+
+
+@dataclass(frozen=True)
 class Remade:
     """The answer of `again`: a file of `media_type`.
 
@@ -365,16 +378,41 @@ class Client(Connection):
 
         If they are too many for one answer, a worker makes them, and this method waits for it.
         """
-        body = without_none({"model": model, **request})
-        for field in ("init_image", "mask"):
-            if isinstance(picture := body.get(field), bytes):
-                body[field] = base64.b64encode(picture).decode("ascii")
+        body = _with_pictures(without_none({"model": model, **request}))
         answer = self._request("POST", "/sample", json=body, headers={"Accept": "application/json"})
         if answer.status_code == httpx.codes.ACCEPTED:
             return self._samples_of_job(self._linked(answer.headers["location"]))
         made = answer.json()
         images = [base64.b64decode(image) for image in made["images"]]
         return Samples(images, made["used"], made["trajectories"])
+
+    def grid(
+        self,
+        model: str | None = None,
+        *,
+        x: tuple[str, Sequence[Any]],
+        y: tuple[str, Sequence[Any]] | None = None,
+        **request: Any,
+    ) -> Grid:
+        """Make images that differ in one setting or in two, from the same noise.
+
+        `x` and `y` are each a field of `sample` and its values, for the columns and the rows:
+        `x=("num_inference_steps", [5, 10, 20])`. `model` may be left out where models are an axis.
+        """
+        axes = {
+            name: {"setting": axis[0], "values": list(axis[1])}
+            for name, axis in (("x", x), ("y", y))
+            if axis is not None
+        }
+        body = _with_pictures(without_none({"model": model, **request})) | axes
+        headers = {"Accept": "application/json"}
+        made = self._request("POST", "/sample/grid", json=body, headers=headers).json()
+        rows = [[c for c in made["cells"] if c["y"] == row] for row in range(len(y[1]) if y else 1)]
+        return Grid(
+            base64.b64decode(made["picture"]),
+            [[base64.b64decode(cell["image"]) for cell in row] for row in rows],
+            [[cell["used"] for cell in row] for row in rows],
+        )
 
     def again(
         self,
@@ -505,6 +543,16 @@ class Client(Connection):
     def _job_action(self, job_id: str, action: str) -> JobAnswer:
         answer = self._request("POST", path_to("train-jobs", job_id, action))
         return JobAnswer.model_validate_json(answer.content)
+
+
+def _with_pictures(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a request in which the files of pictures are base64."""
+    files = {
+        field: base64.b64encode(body[field]).decode("ascii")
+        for field in ("init_image", "mask")
+        if isinstance(body.get(field), bytes)
+    }
+    return body | files
 
 
 def _content(file: Any) -> bytes:

@@ -125,7 +125,7 @@ def valkey(tmp_path: Path) -> Iterator[Path]:
 def _run_service(
     data_dir: Path, states: dict[str, str], python: str = sys.executable, **settings: str
 ) -> Iterator[httpx.Client]:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
+    with socket.create_server(("127.0.0.1", int(settings.pop("DIFFUSION_PORT", "0")))) as probe:
         port = probe.getsockname()[1]
     environment = {
         **os.environ,

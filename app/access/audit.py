@@ -19,7 +19,7 @@ DOWNLOADS = (
 )
 # They change nothing that lasts. Images of a caller with a key are noted: they are somebody's work.
 FLEETING = ("/noise", "/train-jobs/plan", "/audit/search")
-IMAGES = ("/sample", "/sample/again")
+IMAGES = ("/sample", "/sample/again", "/sample/grid")
 
 
 class Audit:

@@ -30,7 +30,8 @@ from store.access.owners import Caller, Quotas
 from store.locations import for_redis_py
 
 MINUTE = 60  # seconds
-COMPUTING = ("/noise", "/sample", "/sample/again")  # POST to these costs more than an answer
+# POST to these costs more than an answer
+COMPUTING = ("/noise", "/sample", "/sample/again", "/sample/grid")
 WAIT_SECONDS = 1.0  # for Valkey, at most; less might pass while the API is busy
 AWAY_SECONDS = 2.0  # until it is asked again
 MAX_CONNECTIONS = 8

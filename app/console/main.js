@@ -1,36 +1,53 @@
 // The console: a shell around pages, each with its own address behind the #.
 
-import { html, render } from "./vendor/htm-preact.js";
+import { html, render, useState } from "./vendor/htm-preact.js";
 import { connection, remove } from "./lib/api.js";
-import { useAnswer, useConnection, useRoute, useTheme } from "./lib/hooks.js";
-import { Notices, report, reportFailures } from "./lib/notices.js";
-import { Page } from "./lib/parts.js";
-import { Datasets } from "./pages/datasets.js";
-import { Explain } from "./pages/explain.js";
-import { Job } from "./pages/job.js";
-import { Model } from "./pages/model.js";
-import { Models } from "./pages/models.js";
-import { Noise } from "./pages/noise.js";
-import { Sample } from "./pages/sample.js";
+import { go, keyed, useAnswer, useConnection, useRoute, useTheme } from "./lib/hooks.js";
+import { Notices, report, reportFailures, say } from "./lib/notices.js";
+import { Page, ProblemText } from "./lib/parts.js";
+import { Shortcuts, useShortcuts } from "./lib/shortcuts.js";
+import { Watching } from "./lib/watching.js";
 import { SignIn } from "./pages/sign_in.js";
-import { Start } from "./pages/start.js";
-import { Training } from "./pages/training.js";
-import { Trash } from "./pages/trash.js";
 
+/** The sections by their address: text, and the key that follows "g". */
 const SECTIONS = [
-  ["noise", "Noise"],
-  ["datasets", "Datasets"],
-  ["training", "Training"],
-  ["models", "Models"],
-  ["sample", "Sample"],
+  ["noise", "Noise", "n"],
+  ["datasets", "Datasets", "d"],
+  ["training", "Training", "t"],
+  ["models", "Models", "m"],
+  ["sample", "Sample", "s"],
+  ["compare", "Compare", "c"],
 ];
+
+/** Loads the component of a page: by its address, and for `#/x/name` by `x/`. */
+const PAGES = {
+  "": async () => (await import("./pages/start.js")).Start,
+  noise: async () => (await import("./pages/noise.js")).Noise,
+  explain: async () => (await import("./pages/explain.js")).Explain,
+  datasets: async () => (await import("./pages/datasets.js")).Datasets,
+  "datasets/": async () => (await import("./pages/dataset.js")).Dataset,
+  training: async () => (await import("./pages/training.js")).Training,
+  "training/": async () => (await import("./pages/job.js")).Job,
+  models: async () => (await import("./pages/models.js")).Models,
+  "models/": async () => (await import("./pages/model.js")).Model,
+  sample: async () => (await import("./pages/sample.js")).Sample,
+  compare: async () => (await import("./pages/compare.js")).Compare,
+  "compare/": async () => (await import("./pages/compare.js")).Compare,
+  trash: async () => (await import("./pages/trash.js")).Trash,
+};
 
 function Console() {
   const { parts, query } = useRoute();
   const { lost, signedOut } = useConnection();
   const { data: session } = useAnswer("session");
   const [theme, toggleTheme] = useTheme();
+  const [listed, setListed] = useState(false);
   const [section, name] = parts;
+  useShortcuts("Everywhere", [
+    ...SECTIONS.map(([to, text, key]) => [`g ${key}`, `goes to ${text}`, () => go(`#/${to}`)]),
+    ["g g", "goes to the start page", () => go("#/")],
+    ["?", "shows this list", () => setListed(true)],
+  ]);
   return html`
     <a class="skip" href="#main" onClick=${skip}>Skip to the content</a>
     <header class="shell">
@@ -57,6 +74,12 @@ function Console() {
         </button>`}
         <a href="#/trash" aria-current=${section === "trash" ? "page" : undefined}>Trash</a>
         <a href="docs">API</a>
+        <button
+          class="small"
+          title="Keyboard shortcuts"
+          aria-label="Keyboard shortcuts"
+          onClick=${() => setListed(true)}
+        >?</button>
         <button class="small" onClick=${toggleTheme}>${theme === "dark" ? "Light" : "Dark"}</button>
       </div>
     </header>
@@ -64,37 +87,24 @@ function Console() {
       ${lost && "The service does not answer. This page continues as soon as it is back."}
     </div>
     <main id="main" tabindex="-1">
-      ${signedOut ? html`<${SignIn} />` : page(section, name, query)}
+      ${signedOut ? html`<${SignIn} />` : html`<${Located} section=${section} name=${name} query=${query} />`}
     </main>
     <${Notices} />
+    ${listed && html`<${Shortcuts} onClose=${() => setListed(false)} />`}
+    ${!signedOut && html`<${Watching} />`}
   `;
 }
 
-function page(section, name, query) {
-  switch (section) {
-    case undefined:
-      return html`<${Start} />`;
-    case "noise":
-      return html`<${Noise} />`;
-    case "explain":
-      return html`<${Explain} key=${JSON.stringify(query)} query=${query} />`;
-    case "datasets":
-      return html`<${Datasets} key=${name} name=${name} query=${query} />`;
-    case "training":
-      return name
-        ? html`<${Job} key=${name} id=${name} />`
-        : html`<${Training} key=${JSON.stringify(query)} query=${query} />`;
-    case "models":
-      return name
-        ? html`<${Model} key=${name} name=${name} query=${query} />`
-        : html`<${Models} />`;
-    case "sample":
-      return html`<${Sample} query=${query} />`;
-    case "trash":
-      return html`<${Trash} />`;
-    default:
-      return html`<${Page} title="Nothing here"><p><a href="#/">Go to the start page</a></p><//>`;
-  }
+/** The page at an address, as soon as its module is there. */
+function Located({ section = "", name, query }) {
+  const address = name === undefined ? section : `${section}/`;
+  const { data, problem } = useAnswer(
+    PAGES[address] && keyed(address, async () => ({ Component: await PAGES[address]() })),
+  );
+  if (problem) return html`<${Page} title="Not loaded"><${ProblemText} problem=${problem} /><//>`;
+  if (!PAGES[address])
+    return html`<${Page} title="Nothing here"><p><a href="#/">Go to the start page</a></p><//>`;
+  return data && html`<${data.Component} key=${name} name=${name} query=${query} />`;
 }
 
 async function signOut() {
@@ -106,6 +116,20 @@ async function signOut() {
   }
 }
 
+/** Offers to load the page again once the service has other files than this page began with. */
+async function followUpdates() {
+  const versionOf = async () => (await fetch("console/main.js", { method: "HEAD" })).headers.get("etag");
+  const first = await versionOf().catch(() => undefined);
+  let { epoch } = connection;
+  connection.listeners.add(async () => {
+    if (connection.epoch === epoch) return;
+    epoch = connection.epoch;
+    const now = await versionOf().catch(() => first);
+    if (first && now && now !== first)
+      say("The service was updated.", { act: { text: "Load the page again", run: () => location.reload() }, stays: true });
+  });
+}
+
 function skip(event) {
   event.preventDefault(); // the # holds the pages' addresses
   document.getElementById("main").focus();
@@ -113,4 +137,5 @@ function skip(event) {
 
 reportFailures();
 connection.watch();
+followUpdates();
 render(html`<${Console} />`, document.body);

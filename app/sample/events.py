@@ -55,17 +55,22 @@ async def event_stream(
         with span("answer"):
             result = await services.threads.run(partial(answer, collected))
         yield event("completed", result.model_dump_json())
-    except Stopping:
-        yield event("error", bytes(stopping_problem(scope).body).decode())
-    except RequestError as error:
-        problem = problem_response(error.kind, str(error), scope, error.errors)
-        yield event("error", bytes(problem.body).decode())
-    except ArtifactDamaged as error:
-        problem = await run_in_threadpool(damage_problem, services.database, error, scope)
-        yield event("error", bytes(problem.body).decode())
     except Exception as error:
-        log.exception("request failed")
-        yield event("error", bytes(unexpected_problem(error, scope).body).decode())
+        yield event("error", await problem_of(error, services, scope))
+
+
+async def problem_of(error: Exception, services: Services, scope: Scope) -> str:
+    """Return the problem, in JSON, of an error that ends a stream."""
+    if isinstance(error, Stopping):
+        problem = stopping_problem(scope)
+    elif isinstance(error, RequestError):
+        problem = problem_response(error.kind, str(error), scope, error.errors)
+    elif isinstance(error, ArtifactDamaged):
+        problem = await run_in_threadpool(damage_problem, services.database, error, scope)
+    else:
+        log.error("request failed", exc_info=error)
+        problem = unexpected_problem(error, scope)
+    return bytes(problem.body).decode()
 
 
 def _encoded(event: Event, collected: Collected) -> tuple[str, str] | None:

@@ -46,7 +46,7 @@ def make_recipe(body: SampleBody, used: SampleUsed, record: ModelRecord) -> dict
     )
     recipe = Recipe(
         format=1,
-        service=_version(),
+        service=version(),
         model_digest=record.digest,
         config_digest=_config_digest(record),
         dataset=record.dataset,
@@ -102,6 +102,12 @@ def read_recipe(data: bytes) -> Recipe:
         raise InvalidInput.pointer("", "the recipe is not valid JSON") from None
     if isinstance(found, Mapping) and isinstance(found.get("recipe"), Mapping):
         found = found["recipe"]
+    if isinstance(found, Mapping) and "grid" in found:
+        raise InvalidInput.pointer(
+            "/grid",
+            "this is the picture of a grid: POST /sample/grid takes its `grid`; each cell of a "
+            "grid's zip and JSON carries a recipe of its own",
+        )
     try:
         recipe = Recipe.model_validate(found)
     except ValidationError as error:
@@ -138,8 +144,8 @@ def differences(recipe: Recipe, precision: str, computed_by: str, exact: bool) -
         found.append(f"computed by {computed_by}; first by {recipe.computed_by}")
     if not (exact and recipe.exact):
         found.append("on this kind of device the last bits depend on what else is sampled")
-    if recipe.service != _version():
-        found.append(f"made by version {_version()} of the service; first by {recipe.service}")
+    if recipe.service != version():
+        found.append(f"made by version {version()} of the service; first by {recipe.service}")
     return found
 
 
@@ -165,5 +171,6 @@ def _config_digest(record: ModelRecord) -> str | None:
 
 
 @cache
-def _version() -> str:
+def version() -> str:
+    """Return the version of the service."""
     return importlib.metadata.version("diffusion-service")

@@ -12,7 +12,7 @@ from models.arrays import UInt8
 from models.engine.orders import Order
 from models.evaluation.int8 import MAX_RATIO, int8_ranges, int8_refusal
 from models.images.files import resize_image, with_channels
-from models.images.formats import Reading
+from models.images.formats import Fit, Reading
 from models.images.reading import read_pictures, warning_of
 from models.images.recipe import Recipe
 from models.nets.precision import PrecisionChoice, Ranges
@@ -37,6 +37,9 @@ from store.models import ModelRecord
 
 DEFAULT_STRENGTH = 0.5
 
+# The pictures of requests that share them, by field, size, channels and fit, with warnings.
+Pictures = dict[tuple[PictureField, tuple[int, int], int, Fit], tuple[UInt8, str]]
+
 
 @dataclass(frozen=True)
 class Resolved:
@@ -57,12 +60,15 @@ def resolve(
     settings: Settings,
     max_images: int,
     watched: bool,
+    pictures: Pictures | None = None,
 ) -> Resolved:
-    """Make every choice of a request. `watched` asks for every step. Raises InvalidInput naming the
-    field that does not fit the model or exceeds a bound."""
+    """Make every choice of a request. `watched` asks for every step; `pictures` are kept for other
+    requests with the same ones. Raises InvalidInput naming the field that does not fit the model or
+    exceeds a bound."""
     _at_most("num_images", body.num_images, max_images)
-    warnings: list[str] = []
-    request = _request(body, card, settings, warnings)
+    pictures = {} if pictures is None else pictures
+    request = _request(body, card, settings, pictures)
+    warnings = [warning for _, warning in pictures.values() if warning]
     with reported_in(SampleBody):
         plan = plan_for(card, request)
     if body.trajectory:
@@ -124,7 +130,7 @@ def sampler_and_steps(
 
 
 def _request(
-    body: SampleBody, card: ModelCard, settings: Settings, warnings: list[str]
+    body: SampleBody, card: ModelCard, settings: Settings, pictures: Pictures
 ) -> SampleRequest:
     sampler = body.sampler
     if body.invert and not card.consistency:
@@ -135,9 +141,9 @@ def _request(
     _at_most("num_inference_steps", steps, settings.max_inference_steps)
     init_image = mask = None
     if body.init_image is not None:
-        init_image = _picture("init_image", body, card, card.channels, settings, warnings)
+        init_image = _kept("init_image", body, card, card.channels, settings, pictures)
     if body.mask is not None:
-        mask = _picture("mask", body, card, 1, settings, warnings)[:, :, 0]
+        mask = _kept("mask", body, card, 1, settings, pictures)[:, :, 0]
     strength = body.strength
     if strength is None:
         whole = init_image is None or mask is not None or body.invert
@@ -177,24 +183,40 @@ def _ranges(record: ModelRecord) -> Ranges:
     return int8_ranges(scores)
 
 
+def _kept(
+    field: PictureField,
+    body: SampleBody,
+    card: ModelCard,
+    channels: int,
+    settings: Settings,
+    pictures: Pictures,
+) -> UInt8:
+    """Return a picture of a request, decoded once for all that keep it in `pictures`."""
+    fit = body.fit or card.fit or "crop"
+    key = (field, card.image_size, channels, fit)
+    if key not in pictures:
+        pictures[key] = _picture(field, body, card, channels, settings, fit)
+    return pictures[key][0]
+
+
 def _picture(
     field: PictureField,
     body: SampleBody,
     card: ModelCard,
     channels: int,
     settings: Settings,
-    warnings: list[str],
-) -> UInt8:
-    """Decode an image file in base64 and fit it to the model's images: (H, W, channels)."""
+    fit: Fit,
+) -> tuple[UInt8, str]:
+    """Decode an image file in base64 and fit it to the model's images: (H, W, channels); return it
+    with a sentence on what looks odd."""
     data = picture_bytes(field, getattr(body, field))
     with reported_at(f"/{field}"):
         picture = next(read_pictures(data, settings.max_pixels, body.frames))
-    if warning := warning_of(picture, body.range):
-        warnings.append(f"{field}: {warning}")
+    warning = warning_of(picture, body.range)
     image = picture.to_uint8(Reading(range=body.range))
     fill = 255 if field == "init_image" else 0  # what pad adds is kept
-    fit = body.fit or card.fit or "crop"
-    return resize_image(with_channels(image, channels), card.image_size, fit, fill)
+    resized = resize_image(with_channels(image, channels), card.image_size, fit, fill)
+    return resized, f"{field}: {warning}" if warning else ""
 
 
 def _labels(body: SampleBody, class_names: tuple[str, ...]) -> tuple[int, ...] | None:

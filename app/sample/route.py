@@ -90,7 +90,7 @@ async def sample(body: SampleBody, request: Request, services: ServicesDep) -> R
             media_type, card.image_size, body.num_images, len(order.plan), bool(body.trajectory)
         )
     if as_job:
-        await _charge(services, body.num_images)
+        await charge(services, body.num_images)
         job = await run_in_threadpool(create_sample_job, services, resolved)
         return _accepted(job, request, _headers(resolved.used, resolved.warnings))
     collected = Collected(
@@ -115,12 +115,12 @@ async def respond(
 ) -> Response:
     """Have the engine make the images, and answer with the file that `represent` makes of them, or
     with events."""
-    await _charge(services, order.count or order.plan.num_images)
+    await charge(services, order.count or order.plan.num_images)
     if media_type == EVENT_STREAM:
         headers = {**_headers(collected.used, collected.warnings), "Cache-Control": "no-cache"}
         events = event_stream(services, order, collected, request.scope)
         return StreamingResponse(events, media_type=EVENT_STREAM, headers=headers)
-    if await _unless_disconnected(request, _collect(services, order, collected)) is None:
+    if await unless_disconnected(request, _collect(services, order, collected)) is None:
         return Response(status_code=CLIENT_CLOSED_REQUEST)
     with span("answer"):
         content = await services.threads.run(partial(represent, collected, media_type))
@@ -130,7 +130,7 @@ async def respond(
     return Response(content, media_type=media_type, headers=headers)
 
 
-async def _charge(services: Services, num_images: int) -> None:
+async def charge(services: Services, num_images: int) -> None:
     """Count the images against the caller's quota. Raises QuotaExceeded."""
     if services.database.caller is not None:
         await run_in_threadpool(charge_images, services.database, num_images)
@@ -161,7 +161,7 @@ async def _collect(services: Services, order: Order, collected: Collected) -> Co
     return collected
 
 
-async def _unless_disconnected(request: Request, work: Awaitable[Result]) -> Result | None:
+async def unless_disconnected(request: Request, work: Awaitable[Result]) -> Result | None:
     """Return the result, or None where the client disconnects; the work is then cancelled."""
     leaving = asyncio.ensure_future(_disconnected(request))
     working = asyncio.ensure_future(work)

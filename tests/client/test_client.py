@@ -93,6 +93,19 @@ def test_noise_tells_what_was_used_and_makes_it_again(client, folder):
     assert again == first
 
 
+def test_a_grid_has_rows_of_the_images_that_sample_makes(client, model):
+    steps, classes = ("num_inference_steps", [2, 3]), ("class_label", ["0", "1", None])
+    grid = client.grid(model, x=steps, y=classes, seed=4)
+    assert [len(row) for row in grid.images] == [2, 2, 2]
+    assert Image.open(io.BytesIO(grid.picture)).width > 2 * 8
+    used = grid.used[1][0]
+    assert (used["num_inference_steps"], used["class_label"]) == (2, [1])
+    alone = client.sample(model, seed=4, num_inference_steps=2, class_label="1").images[0]
+    assert np.abs(_pixels(grid.images[1][0]) - _pixels(alone)).max() <= 1
+    two = client.grid(x=("model", [model, model]), num_inference_steps=2)
+    assert np.abs(_pixels(two.images[0][0]) - _pixels(two.images[0][1])).max() <= 1
+
+
 def test_samples_are_files_and_can_be_made_again(client, model):
     made = client.sample(model, num_images=3, class_label="1", num_inference_steps=3)
     assert [Image.open(io.BytesIO(image)).size for image in made.images] == [(8, 8)] * 3

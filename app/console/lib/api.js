@@ -130,10 +130,11 @@ export async function* events(response) {
 
 const HEARTBEAT = 5000;
 const RETRY = 1000;
+const AWAY = 60_000; // milliseconds after which all that a page shows is asked for again
 
 /**
- * `epoch` grows each time a lost connection is restored, somebody signs in or a deleted record comes
- * back, so that hooks repeat their requests. `signedOut`: the service wants a key.
+ * `epoch` grows each time a lost connection is restored, somebody signs in, a deleted record comes
+ * back or the visitor does, so that hooks repeat their requests. `signedOut`: the service wants a key.
  */
 export const connection = {
   lost: false,
@@ -183,9 +184,18 @@ export const connection = {
 
   async watch() {
     addEventListener("offline", () => this.check()); // the service may still be reachable, if it is on this machine
+    let seen = Date.now();
+    const look = async () => {
+      if (document.hidden) return;
+      const away = Date.now() - seen;
+      seen = Date.now();
+      await this.check();
+      if (away > AWAY && !this.lost) this.renew(); // after a night in the background, or asleep
+    };
+    document.addEventListener("visibilitychange", look);
     for (;;) {
       await sleep(HEARTBEAT);
-      if (!document.hidden) await this.check();
+      await look();
     }
   },
 };

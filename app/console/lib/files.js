@@ -38,7 +38,9 @@ export async function archiveOf(source, check = () => {}) {
 /** Returns the first of the dropped or chosen files. */
 export const imageOf = (source) => source.files[0];
 
-async function filesOf(source) {
+/** Returns the dropped or chosen files, those in folders too, as [{path, file}]. */
+export async function filesOf(source) {
+  if (Array.isArray(source)) return source; // found before
   const entries = [...(source.items ?? [])]
     .map((item) => item.webkitGetAsEntry?.())
     .filter(Boolean);

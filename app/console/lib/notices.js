@@ -6,7 +6,7 @@ import { at, connection, get, post, remove } from "./api.js";
 
 const STAYS = 10_000; // milliseconds; the page of the trash restores what was deleted later, too
 
-/** The notices that are shown, each as {id, text, isProblem, undo}. */
+/** The notices that are shown, each as {id, text, isProblem, undo, page, act}. */
 const notices = {
   items: [],
   listeners: new Set(),
@@ -23,11 +23,15 @@ const notices = {
 
 let count = 0;
 
-/** Shows a notice for some seconds. `undo`, if given, becomes a button. */
-export function say(text, undo) {
+/**
+ * Shows a notice for some seconds, or until it is dismissed if it `stays`. `undo` becomes a button,
+ * `page` a link, and `act` is {text, run}, a button of another name.
+ */
+export function say(text, { undo, page, act, stays = false } = {}) {
+  if (stays && notices.items.some((notice) => notice.text === text)) return;
   const id = (count += 1);
-  notices.set([...notices.items, { id, text, undo }]);
-  setTimeout(() => notices.drop(id), STAYS);
+  notices.set([...notices.items, { id, text, undo, page, act }]);
+  if (!stays) setTimeout(() => notices.drop(id), STAYS);
 }
 
 /** Shows the failure of an action until it is dismissed. */
@@ -49,7 +53,7 @@ export async function discard(collection, name, text) {
   await remove(`${collection}/${encodeURIComponent(name)}`);
   const trash = await get("trash?limit=20").catch(() => ({ items: [] })); // the last deleted first
   const entry = trash.items.find((each) => each.collection === collection && each.name === name);
-  say(text, entry && (() => restore(entry))); // no entry: the service keeps no trash
+  say(text, { undo: entry && (() => restore(entry)) }); // no entry: the service keeps no trash
 }
 
 /** Brings back an entry of the trash. */
@@ -71,7 +75,7 @@ export function Notices() {
   `;
 }
 
-function Notice({ notice: { id, text, undo, isProblem } }) {
+function Notice({ notice: { id, text, undo, page, act, isProblem } }) {
   const runUndo = () => {
     notices.drop(id);
     undo().catch(report);
@@ -79,7 +83,9 @@ function Notice({ notice: { id, text, undo, isProblem } }) {
   return html`
     <div class=${isProblem ? "notice bad" : "notice"} role=${isProblem ? "alert" : "status"}>
       <span>${text}</span>
+      ${page && html`<a class="button small" href=${page} onClick=${() => notices.drop(id)}>Show it</a>`}
       ${undo && html`<button class="small" onClick=${runUndo}>Undo</button>`}
+      ${act && html`<button class="small" onClick=${act.run}>${act.text}</button>`}
       <button class="small" onClick=${() => notices.drop(id)}>Dismiss<span class="hidden"> this notice</span></button>
     </div>
   `;

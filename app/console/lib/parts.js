@@ -2,13 +2,15 @@
 
 import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { Unreachable } from "./api.js";
+import { useDrops } from "./drops.js";
 import { useAction } from "./hooks.js";
+import { entitle } from "./title.js";
 
 /** A page with its heading, which gets the focus so that a screen reader announces the page. */
 export function Page({ title, intro, actions, children }) {
   const heading = useRef();
   useEffect(() => {
-    document.title = `${title} – Diffusion`;
+    entitle({ page: title });
     heading.current.focus({ preventScroll: true });
     scrollTo(0, 0);
   }, [title]);
@@ -125,8 +127,12 @@ export function ConfirmButton({ children, question, yes, onConfirm, disabled }) 
   `;
 }
 
-/** A target for dropped files, with buttons to choose them. onFiles gets a source for files.js. */
+/**
+ * A target for dropped files, with buttons to choose them. onFiles gets a source for files.js. The
+ * first one of a page also gets files that are dropped elsewhere, or pasted.
+ */
 export function FileDrop({ label, hint, accept, multiple, folders, onFiles, children }) {
+  useDrops(onFiles);
   const [over, setOver] = useState(false);
   const input = useRef();
   const folder = useRef();

@@ -1,7 +1,8 @@
 // A form to upload an archive of images or of a model.
 
-import { html, useState } from "../vendor/htm-preact.js";
+import { html, useEffect, useState } from "../vendor/htm-preact.js";
 import { upload } from "./api.js";
+import { takeOver } from "./drops.js";
 import { archiveOf, nameOf } from "./files.js";
 import { useAction } from "./hooks.js";
 import { Bar, FileDrop, Input, ProblemText, bytes } from "./parts.js";
@@ -21,6 +22,10 @@ export function Upload({ what, title, address, onDone, fields, check, ...drop })
     setArchive(found);
     setName(nameOf(found.name));
   });
+  useEffect(() => {
+    const source = takeOver(); // dropped on the page before
+    if (source) read.run(source);
+  }, []);
   const put = useAction(async () => {
     setSent(0);
     const made = await upload(address(name), archive.blob, setSent);

@@ -7,8 +7,8 @@ import { discard } from "../lib/notices.js";
 import { ConfirmButton, Page, ProblemText, Properties, bytes, countOf, when } from "../lib/parts.js";
 import { Images } from "./images.js";
 
-/** `version` is the number of one, or undefined for the newest, which can be edited. */
-export function Dataset({ name, version }) {
+/** `query.version` is the number of one, or undefined for the newest, which can be edited. */
+export function Dataset({ name, query: { version } }) {
   const query = version ? `?version=${encodeURIComponent(version)}` : "";
   const { data: dataset, problem, refresh } = useAnswer(at`datasets/${name}` + query);
   const versions = useAnswer(

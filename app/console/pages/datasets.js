@@ -6,15 +6,12 @@ import { ARCHIVES_AND_IMAGES } from "../lib/files.js";
 import { go, keyed, useAnswer } from "../lib/hooks.js";
 import { Input, Page, ProblemText, Select } from "../lib/parts.js";
 import { Upload } from "../lib/upload.js";
-import { Dataset, summary } from "./dataset.js";
+import { summary } from "./dataset.js";
 import { Imports } from "./imports.js";
-
-export const Datasets = ({ name, query }) =>
-  name ? html`<${Dataset} name=${name} version=${query.version} />` : html`<${List} />`;
 
 const allDatasets = keyed("datasets", (signal) => all("datasets", "name", signal));
 
-function List() {
+export function Datasets() {
   const datasets = useAnswer(allDatasets);
   const [how, setHow] = useState({ labels: "auto", frames: "refuse", range: "full" });
   const set = (name) => (value) => setHow((old) => ({ ...old, [name]: value }));

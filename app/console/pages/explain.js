@@ -1,7 +1,7 @@
 // Noise, explained: one picture through noise and back, with a model of one's choice.
 
 import { html, useEffect, useMemo, useState } from "../vendor/htm-preact.js";
-import { remember } from "../lib/address.js";
+import { keep, useSettings } from "../lib/address.js";
 import { all, at, get, send } from "../lib/api.js";
 import { imageOf, pngOf } from "../lib/files.js";
 import { keyed, useAnswer } from "../lib/hooks.js";
@@ -18,9 +18,13 @@ import { pictureOf } from "./explain/pixels.js";
 
 const EXAMPLE = "emoji"; // the model that comes with the service
 const MAX_SEED = 2 ** 32;
-const DEFAULTS = { t: 300, step: 1, at: 2, share: 1, eta: 1, g: 3, seed: 1, picture: "made" };
+const DEFAULTS = {
+  ...{ model: "", class_label: "", picture: "made", column: "", row: "" },
+  ...{ t: 300, step: 1, at: 2, share: 1, eta: 1, g: 3, seed: 1 },
+};
+const WHOLE = ["t", "step", "at", "seed", "column", "row"];
 
-export function Explain({ query }) {
+export function Explain() {
   const models = useAnswer(keyed("models", (signal) => all("models", "name", signal)));
   const samplers = useAnswer("samplers");
   const usable = models.data?.filter(({ damage }) => !damage);
@@ -37,27 +41,28 @@ export function Explain({ query }) {
       ${
         usable?.length > 0 &&
         samplers.data &&
-        html`<${Walk} models=${usable} samplers=${samplers.data.samplers} query=${query} />`
+        html`<${Walk} models=${usable} samplers=${samplers.data.samplers} />`
       }
     <//>
   `;
 }
 
-/** The settings in the address: numbers where the defaults are numbers. */
-function settingsIn(query) {
-  const numbers = ["t", "step", "at", "share", "eta", "g", "seed", "column", "row"];
-  const read = Object.entries(query).map(([name, text]) => {
-    if (!numbers.includes(name)) return [name, text];
-    const value = given(text);
-    return [name, Number.isFinite(value) && value >= 0 ? value : DEFAULTS[name]];
+/** The settings, with the usual value for each number that cannot be; a pixel may be undefined. */
+function possible(settings) {
+  const found = Object.entries(settings).map(([name, value]) => {
+    const isText = typeof DEFAULTS[name] === "string" && !WHOLE.includes(name);
+    if (isText) return [name, value];
+    const number = given(value);
+    const isPossible = WHOLE.includes(name) ? Number.isInteger(number) : Number.isFinite(number);
+    return [name, isPossible && number >= 0 ? number : given(DEFAULTS[name])];
   });
-  return { ...DEFAULTS, ...Object.fromEntries(read.filter(([, value]) => value !== undefined)) };
+  return Object.fromEntries(found);
 }
 
-function Walk({ models, samplers, query }) {
-  const [settings, setSettings] = useState(() => settingsIn(query));
+function Walk({ models, samplers }) {
+  const [asked, set] = useSettings(DEFAULTS);
+  const settings = possible(asked);
   const [own, setOwn] = useState();
-  const set = (changes) => setSettings((old) => ({ ...old, ...changes }));
   const fallback = models.find(({ name }) => name === EXAMPLE) ?? models[0];
   const model = models.find(({ name }) => name === settings.model) ?? fallback;
   const { details } = model;
@@ -69,7 +74,7 @@ function Walk({ models, samplers, query }) {
   const sampler = samplers.find((each) =>
     details.consistency ? each.for_distilled : each.takes_eta && each.takes_invert,
   );
-  useEffect(() => remember("explain", known({ ...settings, model: model.name })), [settings, model]);
+  useEffect(() => keep({ model: model.name }), [model.name]); // a link means this model everywhere
   const shared = { model, settings, set, labels, tables: tables.data, picture: picture.data, noise };
   const own_sampler = { sampler: sampler?.name, takesEta: Boolean(sampler?.takes_eta) };
   const toLevel = (t) => {
@@ -98,9 +103,6 @@ function Walk({ models, samplers, query }) {
     </section>
   `;
 }
-
-const known = (settings) =>
-  Object.fromEntries(Object.entries(settings).filter(([name, value]) => value !== DEFAULTS[name]));
 
 /** The class for a request: none for "any", where the model has that. */
 function labelsOf({ class_names: names = [], has_null_class: hasNull }, chosen) {
@@ -149,7 +151,7 @@ function Choice({ models, model, settings, set, setOwn, own, picture }) {
           label="Model"
           value=${model.name}
           options=${models.map(({ name }) => name)}
-          onChange=${(name) => set({ model: name, column: undefined, row: undefined })}
+          onChange=${(name) => set({ model: name, column: "", row: "" })}
         />
         ${
           names.length > 0 &&

@@ -2,6 +2,7 @@
 // or brought to another class, also by dragging them onto it.
 
 import { html, useEffect, useState } from "../vendor/htm-preact.js";
+import { useSetting } from "../lib/address.js";
 import { at, get, pagesOf, post, upload } from "../lib/api.js";
 import { ARCHIVES_AND_IMAGES, archiveOf } from "../lib/files.js";
 import { keyed, useAction, useAnswer } from "../lib/hooks.js";
@@ -10,7 +11,7 @@ import { Bar, FileDrop, Input, ProblemText, countOf } from "../lib/parts.js";
 /** `onEdited` is called when there is a newer version. */
 export function Images({ dataset, editable, onEdited }) {
   const { name, version } = dataset;
-  const [shown, setShown] = useState(""); // a class, or all
+  const [shown, setShown] = useSetting("class", ""); // or all of them
   const [pages, setPages] = useState(1);
   const [ticked, setTicked] = useState(new Set());
   const images = useAnswer(

@@ -1,6 +1,7 @@
 // One training: its progress, its error, its samples, its set-up and its history.
 
 import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
+import { useSetting } from "../lib/address.js";
 import { at, post } from "../lib/api.js";
 import { Chart } from "../lib/chart.js";
 import { fieldsOf, shown, valueIn } from "../lib/form.js";
@@ -19,6 +20,7 @@ import {
   number,
   when,
 } from "../lib/parts.js";
+import { NotifyMe } from "../lib/watching.js";
 
 const EVENTS = [
   ["queued", "waits for a worker"],
@@ -37,7 +39,7 @@ const EVENTS = [
 const CURVE_EVERY = 1500;
 const SETTLED = 100; // milliseconds; events that arrive together cause one refresh
 
-export function Job({ id }) {
+export function Job({ name: id }) {
   const job = useAnswer(at`train-jobs/${id}`);
   const metrics = useAnswer(at`train-jobs/${id}/metrics`);
   const samples = useAnswer(at`train-jobs/${id}/samples`);
@@ -188,6 +190,7 @@ function Progress({ job, now }) {
       ${job.status === "queued" && ` ${job.waiting ?? "waits for a worker"}`}
       ${left !== null && left !== undefined && html`<strong class="left">${duration(left)} left</strong>`}
     </p>
+    ${!job.done && html`<${NotifyMe} />`}
     ${job.warnings.map((warning) => html`<p class="warning">${warning}</p>`)}
     <${Bar} label="Progress" value=${now.progress ?? 0} />
     <${Properties}
@@ -256,10 +259,10 @@ function Levels({ evaluations }) {
 const noise = (level) => level.sigma / Math.max(level.alpha, 1e-4);
 
 function Samples({ id, steps }) {
-  const [chosen, setChosen] = useState();
+  const [wanted, setWanted] = useSetting("step", 0); // 0: the last
   if (!steps.length) return html`<p class="empty">A grid is made at each checkpoint.</p>`;
   const sorted = [...steps].sort((a, b) => a - b);
-  const place = chosen === undefined || chosen >= sorted.length ? sorted.length - 1 : chosen;
+  const place = sorted.includes(wanted) ? sorted.indexOf(wanted) : sorted.length - 1;
   const step = sorted[place];
   return html`
     <img
@@ -273,7 +276,7 @@ function Samples({ id, steps }) {
       max=${sorted.length - 1}
       value=${place}
       shown=${step.toLocaleString("en")}
-      onChange=${(value) => setChosen(value === sorted.length - 1 ? undefined : value)}
+      onChange=${(value) => setWanted(value === sorted.length - 1 ? 0 : sorted[value])}
     />
     <p class="note">Always the same noise and classes, so that only the model changes.</p>
   `;

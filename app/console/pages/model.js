@@ -18,7 +18,7 @@ import { TryIt } from "./model_try.js";
 import { grid, sentenceAbout } from "./pictures_of.js";
 import { Scores, ownPrecisions } from "./scores.js";
 
-export function Model({ name, query }) {
+export function Model({ name }) {
   const model = useAnswer(at`models/${name}`, 5000);
   const evaluations = useAnswer("evaluations?limit=50", 3000);
   const session = useAnswer("session");
@@ -36,7 +36,7 @@ export function Model({ name, query }) {
         ${data.damage && html`<p class="problem" role="alert">Damaged: ${data.damage}</p>`}
         <div class="model-page">
           <div>
-            <${TryIt} model=${data} query=${query} needsKey=${session.data?.key_needed} />
+            <${TryIt} model=${data} needsKey=${session.data?.key_needed} />
           </div>
           <div class="side">
             <section class="card" aria-label="Facts">

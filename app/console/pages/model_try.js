@@ -1,7 +1,7 @@
 // Try a model: a few images, made while one watches, and the same request as code.
 
-import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
-import { remember } from "../lib/address.js";
+import { html, useRef, useState } from "../vendor/htm-preact.js";
+import { useSettings } from "../lib/address.js";
 import { base64 } from "../lib/files.js";
 import { useGallery } from "../lib/making.js";
 import { Code, Input, ProblemText, Select, given } from "../lib/parts.js";
@@ -9,22 +9,13 @@ import { curl, javascript, onnxJavascript, onnxPython, python } from "../lib/req
 
 const MAX_SEED = 2 ** 32;
 
-export function TryIt({ model, query, needsKey }) {
+export function TryIt({ model, needsKey }) {
   const { class_names: names = [], has_null_class: mayBeAny } = model.details;
   const gallery = useGallery();
   const [batch] = gallery.batches;
-  const [label, setLabel] = useState(() => firstLabel(query.class_label, names, mayBeAny));
-  const [count, setCount] = useState(query.num_images ?? "4");
-  const [seed, setSeed] = useState(query.seed ?? "0");
-  useEffect(
-    () =>
-      remember(`models/${encodeURIComponent(model.name)}`, {
-        class_label: label,
-        num_images: count === "4" ? undefined : count,
-        seed: seed === "0" ? undefined : seed,
-      }),
-    [label, count, seed],
-  );
+  const [settings, change] = useSettings({ class_label: "", num_images: "4", seed: "0" });
+  const { num_images: count, seed } = settings;
+  const label = firstLabel(settings.class_label, names, mayBeAny);
   const request = {
     model: model.name,
     num_images: given(count),
@@ -37,7 +28,7 @@ export function TryIt({ model, query, needsKey }) {
   };
   const others = () => {
     const other = Math.floor(Math.random() * MAX_SEED);
-    setSeed(`${other}`);
+    change({ seed: `${other}` });
     gallery.run({ ...request, seed: other }, { title: model.name });
   };
   const refusal = batch?.problem;
@@ -55,7 +46,7 @@ export function TryIt({ model, query, needsKey }) {
             value=${label}
             options=${mayBeAny === false ? names : [["", "any"], ...names]}
             error=${error("class_label")}
-            onChange=${setLabel}
+            onChange=${(value) => change({ class_label: value })}
           />`
         }
         <${Input}
@@ -66,7 +57,7 @@ export function TryIt({ model, query, needsKey }) {
           required
           value=${count}
           error=${error("num_images")}
-          onChange=${setCount}
+          onChange=${(value) => change({ num_images: value })}
         />
         <${Input}
           label="Seed"
@@ -75,7 +66,7 @@ export function TryIt({ model, query, needsKey }) {
           required
           value=${seed}
           error=${error("seed")}
-          onChange=${setSeed}
+          onChange=${(value) => change({ seed: value })}
         />
         <button class="primary" disabled=${isMaking}>Make images</button>
       </form>

@@ -1,6 +1,7 @@
 // The forward process: a picture, a slider, and curves of the remaining signal.
 
 import { html, useEffect, useState } from "../vendor/htm-preact.js";
+import { useSettings } from "../lib/address.js";
 import { send } from "../lib/api.js";
 import { Chart } from "../lib/chart.js";
 import { blobOf, download, imageOf, scaled } from "../lib/files.js";
@@ -14,11 +15,11 @@ const FRAMES = Array.from({ length: 26 }, (_, i) => (T / 25) * i);
 
 export function Noise() {
   const [source, setSource] = useState();
-  const [side, setSide] = useState(64);
   const [image, setImage] = useState();
-  const [t, setT] = useState(150);
-  const [schedule, setSchedule] = useState("linear");
-  const [seed, setSeed] = useState("0");
+  const [settings, set] = useSettings({ t: 150, side: 64, schedule: "linear", seed: "0" });
+  const { schedule, seed } = settings;
+  const t = Math.round(Math.min(T, Math.max(0, settings.t)));
+  const side = SIDES.includes(settings.side) ? settings.side : 64;
   const [refused, setRefused] = useState();
   const [problems, setProblems] = useState({}); // of the two pictures, by method
   const tables = useAnswer(`schedules/${schedule}?num_train_timesteps=${T}`);
@@ -72,7 +73,7 @@ export function Noise() {
             min="0"
             max=${T}
             value=${t}
-            onChange=${setT}
+            onChange=${(t) => set({ t })}
           />
           <div class="pictures three">
             <${Original} image=${image} />
@@ -130,14 +131,14 @@ export function Noise() {
               label="Longest side, pixels"
               value=${side}
               options=${SIDES}
-              onChange=${(value) => setSide(Number(value))}
+              onChange=${(value) => set({ side: Number(value) })}
             />
             <${Select}
               label="Schedule"
               value=${schedule}
               options=${(schedules.data?.schedules ?? [{ name: schedule }]).map((s) => s.name)}
               hint=${schedules.data?.schedules.find((s) => s.name === schedule)?.description}
-              onChange=${setSchedule}
+              onChange=${(schedule) => set({ schedule })}
             />
             <${Input}
               label="Seed of the noise"
@@ -145,7 +146,7 @@ export function Noise() {
               min="0"
               value=${seed}
               error=${ofSeed}
-              onChange=${setSeed}
+              onChange=${(seed) => set({ seed })}
             />
           </div>
         </section>

@@ -2,12 +2,19 @@
 
 import { html } from "../vendor/htm-preact.js";
 import { at, send } from "../lib/api.js";
-import { keyed, useAnswer } from "../lib/hooks.js";
+import { handOver, useDrops } from "../lib/drops.js";
+import { filesOf } from "../lib/files.js";
+import { go, keyed, useAction, useAnswer } from "../lib/hooks.js";
 import { Page, ProblemText } from "../lib/parts.js";
 
 const EXAMPLE = "emoji"; // the model that an empty service begins with
 
 export function Start() {
+  const bring = useAction(async (source) => {
+    handOver(await filesOf(source));
+    go("#/datasets");
+  });
+  useDrops(bring.run);
   const datasets = useAnswer("datasets?limit=1");
   const jobs = useAnswer("train-jobs?limit=1", 3000);
   const models = useAnswer("models?limit=1", 3000);
@@ -25,7 +32,7 @@ export function Start() {
     },
     {
       title: "Bring your images",
-      text: "A zip or a folder; folders in it are classes. Images may be of any size from 8 pixels a side: a training scales and crops them to the size of its model, 8 to 256 pixels a side. To try it without your own images, use examples/emoji/emoji.zip or examples/digits/digits.zip, which come with the service.",
+      text: "A zip or a folder, which may also be dropped here; folders in it are classes. Images may be of any size from 8 pixels a side: a training scales and crops them to the size of its model, 8 to 256 pixels a side. To try it without your own images, use examples/emoji/emoji.zip or examples/digits/digits.zip, which come with the service.",
       done: dataset && html`<a href=${`#/datasets/${dataset.name}`}>${dataset.name}</a> is uploaded.`,
       link: ["#/datasets", "Upload images"],
     },
@@ -54,7 +61,7 @@ export function Start() {
       title="Train a diffusion model on your own images"
       intro="A diffusion model turns noise into an image, a small step at a time. Four steps lead from a folder of images to new ones."
     >
-      <${ProblemText} problem=${datasets.problem || jobs.problem || models.problem} />
+      <${ProblemText} problem=${datasets.problem || jobs.problem || models.problem || bring.problem} />
       ${isFresh && html`<${Fresh} model=${model} />`}
       <ol class="loop">
         ${steps.map(

@@ -1,6 +1,7 @@
 // The form that starts a training, and the list of trainings.
 
 import { html, useEffect, useState } from "../vendor/htm-preact.js";
+import { keep, useSetting } from "../lib/address.js";
 import { all, at, pagesOf, post } from "../lib/api.js";
 import { fieldsOf, leaves, shown, valueIn, valueOf } from "../lib/form.js";
 import { go, keyed, useAction, useAnswer } from "../lib/hooks.js";
@@ -20,7 +21,7 @@ export function Training({ query }) {
       title="Training"
       intro="Say which images, and how long. The learning rate falls to zero at the end of the time, so that more time is a better model, not a longer wait for the same one."
     >
-      <${Begin} query=${query} />
+      <${Begin} key=${JSON.stringify(query)} query=${query} />
       <section aria-label="Jobs">
         <h2>Jobs</h2>
         <${Jobs} />
@@ -73,10 +74,19 @@ const everything = keyed("datasets and models", async (signal) => ({
 function Begin({ query }) {
   const { data: known, problem: unknown } = useAnswer(everything);
   const { data: fields, problem: undescribed } = useAnswer(described);
-  const [dataset, setDataset] = useState(query.dataset);
-  const [typed, setMinutes] = useState();
+  const [dataset, setDataset] = useSetting("dataset", undefined);
+  const [typed, setMinutes] = useSetting("minutes", undefined);
   const [begins, setBegins] = useState(beginning(query));
-  const [texts, setTexts] = useState({});
+  const [texts, setTexts] = useState(textsOf(query));
+  const begin = (how) => {
+    setBegins(how);
+    const [kind, whose] = how.split(" ");
+    keep({ ...Object.fromEntries(BEGINNINGS.map((each) => [each])), ...(how && { [kind]: whose }) });
+  };
+  const write = (path) => (text) => {
+    setTexts({ ...texts, [path]: text });
+    keep({ [path]: text });
+  };
   const chosen = dataset ?? known?.datasets[0];
   const isOpen = Object.values(texts).some(Boolean);
   const usual = useUsualMinutes(chosen, begins);
@@ -113,7 +123,7 @@ function Begin({ query }) {
       plan=${plan.data}
       value=${texts[field.path] ?? ""}
       error=${of(field.path)}
-      onChange=${(text) => setTexts({ ...texts, [field.path]: text })}
+      onChange=${write(field.path)}
     />
   `;
 
@@ -161,7 +171,7 @@ function Begin({ query }) {
             label="Begins with"
             value=${begins}
             options=${beginnings(known.models)}
-            onChange=${setBegins}
+            onChange=${begin}
           />`
         }
         <div class="fields">
@@ -221,8 +231,15 @@ function Choice({ field, plan, value, error, onChange }) {
 
 // From the fields to a request ---------------------------------------------------------------------
 
+const BEGINNINGS = ["resume_from", "fine_tune", "distill"];
+const OTHERS = [...BEGINNINGS, "dataset", "minutes"]; // in the address, beside the fields below
+
+/** The texts of the fields that the address holds. */
+const textsOf = (query) =>
+  Object.fromEntries(Object.entries(query).filter(([name]) => !OTHERS.includes(name)));
+
 function beginning(query) {
-  for (const how of ["resume_from", "fine_tune", "distill"])
+  for (const how of BEGINNINGS)
     if (query[how]) return `${how} ${query[how]}`;
   return "";
 }

@@ -175,6 +175,7 @@ def test_what_is_somebody_elses_is_not_there(method, path, service, values):
     ("path", "body"),
     [
         ("/sample", {"model": "{model}"}),
+        ("/sample/grid", {"model": "{model}", "x": {"setting": "seed", "values": ["7"]}}),
         ("/train-jobs", {"dataset": "{dataset}"}),
         ("/train-jobs/plan", {"dataset": "{dataset}"}),
         ("/train-jobs", {"resume_from": {"job": "{train-jobs}"}}),
@@ -185,7 +186,9 @@ def test_nor_can_it_be_named_in_a_body(path, body, service, values):
     def filled(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: filled(inner) for key, inner in value.items()}
-        return values[value.strip("{}")]
+        if isinstance(value, list):
+            return [filled(inner) for inner in value]
+        return values[value.strip("{}")] if value.startswith("{") else value
 
     with service.as_("bob") as bob:
         assert bob.post(path, json=filled(body)).status_code == 404

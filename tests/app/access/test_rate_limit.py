@@ -107,6 +107,7 @@ def test_every_route_but_the_free_ones_is_counted(serve, tmp_path):
         httpx.Client(base_url=url, timeout=60) as client,
     ):
         document = client.get("/openapi.json").json()
+        computing = ("/noise", "/sample", "/sample/again", "/sample/grid")
 
         for path, operations in document["paths"].items():
             for method, operation in operations.items():
@@ -115,7 +116,7 @@ def test_every_route_but_the_free_ones_is_counted(serve, tmp_path):
                 if is_free(path):
                     assert policies is None, path
                     continue
-                computes = method == "post" and path in ("/noise", "/sample", "/sample/again")
+                computes = method == "post" and path in computing
                 assert policies == f'"{"compute" if computes else "requests"}";q=10000;w=60', path
                 for status, response in operation["responses"].items():
                     if status.startswith("2") or status == "429":

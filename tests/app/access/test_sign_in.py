@@ -30,10 +30,10 @@ def test_the_console_asks_for_a_key_and_forgets_it(browser: Browser, keyed):
     sign_in = page.get_by_role("heading", level=1, name="Sign in")
     expect(sign_in).to_be_visible()
     assert_accessible(page)
-    page.get_by_label("Key").fill("dk_wrong")
+    page.get_by_label("Key", exact=True).fill("dk_wrong")
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("alert")).to_contain_text("the key is not known")
-    page.get_by_label("Key").fill(key)
+    page.get_by_label("Key", exact=True).fill(key)
     page.get_by_role("button", name="Sign in").click()
     expect(page.get_by_role("heading", level=1, name="Datasets")).to_be_visible()
     assert "diffusion_key" not in page.evaluate("document.cookie"), "scripts cannot read it"

@@ -7,8 +7,8 @@ import pytest
 # The buttons and the links that look like them, by page; # stands for a number. `.../a` is the page
 # of one dataset or training. Each is pressed in a test, which looks at its effect.
 BUTTONS = {
-    "the shell": {"Dark", "Light"},
-    "a notice": {"Undo", "Dismiss"},
+    "the shell": {"Dark", "Light", "?", "Close"},
+    "a notice": {"Undo", "Dismiss", "Show it", "Load the page again"},
     "start": {"Dissolve a picture", "Upload images", "Train", "Make images", "Watch it"},
     "noise": {"Choose a picture", "Download a strip", "Download an animation"},
     "explain": {"Another picture", "Choose a picture", "Upload your own images", "#", "#.#"},
@@ -29,6 +29,11 @@ BUTTONS = {
     | {"Download all", "Remove", "Stop", "Try again", "Disturb", "Copy", "Close", "Variations"}
     | {"Download", "Upper half", "Lower half", "Left half", "Right half", "Middle", "Clear"}
     | {"Repaint", "Order images", "Show more", "Cancel", "Delete", "No"},
+    "compare": {"Make the grid", "Stop", "an image", "Download the picture", "Use its settings"}
+    | {"Download", "Close"},
+    "compare/a": {"Make pairs", "Stop", "Download the picture", "Begin", "# Left", "# Right"}
+    | {"# Cannot tell", "End the test", "Go on", "Download as CSV", "Reset", "Forget them", "No"}
+    | {"Try again"},
     "trash": {"Restore", "Remove for good", "No"},
 }
 
@@ -40,7 +45,8 @@ PASSING = {("sample", "Copied"), ("models/a", "Copied")}  # "Copy", for two seco
 WATCH = """(() => {
     const buttons = "button, a.button";
     const place = (button) => {
-        if (button.closest("header.shell")) return "the shell";
+        const shell = "header.shell, dialog[aria-label='Keyboard shortcuts']";
+        if (button.closest(shell)) return "the shell";
         if (button.closest(".notice")) return "a notice";
         const [page, one] = location.hash.replace(/^#\\/?/, "").split("?")[0].split("/");
         return one ? `${page}/a` : page || "start";

@@ -25,7 +25,7 @@ from tests.app.console.visits import (
 from tests.file_server import Asked, a_source
 
 # The pages whose buttons are pressed here; those of the others are pressed in their own files.
-PLACES = {"the shell", "a notice", "start", "noise", "datasets", "datasets/a", "training"}
+PLACES = {"start", "noise", "datasets", "datasets/a", "training"}
 PLACES |= {"training/a", "models", "sample", "trash"}
 FOLLOWS_WITHIN = 0.1  # seconds, of the slider's picture at 64 x 64
 

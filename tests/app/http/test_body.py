@@ -66,6 +66,7 @@ def test_the_cases_have_numbers_of_every_depth():
         "/evaluations",
         "/sample",
         "/sample/again",
+        "/sample/grid",
         "/train-jobs",
         "/train-jobs/plan",
     }
