@@ -85,8 +85,9 @@ async def get_schedule(
     sigma_max: Annotated[float, SIGMA, Query()] = ScheduleConfig.sigma_max,
     rho: Annotated[float, Query(ge=0.5, le=100.0)] = ScheduleConfig.rho,
 ) -> Response:
-    """The query takes each field of `schedule` in a model's details, which gives the model's own
-    schedule. `beta_*` belong to the linear ones, `sigma_*` and `rho` to `edm`."""
+    """Return a schedule as numbers or as a plot. The query takes each field of `schedule` in a
+    model's details, which gives the model's own schedule. `beta_*` belong to the linear ones,
+    `sigma_*` and `rho` to `edm`."""
     media_type = choose(request.headers.get("accept"), OFFERED)
     try:
         config = ScheduleConfig(
