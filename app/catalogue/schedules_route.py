@@ -11,19 +11,22 @@ from app.catalogue.schedules_schema import ScheduleList, ScheduleSummary, Schedu
 from app.http import problems
 from app.http.accept import choose
 from app.http.conditional import conditional
-from app.http.errors import reported_at
+from app.http.errors import InvalidInput
 from app.http.file_answers import content_of
 from app.http.root_path import link
 from app.noise.picture import noise_schedule
 from app.services import services_of
 from models.arrays import Float64
 from models.diffusion.schedule import (
+    BETA,
     MAX_TRAIN_TIMESTEPS,
     SCHEDULE_NAMES,
     SCHEDULES,
+    SIGMA,
     ScheduleConfig,
     ScheduleName,
 )
+from models.fields import Invalid
 
 router = APIRouter(prefix="/schedules", tags=["schedules"])
 
@@ -76,14 +79,29 @@ async def get_schedule(
     rescale_zero_terminal_snr: Annotated[
         bool, Query(description="rescale so that no signal is left at t = T")
     ] = False,
+    beta_start: Annotated[float, BETA, Query()] = ScheduleConfig.beta_start,
+    beta_end: Annotated[float, BETA, Query()] = ScheduleConfig.beta_end,
+    sigma_min: Annotated[float, SIGMA, Query()] = ScheduleConfig.sigma_min,
+    sigma_max: Annotated[float, SIGMA, Query()] = ScheduleConfig.sigma_max,
+    rho: Annotated[float, Query(ge=0.5, le=100.0)] = ScheduleConfig.rho,
 ) -> Response:
+    """Return a schedule as numbers or as a plot. The query takes each field of `schedule` in a
+    model's details, which gives the model's own schedule. `beta_*` belong to the linear ones,
+    `sigma_*` and `rho` to `edm`."""
     media_type = choose(request.headers.get("accept"), OFFERED)
-    with reported_at("rescale_zero_terminal_snr", "query"):
+    try:
         config = ScheduleConfig(
-            name=name,
-            num_train_timesteps=num_train_timesteps,
-            rescale_zero_terminal_snr=rescale_zero_terminal_snr,
+            name,
+            num_train_timesteps,
+            beta_start,
+            beta_end,
+            rescale_zero_terminal_snr,
+            sigma_min,
+            sigma_max,
+            rho,
         )
+    except Invalid as error:
+        raise InvalidInput.parameter(error.field, str(error), "query") from error
     content = await services_of(request).threads.run(lambda: _represent(config, media_type))
     return conditional(request, content, media_type, _CACHE)
 

@@ -7,14 +7,16 @@ const FEW = 20; // curves with fewer values also show points
 const COLOURS = ["--curve-1", "--curve-2", "--curve-3"];
 
 /**
- * x and lines[i].y have equal lengths; `mark` is an x to mark; `says` describes the chart in words.
+ * x and lines[i].y have equal lengths; `mark` is an x to mark, and `marks` others with their names,
+ * [[x, name], ...]; `says` describes the chart in words.
  */
-export function Chart({ x, lines, mark, says, xLabel, logX, logY, height = 180 }) {
+export function Chart({ x, lines, mark, marks, says, xLabel, logX, logY, height = 180 }) {
   const place = useRef();
   const now = useRef({}).current;
   const labels = lines.map((line) => line.label).join();
   now.data = [x, ...lines.map((line) => line.y)];
   now.mark = mark;
+  now.marks = marks;
 
   useEffect(() => {
     const make = () => {
@@ -43,7 +45,7 @@ export function Chart({ x, lines, mark, says, xLabel, logX, logY, height = 180 }
     .map((values) => `${values.length}:${values.at(0)}:${values.at(-1)}`)
     .join();
   useEffect(() => now.plot.setData(now.data), [first]);
-  useEffect(() => now.plot.redraw(false), [mark]);
+  useEffect(() => now.plot.redraw(false), [mark, marks?.join()]);
 
   return html`
     <figure class="chart">
@@ -88,7 +90,13 @@ function options(place, lines, xLabel, logX, logY, height, now) {
         points: { show: (plot) => line.points || plot.data[0].length < FEW },
       })),
     ],
-    hooks: { draw: [(plot) => point(plot, now.mark, colour("--accent"))] },
+    hooks: {
+      draw: [
+        (plot) => now.marks?.forEach(([x]) => line(plot, x, style.color)),
+        (plot) => point(plot, now.mark, colour("--accent")),
+        (plot) => now.marks?.forEach((each, i) => name(plot, each, i, style, colour("--surface"))),
+      ],
+    },
   };
 }
 
@@ -112,6 +120,39 @@ function point(plot, mark, colour) {
   ctx.moveTo(at, bbox.top);
   ctx.lineTo(at, bbox.top + bbox.height);
   ctx.stroke();
+  ctx.restore();
+}
+
+/** Draws a dashed line at an x. */
+function line(plot, x, colour) {
+  const { ctx, bbox } = plot;
+  const at = plot.valToPos(x, "x", true);
+  ctx.save();
+  ctx.strokeStyle = colour;
+  ctx.lineWidth = devicePixelRatio;
+  ctx.setLineDash([4 * devicePixelRatio, 4 * devicePixelRatio]);
+  ctx.beginPath();
+  ctx.moveTo(at, bbox.top);
+  ctx.lineTo(at, bbox.top + bbox.height);
+  ctx.stroke();
+  ctx.restore();
+}
+
+/** Writes the name of an x beside it; the i-th name stands i lines further down. */
+function name(plot, [x, text], i, style, background) {
+  const { ctx, bbox } = plot;
+  const at = plot.valToPos(x, "x", true);
+  const size = 12 * devicePixelRatio;
+  ctx.save();
+  ctx.font = `${size}px ${style.fontFamily}`;
+  const fits = at + ctx.measureText(text).width + size < bbox.left + bbox.width;
+  ctx.textAlign = fits ? "left" : "right";
+  const place = [at + (fits ? size : -size) / 3, bbox.top + size * (1 + 1.2 * i)];
+  ctx.strokeStyle = background; // so that no curve crosses the letters
+  ctx.lineWidth = size / 3;
+  ctx.strokeText(text, ...place);
+  ctx.fillStyle = style.color;
+  ctx.fillText(text, ...place);
   ctx.restore();
 }
 

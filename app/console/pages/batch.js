@@ -4,6 +4,7 @@ import { html, useState } from "../vendor/htm-preact.js";
 import { base64, download, pngOf, save } from "../lib/files.js";
 import { useAction } from "../lib/hooks.js";
 import { Code, Dialog, Input, Range, ProblemText, given } from "../lib/parts.js";
+import { curl, python } from "../lib/request_code.js";
 import { Paint } from "./paint.js";
 
 const VARIATIONS = 8;
@@ -246,36 +247,3 @@ function Comparison({ batch }) {
     }
   `;
 }
-
-// The request as code ------------------------------------------------------------------------------
-
-const FILES = { init_image: "image.png", mask: "mask.png" };
-const address = () => new URL(".", document.baseURI.split("#")[0]).href.replace(/\/$/, "");
-
-function curl(request) {
-  const body = JSON.stringify(request, (name, value) => (name in FILES ? `@${name}` : value));
-  const quoted = body
-    .replaceAll("'", "'\\''")
-    .replace(/@(init_image|mask)/g, (_, name) => `'$(base64 -w0 ${FILES[name]})'`);
-  return `curl --json '${quoted}' \\\n     -H 'Accept: image/png' ${address()}/sample -o images.png`;
-}
-
-function python({ model, ...rest }) {
-  const given = Object.entries(rest)
-    .filter(([, value]) => value !== undefined)
-    .map(
-      ([name, value]) =>
-        `, ${name}=${name in FILES ? `open("${FILES[name]}", "rb").read()` : literal(value)}`,
-    );
-  return [
-    "from client.client import Client",
-    "",
-    `with Client("${address()}") as service:`,
-    `    made = service.sample(${literal(model)}${given.join("")})`,
-    "    for i, image in enumerate(made.images):",
-    '        open(f"{i}.png", "wb").write(image)',
-  ].join("\n");
-}
-
-const literal = (value) =>
-  typeof value === "boolean" ? (value ? "True" : "False") : JSON.stringify(value);

@@ -64,7 +64,7 @@ export function Noise() {
   return html`
     <${Page}
       title="What noise does"
-      intro=${html`x<sub>t</sub> is the picture after t steps, each of which weakens it a little and adds a little noise. Drag the slider.`}
+      intro=${html`x<sub>t</sub> is the picture after t steps, each of which weakens it a little and adds a little noise. Drag the slider. <a href="#/explain">Noise, explained</a> goes on from here: what a model makes of it.`}
     >
       <div class="columns">
         <section class="card" aria-label="Picture">

@@ -27,7 +27,7 @@ export function Start() {
   const steps = [
     {
       title: "See what noise does",
-      text: "Take any picture and dissolve it step by step. This is what a model learns to undo.",
+      text: html`Take any picture and dissolve it step by step. This is what a model learns to undo. <a href="#/explain">Noise, explained</a> shows how.`,
       link: ["#/noise", "Dissolve a picture"],
     },
     {

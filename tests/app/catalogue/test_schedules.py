@@ -1,9 +1,10 @@
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from models.diffusion.schedule import SCHEDULE_NAMES
+from models.diffusion.schedule import SCHEDULE_NAMES, NoiseSchedule, ScheduleConfig
 
 
 def test_the_list_names_every_schedule_and_where_it_is(client):
@@ -75,6 +76,35 @@ def test_an_option_that_the_schedule_lacks_is_refused(client):
     answer = client.get("/schedules/flow", params={"rescale_zero_terminal_snr": True})
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["parameter"] == "rescale_zero_terminal_snr"
+
+
+def test_the_schedule_of_a_model_is_given_by_its_config(client):
+    config = ScheduleConfig("edm", 40, sigma_min=0.01, sigma_max=12.0, rho=3.0)
+    asked = {key: value for key, value in asdict(config).items() if key != "name"}
+    found = client.get("/schedules/edm", params=asked).json()
+    expected = NoiseSchedule.from_config(config)
+    assert found["sigmas"] == expected.sigma.tolist()
+    assert found["sigmas"][-1] == pytest.approx(12.0)
+    linear = client.get("/schedules/linear", params={"beta_start": 0.01, "beta_end": 0.05}).json()
+    assert linear["betas"][0] == pytest.approx(0.01)
+    assert linear["betas"][-1] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter", "value"),
+    [
+        ("linear", "beta_start", 0.5),  # above beta_end
+        ("linear", "beta_end", 1.0),
+        ("edm", "sigma_min", 90),  # above sigma_max
+        ("edm", "sigma_max", "nan"),
+        ("edm", "rho", 0.1),
+    ],
+)
+def test_a_number_that_a_schedule_cannot_have_is_refused(client, name, parameter, value):
+    answer = client.get(f"/schedules/{name}", params={parameter: value})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["parameter"] == parameter
+    assert answer.json()["errors"][0]["in"] == "query"
 
 
 def test_a_schedule_that_does_not_exist_is_not_found(client):

@@ -11,6 +11,7 @@ BUTTONS = {
     "a notice": {"Undo", "Dismiss", "Show it", "Load the page again"},
     "start": {"Dissolve a picture", "Upload images", "Train", "Make images", "Watch it"},
     "noise": {"Choose a picture", "Download a strip", "Download an animation"},
+    "explain": {"Another picture", "Choose a picture", "Upload your own images", "#", "#.#"},
     "datasets": {"Choose an archive or images", "Choose a folder", "Upload", "Fetch"}
     | {"Cancel", "Dismiss"},
     "datasets/a": {"Train on it", "Delete", "No", "a class", "Remove", "Move", "Untick", "Rename"}
@@ -19,9 +20,11 @@ BUTTONS = {
     "training": {"Train"},
     "training/a": {"Pause", "Resume", "Cancel", "Cancel the training", "Make images", "Delete"}
     | {"No", "Go on with more time"},
-    "models": {"Make images", "Download", "Download as ONNX", "Fine-tune", "Distil", "Delete", "No"}
-    | {"Change", "Save", "Cancel", "Show some images", "Choose a zip", "Choose a folder", "Upload"}
-    | {"Measure how good it is", "a precision"},
+    "models": {"Make images", "Open", "Show some images", "Choose a zip", "Choose a folder"}
+    | {"Upload"},
+    "models/a": {"Download", "Download as ONNX", "Fine-tune", "Distil", "Delete", "No", "Copy link"}
+    | {"Change", "Save", "Cancel", "Measure how good it is", "a precision", "Copy"}
+    | {"Make images", "Make others", "Stop", "curl", "Python", "JavaScript", "ONNX"},
     "sample": {"Make images", "an image", "Make again", "Make others", "Interpolate"}
     | {"Download all", "Remove", "Stop", "Try again", "Disturb", "Copy", "Close", "Variations"}
     | {"Download", "Upper half", "Lower half", "Left half", "Right half", "Middle", "Clear"}
@@ -36,7 +39,7 @@ BUTTONS = {
 
 SEEN: set[tuple[str, str]] = set()
 PRESSED: set[tuple[str, str]] = set()
-PASSING = {("sample", "Copied")}  # "Copy", for two seconds
+PASSING = {("sample", "Copied"), ("models/a", "Copied")}  # "Copy", for two seconds
 
 # Tells which buttons appear and which are clicked, by page and text.
 WATCH = """(() => {

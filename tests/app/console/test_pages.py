@@ -39,7 +39,7 @@ def test_from_a_folder_of_images_to_new_ones(page, service):
     _upload(page)
     _train(page)
     _sample(page)
-    _models(page, service)
+    _models(page)
 
 
 def _upload(page: Page) -> None:
@@ -195,60 +195,37 @@ def _copy_the_request(page: Page, first) -> None:
         assert len(archive.namelist()) == 8
 
 
-def _change_the_license(page: Page, card: Locator) -> None:
-    card.get_by_role("button", name="Change the license of seen-model").click()
-    assert_accessible(page)
-    card.get_by_label("License of the weights").fill("CC-BY-4.0")
-    card.get_by_role("button", name="Save").click()
-    expect(card.get_by_text("CC-BY-4.0")).to_be_visible()
-
-
-def _models(page: Page, service: httpx.Client) -> None:
+def _models(page: Page) -> None:
     page.get_by_role("link", name="Models", exact=True).click()
-    card = page.get_by_role("listitem").filter(
-        has=page.get_by_role("heading", name="seen-model", exact=True)
-    )
+    card = _card(page, "seen-model")
     expect(card.get_by_role("img", name="Images by seen-model")).to_be_visible()
-    expect(
-        card.get_by_text(re.compile("parameters, .* in float32, .* for an image"))
-    ).to_be_visible()
-    _change_the_license(page, card)
-    assert service.get("/models/seen-model").json()["license"] == "CC-BY-4.0"
-    card.get_by_role("button", name="Measure how good it is").click()
-    expect(card.get_by_text("Measuring: ")).to_be_visible()
+    expect(card.get_by_text("Makes 8 × 8 greyscale images of 10 classes")).to_be_visible()
     assert_accessible(page)
-    (evaluation,) = service.get("/evaluations").json()["items"]
-    service.post(evaluation["links"]["cancel"]).raise_for_status()
-    card.get_by_role("button", name=re.compile("^in (bfloat16|float32|int8)")).first.click()
-    expect(card.get_by_text("Measuring: ")).to_be_visible()
-    newest = service.get("/evaluations").json()["items"][0]
-    assert newest["config"]["precision"] in ("bfloat16", "float32", "int8")
-    service.post(newest["links"]["cancel"]).raise_for_status()
+    card.get_by_role("link", name="Open the page of seen-model").click()
+    expect(page.get_by_role("heading", level=1, name="seen-model")).to_be_visible()
+    facts = page.get_by_role("region", name="Facts")
+    expect(facts.get_by_role("link", name="seen-digits")).to_be_visible()
+    expect(facts.get_by_text(re.compile("240 steps"))).to_be_visible()
+    expect(
+        facts.get_by_text(re.compile("parameters, .* in float32, .* for an image"))
+    ).to_be_visible()
     with page.expect_download() as download:
-        card.get_by_role("link", name="Download seen-model", exact=True).click()
+        page.get_by_role("link", name="Download seen-model", exact=True).click()
     content = Path(download.value.path()).read_bytes()
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        assert "model_index.json" in {Path(name).name for name in archive.namelist()}
-    with page.expect_download() as download:
-        card.get_by_role("link", name="Download seen-model as ONNX").click()
-    with zipfile.ZipFile(download.value.path()) as archive:
-        assert "network.onnx" in archive.namelist()
 
+    page.get_by_role("link", name="Models", exact=True).click()
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Choose a zip").click()
     chooser.value.set_files({"name": "Again.zip", "mimeType": "application/zip", "buffer": content})
     expect(page.get_by_label("Name of the model")).to_have_value("again")
     page.get_by_role("button", name="Upload").click()
-    copy = page.get_by_role("listitem").filter(
-        has=page.get_by_role("heading", name="again", exact=True)
+    expect(_card(page, "again")).to_have_count(1)
+
+
+def _card(page: Page, name: str) -> Locator:
+    return page.get_by_role("listitem").filter(
+        has=page.get_by_role("heading", name=name, exact=True)
     )
-    copy.get_by_role("button", name="Delete again").click()
-    page.get_by_role("dialog").get_by_role("button", name="No").click()
-    assert service.get("/models/again").is_success
-    copy.get_by_role("button", name="Delete again").click()
-    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    expect(copy).to_have_count(0)
-    assert service.get("/models/again").status_code == 404
 
 
 # Datasets -----------------------------------------------------------------------------------------
@@ -657,7 +634,7 @@ def test_what_is_deleted_comes_back_by_undo_or_from_the_trash(page, service):
 def test_a_failed_action_is_said_until_it_is_dismissed(page, service, model_archive):
     content = model_archive()
     upload_model(service, "rival", content)
-    visit(page, "#/models", "Models")
+    visit(page, "#/models/rival", "rival")
     page.get_by_role("button", name="Delete rival").click()
     service.delete("/models/rival").raise_for_status()
     page.get_by_role("dialog").get_by_role("button", name="Delete").click()
@@ -688,66 +665,29 @@ def test_a_failed_action_is_said_until_it_is_dismissed(page, service, model_arch
 
 def test_an_action_without_an_answer_is_said(page, service, model_archive):
     upload_model(service, "unreached", model_archive())
-    visit(page, "#/models", "Models")
-    card = page.get_by_role("listitem").filter(
-        has=page.get_by_role("heading", name="unreached", exact=True)
-    )
-    card.get_by_role("button", name="Change the license of unreached").click()
+    visit(page, "#/models/unreached", "unreached")
+    facts = page.get_by_role("region", name="Facts")
+    facts.get_by_role("button", name="Change the license of unreached").click()
     page.context.set_offline(True)
-    card.get_by_role("button", name="Save").click()
-    expect(card.get_by_role("alert")).to_contain_text("The service did not answer")
+    facts.get_by_role("button", name="Save").click()
+    expect(facts.get_by_role("alert")).to_contain_text("The service did not answer")
     page.context.set_offline(False)
     expect(page.get_by_text("The service does not answer")).to_be_hidden()
-    card.get_by_role("button", name="Cancel").click()
-    expect(card.get_by_label("License of the weights")).to_have_count(0)
+    facts.get_by_role("button", name="Cancel").click()
+    expect(facts.get_by_label("License of the weights")).to_have_count(0)
 
 
-def test_a_model_is_shown_tuned_and_measured(page, service, model_archive):
+def test_a_model_s_card_shows_images_and_leads_on(page, service, model_archive):
     upload_model(service, "uploaded", model_archive())
     visit(page, "#/models", "Models")
-    card = page.get_by_role("listitem").filter(
-        has=page.get_by_role("heading", name="uploaded", exact=True)
-    )
+    card = _card(page, "uploaded")
     card.get_by_role("button", name="Show some images").click()
     expect(card.locator(".tiles img")).to_have_count(16, timeout=LONG)
-    for link, field, value in (
-        ("Fine-tune uploaded", "Begins with", "fine_tune uploaded"),
-        ("Distil uploaded", "Begins with", "distill uploaded"),
-        ("Make images", "Model", "uploaded"),
-    ):
-        card.get_by_role("link", name=link).click()
-        select = page.get_by_label(field, exact=True)
-        if field == "Begins with":
-            page.get_by_text("Everything else, and why").click()
-        expect(select).to_have_value(value)
-        page.go_back()
+    card.get_by_role("link", name="Make images").click()
+    expect(page.get_by_label("Model", exact=True)).to_have_value("uploaded")
 
 
-def test_scores_are_said_in_a_sentence_beside_the_nearest_training_images(
-    page, service, model_archive
-):
-    upload_model(service, "judged", model_archive())
-    service.put("/datasets/judging", content=DIGITS.read_bytes()).raise_for_status()
-    body = {"model": "judged", "dataset": "judging", "num_images": 40, "features": "random"}
-    address = service.post("/evaluations", json=body).raise_for_status().headers["location"]
-    while not (job := service.get(address, params={"wait": 30}).json())["done"]:
-        pass
-    made, real, noise = (job["result"][part]["frechet"] for part in ("made", "real", "noise"))
-    assert noise > 10 * real
-    assert made > noise / 1.5, "random weights make noise"
-    visit(page, "#/models", "Models")
-    card = page.get_by_role("listitem").filter(
-        has=page.get_by_role("heading", name="judged", exact=True)
-    )
-    expect(card.get_by_text("about as far from the real ones as pure noise is")).to_be_visible()
-    expect(card.get_by_text(re.compile(r"real images .*, noise "))).to_have_count(3)
-    card.get_by_text("The nearest training images").click()
-    picture = card.get_by_role("img", name=re.compile("three nearest training images"))
-    expect(picture).not_to_have_js_property("naturalWidth", 0)
-    assert_accessible(page)
-
-
-def test_photographs_are_not_taken_forupload_model(page, picture, tmp_path):
+def test_photographs_are_not_taken_for_a_model(page, picture, tmp_path):
     for number in range(2):
         (tmp_path / f"{number}.png").write_bytes(picture())
     visit(page, "#/models", "Models")
