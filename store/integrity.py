@@ -55,8 +55,8 @@ def _unpacked(key: str, content: bytes) -> bytes:
 
 
 def mark_damage(database: Database, error: ArtifactDamaged) -> None:
-    """Write what was found into the records of the model, the dataset, the checkpoint or the picture
-    that the artifact belongs to. Nothing else of a job has a record for it."""
+    """Write what was found into the record that the artifact belongs to: of a model, a dataset, a
+    checkpoint or a picture. Nothing else of a job has a record for it."""
     found = f"{now():%Y-%m-%d %H:%M} UTC: {error}"
     key = PurePosixPath(error.key)
     above = [str(key), *map(str, key.parents)]

@@ -185,10 +185,10 @@ def keep_pictures(
 
 
 def _new_records(given: Sequence[NewPicture]) -> list[Picture]:
-    at = now()
+    at, last = now(), len(given) - 1
     return [
         Picture(
-            id=f"{_microseconds(at) - place:0{_TIME_DIGITS}x}{secrets.token_hex(2)}",
+            id=f"{_microseconds(at) + last - place:0{_TIME_DIGITS}x}{secrets.token_hex(2)}",
             sha256=new.sha256,
             num_bytes=len(new.content),
             created_at=at,
@@ -209,9 +209,7 @@ def _known(session: Session, sha256s: Collection[str]) -> dict[str, Picture]:
     return {record.sha256: record for record in session.scalars(query)}
 
 
-def _surplus(
-    session: Session, num_new: int, limit: int, asked: Mapping[str, Picture]
-) -> list[str]:
+def _surplus(session: Session, num_new: int, limit: int, asked: Mapping[str, Picture]) -> list[str]:
     """Return the ids of the pictures that make room for so many new ones, but none of those that
     were `asked` to be kept, by their sha256. Raises GalleryFull."""
     count = sa.select(sa.func.count()).select_from(Picture).where(_mine(session))
@@ -274,7 +272,7 @@ def facets(database: Database, model: str | None = None) -> Facets:
         )
 
 
-def _counted(session: Session, query: sa.Select[Any]) -> dict[str, int]:
+def _counted(session: Session, query: sa.Executable) -> dict[str, int]:
     counts = {value: int(count) for value, count in session.execute(query)}
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
@@ -282,9 +280,7 @@ def _counted(session: Session, query: sa.Select[Any]) -> dict[str, int]:
 def get_picture(database: Database, picture_id: str) -> Picture:
     """Return a picture with its recipe. Raises PictureNotFound."""
     with database.session() as session:
-        record: Picture | None = session.get(
-            Picture, picture_id, options=[undefer(Picture.recipe)]
-        )
+        record: Picture | None = session.get(Picture, picture_id, options=[undefer(Picture.recipe)])
     if record is None:
         raise PictureNotFound(picture_id)
     return record
@@ -368,9 +364,7 @@ def delete_pictures(database: Database, ids: Sequence[str]) -> list[TrashEntry]:
             num_bytes = sum(record.num_bytes for record in theirs)
             for record in theirs:
                 session.expunge(record)  # its row is deleted past the session
-            entries.append(
-                throw_away(session, FOLDER, names[0], theirs[0], rows, keys, num_bytes)
-            )
+            entries.append(throw_away(session, FOLDER, names[0], theirs[0], rows, keys, num_bytes))
     return entries
 
 

@@ -1,5 +1,5 @@
-"""The trash: deleted datasets, models, jobs and pictures, with their artifacts, until they are restored or
-removed for good.
+"""The trash: deleted datasets, models, jobs and pictures, with their artifacts, until they are
+restored or removed for good.
 
 What is deleted leaves its tables, so that nothing else has to look past it and its name is free at
 once. Its rows are kept here as they were, at the revision of the schema that they had, and return

@@ -1,10 +1,10 @@
 """`python -m store.upkeep.verify` (`diffusion verify`): compare what is stored with its records.
 
 Models, archives of datasets with their indexes and fingerprints, manifests, checkpoints and the
-pictures of the gallery have a sha256 in their records. Pictures and zips of jobs have none; their own checksums are looked at.
-Logs and metrics have neither. What is damaged is printed and marked in its record, and a mark is
-taken away where all is well again. Reads the environment as the service does, beside which it may
-run. Exits with 1 if something is damaged.
+pictures of the gallery have a sha256 in their records. Pictures and zips of jobs have none; their
+own checksums are looked at. Logs and metrics have neither. What is damaged is printed and marked in
+its record, and a mark is taken away where all is well again. Reads the environment as the service
+does, beside which it may run. Exits with 1 if something is damaged.
 """
 
 import argparse
@@ -50,7 +50,13 @@ class Verifier:
 
     def walk(self) -> Iterator[ArtifactDamaged]:
         """Look at everything, mark what is damaged, and take away marks that are no longer true."""
-        for looks in (self._models, self._datasets, self._checkpoints, self._gallery, self._pictures):
+        for looks in (
+            self._models,
+            self._datasets,
+            self._checkpoints,
+            self._gallery,
+            self._pictures,
+        ):
             for error in looks():
                 mark_damage(self.database, error)
                 yield error

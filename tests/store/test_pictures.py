@@ -111,9 +111,7 @@ def test_the_same_file_is_kept_once_for_each_owner(database, artifacts, keep, al
 def test_of_two_who_keep_the_same_at_once_one_does(database, artifacts):
     given = [a_picture(f"{number}") for number in range(5)]
     with ThreadPoolExecutor(2) as pool:
-        tries = [
-            pool.submit(keep_pictures, database, artifacts, given, LIMIT) for _ in range(2)
-        ]
+        tries = [pool.submit(keep_pictures, database, artifacts, given, LIMIT) for _ in range(2)]
         kept = [each.result() for each in tries]
     assert sum(each.num_new for each in kept) == 5
     assert [p.id for p in kept[0].pictures] == [p.id for p in kept[1].pictures]
@@ -175,7 +173,7 @@ def test_a_gallery_full_of_stars_takes_no_more(database, artifacts, keep):
     with pytest.raises(GalleryFull, match="the gallery keeps 2, and there is room for 0"):
         keep("c", limit=2)
     change_picture(database, ids[0], starred=False)
-    with pytest.raises(GalleryFull, match="2 pictures more are too many.*room for 1"):
+    with pytest.raises(GalleryFull, match=r"2 pictures more are too many.*room for 1"):
         keep("c", "d", limit=2)
     with pytest.raises(GalleryFull, match="keeps 0"):
         keep("c", limit=0)

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 import zipfile
+from pathlib import Path
 from statistics import median
 
 import httpx
@@ -17,7 +18,6 @@ from tests.app.console.buttons import assert_all_are_pressed
 from tests.app.console.visits import (
     DIGITS,
     LONG,
-    SECONDS,
     assert_accessible,
     upload_model,
     visit,
