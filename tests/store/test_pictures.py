@@ -2,7 +2,6 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from hashlib import sha256
 
 import pytest
 import sqlalchemy as sa
@@ -21,7 +20,6 @@ from store.errors import (
 from store.pictures import (
     MAX_TAGS,
     Filters,
-    NewPicture,
     Picture,
     PictureTag,
     change_picture,
@@ -34,24 +32,9 @@ from store.pictures import (
     read_picture,
 )
 from store.upkeep.trash import list_trash, remove, restore
+from tests.store.records import a_picture
 
 LIMIT = 50
-
-
-def a_picture(content: str, **values: object) -> NewPicture:
-    data = content.encode()
-    columns = {
-        "media_type": "image/png",
-        "width": 8,
-        "height": 8,
-        "model": "faces",
-        "model_digest": "0",
-        "class_name": None,
-        "seed": 2**63 - 1,
-        "sampler": "any",
-        "recipe": {"request": {"model": "faces"}},
-    }
-    return NewPicture(data, sha256(data).hexdigest(), columns | values)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from store.locations import Locations
 from tests.app.access.test_guard import GUARDED, address, archive
 
 ROOT_PATH = "/diffusion"
-VALUES = {"dataset": "digits", "model": "faces", "image": "0", "trash": "0"}
+VALUES = {"dataset": "digits", "model": "faces", "image": "0", "trash": "0", "pictures": "0"}
 REFERENCE = re.compile(r'(?:src|href|spec-url)="([^"#]+)"')
 
 
@@ -112,6 +112,7 @@ def test_every_link_leads_through_the_proxy(alice, origin, settings, model_archi
             "/train-jobs",
             "/evaluations",
             "/sample-jobs",
+            "/pictures",
             "/schedules",
             "/problems",
             f"/train-jobs/{training['id']}/samples",
