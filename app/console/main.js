@@ -6,6 +6,7 @@ import { useAnswer, useConnection, useRoute, useTheme } from "./lib/hooks.js";
 import { Notices, report, reportFailures } from "./lib/notices.js";
 import { Page } from "./lib/parts.js";
 import { Datasets } from "./pages/datasets.js";
+import { Gallery } from "./pages/gallery.js";
 import { Job } from "./pages/job.js";
 import { Models } from "./pages/models.js";
 import { Noise } from "./pages/noise.js";
@@ -21,6 +22,7 @@ const SECTIONS = [
   ["training", "Training"],
   ["models", "Models"],
   ["sample", "Sample"],
+  ["gallery", "Gallery"],
 ];
 
 function Console() {
@@ -84,6 +86,8 @@ function page(section, name, query) {
       return html`<${Models} />`;
     case "sample":
       return html`<${Sample} query=${query} />`;
+    case "gallery":
+      return html`<${Gallery} query=${query} />`;
     case "trash":
       return html`<${Trash} />`;
     default:

@@ -25,13 +25,18 @@ BUTTONS = {
     "sample": {"Make images", "an image", "Make again", "Make others", "Interpolate"}
     | {"Download all", "Remove", "Stop", "Try again", "Disturb", "Copy", "Close", "Variations"}
     | {"Download", "Upper half", "Lower half", "Left half", "Right half", "Middle", "Clear"}
-    | {"Repaint", "Order images", "Show more", "Cancel", "Delete", "No"},
+    | {"Repaint", "Order images", "Show more", "Cancel", "Delete", "No"}
+    | {"Settings from a picture", "Leave these out"},
+    "gallery": {"Settings from a picture", "★", "Clear the filters", "Star", "Take the star off"}
+    | {"Delete", "Select all shown", "Select none", "Add the tag", "Take it off"}
+    | {"Use its settings", "★ Star", "Copy image", "Download", "Save", "Close"}
+    | {"← Previous", "Next →"},
     "trash": {"Restore", "Remove for good", "No"},
 }
 
 SEEN: set[tuple[str, str]] = set()
 PRESSED: set[tuple[str, str]] = set()
-PASSING = {("sample", "Copied")}  # "Copy", for two seconds
+PASSING = {("sample", "Copied"), ("gallery", "Copied")}  # "Copy", for two seconds
 
 # Tells which buttons appear and which are clicked, by page and text.
 WATCH = """(() => {
