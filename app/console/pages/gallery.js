@@ -1,6 +1,6 @@
 // The gallery: what was sampled and kept, searched, starred, tagged and looked at.
 
-import { html, useEffect, useMemo, useRef, useState } from "../vendor/htm-preact.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { get, pagesOf, patch } from "../lib/api.js";
 import { useAction, useAnswer, useConnection } from "../lib/hooks.js";
 import { discard } from "../lib/notices.js";
@@ -9,7 +9,10 @@ import { SettingsDrop } from "../lib/pictures.js";
 import { Picture, titleOf } from "./picture.js";
 
 const PAGE = 100; // pictures
-const AHEAD = "800px"; // below the window, where the next page is loaded
+const GAP = 10; // pixels between thumbnails, as in style.css
+const STEP = 128 + GAP; // from one row to the next
+const AROUND = 900; // pixels above and below the window in which thumbnails are there, too
+const ROWS = 3; // that come and go together
 const DAY = /^\d{4}-\d\d-\d\d$/;
 
 /** `query` has the filters, and in `picture` the id of the one that is open. */
@@ -32,7 +35,6 @@ export function Gallery({ query: { picture: id, ...query } }) {
     return `#/gallery${now.length ? `?${new URLSearchParams(now)}` : ""}`;
   };
   const filter = (changes) => location.replace(address(changes));
-  const suffix = address({}).replace("#/gallery?", "&").replace("#/gallery", "");
   const changed = () => facets.refresh();
   const drop = (ids) => {
     list.drop(ids);
@@ -52,7 +54,7 @@ export function Gallery({ query: { picture: id, ...query } }) {
       <${ProblemText} problem=${facets.problem || list.problem} />
       <p class="note" role="status">${summary(list, count, isFiltered)}</p>
       ${picked.size > 0 && html`<${Edits} ...${{ picked, setPicked, list, facets, changed, drop }} />`}
-      <${Grid} ...${{ list, suffix, picked, setPicked, changed }} />
+      <${Grid} ...${{ list, id, link: address, picked, setPicked, changed }} />
       ${list.isEmpty && (isFiltered ? html`<p><button onClick=${() => location.replace("#/gallery")}>Clear the filters</button></p>` : html`<p class="empty">Images that you make are kept here. <a href="#/sample">Make some</a>.</p>`)}
       ${id && html`<${Picture} key="picture" ...${{ id, list, address, tags: facets.data?.tags ?? [], changed, drop }} />`}
     <//>
@@ -76,31 +78,22 @@ function midnight(day, later = 0) {
 
 // The list -----------------------------------------------------------------------------------------
 
-/**
- * The pictures that fulfil a query, in `chunks` of a page, which stay the same objects while nothing
- * in them changes: of thousands of pictures only what changed is drawn again. `more` loads the next
- * page.
- */
+/** The pictures that fulfil a query; `more` loads the next page. */
 function usePictures(query) {
   const { epoch } = useConnection();
   const [, redraw] = useState({});
-  const now = useRef({ chunks: [], items: [] }).current;
+  const now = useRef({ items: [] }).current;
   const key = JSON.stringify(query);
   const set = (changes) => {
     Object.assign(now, changes);
-    if (changes.chunks) now.items = changes.chunks.flat();
     redraw({});
   };
   useEffect(() => {
-    const pages = now.key === key ? Math.max(1, now.chunks.length) : 1;
+    const pages = now.key === key ? Math.max(1, Math.ceil(now.items.length / PAGE)) : 1;
     const abort = new AbortController();
     Object.assign(now, { key, abort, loading: undefined });
     pagesOf("pictures", "id", pages, abort.signal, query).then(
-      ({ items, has_more }) => {
-        const chunks = [];
-        for (let i = 0; i < items.length; i += PAGE) chunks.push(items.slice(i, i + PAGE));
-        set({ chunks, hasMore: has_more, isLoaded: true, problem: undefined });
-      },
+      ({ items, has_more }) => set({ items, hasMore: has_more, isLoaded: true, problem: undefined }),
       (problem) => problem.name !== "AbortError" && set({ problem }),
     );
     return () => abort.abort();
@@ -112,27 +105,20 @@ function usePictures(query) {
     const params = new URLSearchParams({ limit: PAGE, ...query, after: now.items.at(-1).id });
     now.loading ??= get(`pictures?${params}`, signal)
       .then(
-        ({ items, has_more }) => signal.aborted || set({ chunks: [...now.chunks, items], hasMore: has_more, problem: undefined }),
+        ({ items, has_more }) =>
+          signal.aborted || set({ items: [...now.items, ...items], hasMore: has_more, problem: undefined }),
         (problem) => problem.name !== "AbortError" && set({ problem, hasMore: false }),
       )
       .finally(() => (now.loading = undefined));
     return now.loading;
   };
-  const update = (items) => {
-    const by = new Map(items.map((item) => [item.id, item]));
-    const isIn = (chunk) => chunk.some(({ id }) => by.has(id));
-    set({
-      chunks: now.chunks.map((chunk) => (isIn(chunk) ? chunk.map((old) => by.get(old.id) ?? old) : chunk)),
-    });
+  const update = (changed) => {
+    const by = new Map(changed.map((item) => [item.id, item]));
+    set({ items: now.items.map((old) => by.get(old.id) ?? old) });
   };
-  const drop = (ids) => {
-    const gone = new Set(ids);
-    const isIn = (chunk) => chunk.some(({ id }) => gone.has(id));
-    const chunks = now.chunks.map((chunk) => (isIn(chunk) ? chunk.filter(({ id }) => !gone.has(id)) : chunk));
-    set({ chunks: chunks.filter((chunk) => chunk.length) });
-  };
-  const { chunks, items, hasMore, isLoaded, problem } = now;
-  return { chunks, items, hasMore, isLoaded, problem, more, update, drop, isEmpty: isLoaded && !items.length };
+  const drop = (ids) => set({ items: now.items.filter(({ id }) => !ids.includes(id)) });
+  const { items, hasMore, isLoaded, problem } = now;
+  return { items, hasMore, isLoaded, problem, more, update, drop, isEmpty: isLoaded && !items.length };
 }
 
 // What is searched for ------------------------------------------------------------------------------
@@ -192,15 +178,18 @@ function Filters({ query, facets, filter }) {
 
 // The thumbnails -----------------------------------------------------------------------------------
 
-function Grid({ list, suffix, picked, setPicked, changed }) {
-  const end = useRef();
+/** The thumbnails. Of thousands only the rows near the window are there. */
+function Grid({ list, id, link, picked, setPicked, changed }) {
+  const box = useRef();
+  const [view, setView] = useState({ columns: 1, from: 0, to: 1 }); // rows
   const last = useRef(); // picture that was picked
+  const { items, hasMore, more } = list;
   const star = useAction(async (picture) => {
     list.update([await patch(`pictures/${picture.id}`, { starred: !picture.starred })]);
     changed();
   });
   const pick = (id, on, isRange) => {
-    const ids = list.items.map((item) => item.id);
+    const ids = items.map((item) => item.id);
     const ends = [ids.indexOf(id), ids.indexOf(last.current)].sort((a, b) => a - b);
     const all = isRange && ends[0] >= 0 ? ids.slice(ends[0], ends[1] + 1) : [id];
     last.current = id;
@@ -211,51 +200,63 @@ function Grid({ list, suffix, picked, setPicked, changed }) {
       return now;
     });
   };
-  const act = useRef({}).current; // stays the same, so that chunks are not drawn again
-  Object.assign(act, { star: star.run, pick });
+  useLayoutEffect(() => {
+    const look = () => {
+      const { top, width } = box.current.getBoundingClientRect();
+      const columns = Math.max(1, Math.floor((width + GAP) / STEP));
+      const from = ROWS * Math.max(0, Math.floor((-top - AROUND) / STEP / ROWS));
+      const to = ROWS * Math.max(1, Math.ceil((innerHeight - top + AROUND) / STEP / ROWS));
+      setView((old) => (old.columns === columns && old.from === from && old.to === to ? old : { columns, from, to }));
+    };
+    look();
+    const observer = new ResizeObserver(look);
+    observer.observe(box.current);
+    addEventListener("scroll", look, { passive: true });
+    addEventListener("resize", look);
+    return () => {
+      observer.disconnect();
+      removeEventListener("scroll", look);
+      removeEventListener("resize", look);
+    };
+  }, []);
+  const { columns, from, to } = view;
+  const isNearEnd = hasMore && to * columns + PAGE / 2 > items.length;
   useEffect(() => {
-    if (!end.current) return;
-    const observer = new IntersectionObserver(
-      ([{ isIntersecting }]) => isIntersecting && list.more(),
-      { rootMargin: AHEAD },
-    );
-    observer.observe(end.current);
-    return () => observer.disconnect();
-  }, [list.items.length, list.hasMore]);
-  let before = 0;
+    if (isNearEnd) more();
+  }, [isNearEnd, items.length]);
+  const place = id ? items.findIndex((item) => item.id === id) : -1;
+  useEffect(() => {
+    if (place < 0) return; // else it is behind the dialog, where the focus returns to it
+    const top = box.current.getBoundingClientRect().top + STEP * Math.floor(place / columns);
+    if (top < 0 || top + STEP > innerHeight) scrollBy(0, top - innerHeight / 2);
+  }, [place, columns]);
+
+  const rows = Math.ceil(items.length / columns);
+  const first = Math.min(from, rows);
+  const space = `padding: ${first * STEP}px 0 ${Math.max(0, rows - to) * STEP}px`;
   return html`
     <${ProblemText} problem=${star.problem} />
-    <ul class=${picked.size ? "shots picking" : "shots"} aria-label="Pictures">
-      ${list.chunks.map((chunk, i) => {
-        const first = before;
-        before += chunk.length;
-        return html`<${Chunk} key=${i} of=${chunk} ...${{ first, suffix, picked, act }} />`;
-      })}
-    </ul>
-    ${list.hasMore && html`<p class="note" ref=${end}>Loading more…</p>`}
+    <div ref=${box}>
+      <ul class=${picked.size ? "shots picking" : "shots"} aria-label="Pictures" style=${space}>
+        ${items.slice(first * columns, to * columns).map((picture, i) => html`<${Shot}
+          key=${picture.id}
+          number=${first * columns + i + 1}
+          count=${hasMore ? -1 : items.length}
+          isPicked=${picked.has(picture.id)}
+          ...${{ picture, link, pick, star: star.run }}
+        />`)}
+      </ul>
+    </div>
+    ${hasMore && html`<p class="note">Loading more…</p>`}
   `;
 }
 
-function Chunk({ of, first, suffix, picked, act }) {
-  const mine = of.filter(({ id }) => picked.has(id)).map(({ id }) => id);
-  return useMemo(
-    () =>
-      of.map((picture, i) => html`<${Shot}
-        key=${picture.id}
-        number=${first + i + 1}
-        isPicked=${mine.includes(picture.id)}
-        ...${{ picture, suffix, act }}
-      />`),
-    [of, first, suffix, mine.join()],
-  );
-}
-
-function Shot({ picture, number, isPicked, suffix, act }) {
+function Shot({ picture, number, count, isPicked, link, pick, star }) {
   const { id, links, starred } = picture;
   const title = titleOf(picture);
   return html`
-    <li>
-      <a href=${`#/gallery?picture=${id}${suffix}`} id=${`picture-${id}`} draggable=${false} title=${title}><img
+    <li aria-posinset=${number} aria-setsize=${count}>
+      <a href=${link({ picture: id })} id=${`picture-${id}`} draggable=${false} title=${title}><img
         src=${links.thumbnail}
         alt=${`${number}: ${title}`}
         width="128"
@@ -268,13 +269,13 @@ function Shot({ picture, number, isPicked, suffix, act }) {
         type="checkbox"
         aria-label=${`Select picture ${number}`}
         checked=${isPicked}
-        onClick=${(event) => act.pick(id, event.target.checked, event.shiftKey)}
+        onClick=${(event) => pick(id, event.target.checked, event.shiftKey)}
       />
       <button
         class="star"
         aria-label=${`Star picture ${number}`}
         aria-pressed=${starred}
-        onClick=${() => act.star(picture)}
+        onClick=${() => star(picture)}
       >★</button>
     </li>
   `;
