@@ -38,6 +38,7 @@ from app.http.request_log import QUIET_PATHS, RequestLog
 from app.http.root_path import RootPath
 from app.metrics import Metrics
 from app.noise import route as noise
+from app.pictures import route as pictures
 from app.registry import route as models
 from app.registry.example import add_example
 from app.sample import again_route as sample_again
@@ -74,6 +75,7 @@ ROUTES: tuple[ModuleType, ...] = (  # without those of jobs, which are in JOB_KI
     sample_again,
     sample_grid,
     samplers,
+    pictures,
     trash,
     session,
     keys,
@@ -92,6 +94,7 @@ TAGS = [
     {"name": "training", "description": "Jobs that train models."},
     {"name": "models", "description": "Models that were trained here or uploaded."},
     {"name": "sample", "description": "New images from a model."},
+    {"name": "pictures", "description": "A gallery of what was sampled and kept."},
     {"name": "trash", "description": "What was deleted, for a while."},
     {"name": "keys", "description": "Who may call the service, and for what."},
     {"name": "service", "description": "Health, metrics and the kinds of errors."},

@@ -199,11 +199,95 @@ class AuditAnswer(BaseModel):
 class TrashAnswer(BaseModel):
     id: str
     collection: str = Field(description="where it was: datasets, models, train-jobs, ...")
-    name: str = Field(description="in full; of a job its id")
+    name: str = Field(description="in full; of a job or a picture its id")
+    num_records: int = Field(
+        description="1, or how many pictures were deleted together; `name` is that of the first"
+    )
     num_bytes: int = Field(description="that count for the quota of its owner until it is removed")
     deleted_at: datetime
     removed_at: datetime = Field(description="when it will be removed for good, or soon after")
     links: dict[str, str]
+
+
+class PictureAnswer(BaseModel):
+    """A picture in the gallery."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    id: str
+    model: str
+    model_digest: str = Field(description="sha256 of the weights that made it")
+    class_name: str | None = Field(
+        description="null where it has no class or several, or where its model was gone"
+    )
+    seed: int
+    sampler: str
+    width: int
+    height: int
+    media_type: str
+    num_bytes: int
+    sha256: str = Field(description="of its file, in hexadecimal")
+    starred: bool
+    notes: str
+    tags: list[str]
+    owner: str | None = Field(description=OWNER)
+    damage: str | None = Field(
+        default=None,
+        description="when and what was found damaged of its file, where it is stored",
+    )
+    created_at: datetime = Field(description="when it was kept")
+    links: dict[str, str]
+
+
+class RecipeSettings(BaseModel):
+    """How a picture was made."""
+
+    request: dict[str, Any] = Field(
+        description="a body of `POST /sample` that makes it again, with all images of its batch; "
+        "without what is the default"
+    )
+    image: int | None = Field(description="which image of the batch it is; null: all of them")
+    step: int | None = Field(
+        description="of a picture on the way: after which step, from 0; null for one that is done"
+    )
+    view: Literal["x_t", "x0_hat"] | None = Field(
+        description="of such a picture: what the network saw, or predicted"
+    )
+    not_in_file: list[Literal["init_image", "mask"]] = Field(
+        description="files that the request needs, too; a recipe has only their sha256"
+    )
+    warning: str | None = Field(
+        description="why the same images cannot be made now: the model is gone, or another"
+    )
+    recipe: dict[str, Any] = Field(description="`POST /sample/again` takes it")
+
+
+class PictureDetails(PictureAnswer):
+    settings: RecipeSettings
+
+
+class KeptPictures(BaseModel):
+    items: list[PictureAnswer] = Field(description="a picture for each file, in their order")
+    num_new: int = Field(description="the others were kept before")
+    num_removed: int = Field(description="old pictures without a star, to make room")
+
+
+class FacetAnswer(BaseModel):
+    name: str
+    num_pictures: int
+
+
+class PictureFacets(BaseModel):
+    """What pictures can be searched by, the most frequent first."""
+
+    num_pictures: int
+    num_starred: int
+    max_pictures: int = Field(
+        description="that the gallery keeps; for more the oldest without a star are removed"
+    )
+    models: list[FacetAnswer]
+    classes: list[FacetAnswer]
+    tags: list[FacetAnswer]
 
 
 class ModelAnswer(BaseModel):

@@ -28,6 +28,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,8 +45,13 @@ from client.answers import (
     JobAnswer,
     JobMetrics,
     JobState,
+    KeptPictures,
     ModelAnswer,
     ModelFormat,
+    PictureAnswer,
+    PictureDetails,
+    PictureFacets,
+    RecipeSettings,
     TrainPlan,
     TrashAnswer,
     UploadedModel,
@@ -448,6 +454,80 @@ class Client(Connection):
             with zipfile.ZipFile(file) as archive:
                 names = sorted(n for n in archive.namelist() if n.endswith(".png"))
                 return Samples([archive.read(name) for name in names], job.used)
+
+    # The gallery ------------------------------------------------------------------------------
+
+    def keep(self, *files: bytes | str | os.PathLike[str]) -> KeptPictures:
+        """Keep images that were sampled here, up to 64 files that carry their recipes. A file that
+        is kept already is not kept twice."""
+        form = [("image", _content(file)) for file in files]
+        return KeptPictures.model_validate_json(
+            self._request("POST", "/pictures", files=form).content
+        )
+
+    def read_recipe(self, file: bytes | str | os.PathLike[str]) -> RecipeSettings:
+        """Return the settings that an image carries, and keep nothing."""
+        answer = self._request("POST", "/pictures/recipe", content=_content(file))
+        return RecipeSettings.model_validate_json(answer.content)
+
+    def pictures(
+        self,
+        *,
+        model: str | None = None,
+        class_name: str | None = None,
+        tag: str | None = None,
+        starred: bool | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        text: str | None = None,
+    ) -> Iterator[PictureAnswer]:
+        """List the pictures, newest first. `text` is looked for in their notes."""
+        query: dict[str, Any] = {"model": model, "class": class_name, "tag": tag, "text": text}
+        times = {"since": since and since.isoformat(), "until": until and until.isoformat()}
+        return self._pages("/pictures", PictureAnswer, "id", 100, starred=starred, **query, **times)
+
+    def picture_facets(self, model: str | None = None) -> PictureFacets:
+        """Return the models, classes and tags of the pictures; with `model` the classes of that."""
+        answer = self._request("GET", "/pictures/facets", params=without_none({"model": model}))
+        return PictureFacets.model_validate_json(answer.content)
+
+    def picture(self, picture_id: str) -> PictureDetails:
+        return self._get(path_to("pictures", picture_id), PictureDetails)
+
+    def picture_file(self, picture_id: str) -> bytes:
+        """Return the file of a picture, as it was kept."""
+        return self._request("GET", path_to("pictures", picture_id, "file")).content
+
+    def change_picture(
+        self,
+        picture_id: str,
+        *,
+        starred: bool | None = None,
+        notes: str | None = None,
+        tags: Sequence[str] | None = None,
+    ) -> PictureDetails:
+        """Star a picture, write notes, tag it; None leaves something as it is."""
+        body = without_none({"starred": starred, "notes": notes, "tags": tags})
+        answer = self._request("PATCH", path_to("pictures", picture_id), json=body)
+        return PictureDetails.model_validate_json(answer.content)
+
+    def change_pictures(
+        self,
+        ids: Sequence[str],
+        *,
+        starred: bool | None = None,
+        add_tags: Sequence[str] = (),
+        remove_tags: Sequence[str] = (),
+    ) -> list[PictureAnswer]:
+        """Star and tag up to 100 pictures, all of them or none."""
+        body = {"ids": list(ids), "starred": starred}
+        tags = {"add_tags": list(add_tags), "remove_tags": list(remove_tags)}
+        answer = self._request("PATCH", "/pictures", json={**body, **tags})
+        return TypeAdapter(list[PictureAnswer]).validate_json(answer.content)
+
+    def delete_pictures(self, *ids: str) -> None:
+        """Move up to 100 pictures to the trash, all of them or none."""
+        self._request("DELETE", "/pictures", params={"id": list(ids)})
 
     # Models -----------------------------------------------------------------------------------
 

@@ -12,12 +12,14 @@ StoreError
 │   ├── VersionNotFound     of a dataset
 │   ├── ImageNotFound       of a dataset
 │   ├── ModelNotFound
+│   ├── PictureNotFound
 │   ├── NotInTrash
 │   └── ArtifactNotFound
 ├── Conflict
 │   ├── NameTaken           of what should return from the trash
 │   ├── IllegalTransition   the job's status does not allow it
 │   ├── CheckpointGone      it was removed a moment ago
+│   ├── GalleryFull         all pictures in it have a star
 │   ├── AlreadyRunning      the first request with an idempotency key
 │   ├── AlreadyMade         by such a request, whose answer was lost
 │   ├── DatasetConflict
@@ -86,6 +88,11 @@ class ModelNotFound(NotFound):
         super().__init__(f"there is no model {_shown(name)}")
 
 
+class PictureNotFound(NotFound):
+    def __init__(self, picture_id: str) -> None:
+        super().__init__(f"there is no picture {_shown(picture_id)}")
+
+
 class NotInTrash(NotFound):
     def __init__(self, entry_id: str) -> None:
         super().__init__(f"there is no {_shown(entry_id)} in the trash")
@@ -125,6 +132,16 @@ class IllegalTransition(Conflict):
 class CheckpointGone(Conflict):
     def __init__(self, job_id: str, step: int) -> None:
         super().__init__(f"the checkpoint of step {step} of job {job_id!r} is not kept any more")
+
+
+class GalleryFull(Conflict):
+    """`limit` pictures are kept at most; of `num_new` ones there is room for `room`."""
+
+    def __init__(self, limit: int, num_new: int, room: int) -> None:
+        super().__init__(
+            f"{num_new} pictures more are too many: the gallery keeps {limit}, and there is room "
+            f"for {room}; those with a star are not removed for others"
+        )
 
 
 class AlreadyRunning(Conflict):

@@ -17,6 +17,7 @@ from store.datasets import DatasetRecord, DatasetVersion, Part
 from store.errors import ArtifactDamaged, ArtifactNotFound
 from store.jobs.checkpoints import Checkpoint
 from store.models import ModelRecord
+from store.pictures import FOLDER, Picture
 
 
 def read_index(artifacts: ArtifactStore, part: Part) -> bytes:
@@ -54,14 +55,15 @@ def _unpacked(key: str, content: bytes) -> bytes:
 
 
 def mark_damage(database: Database, error: ArtifactDamaged) -> None:
-    """Write what was found into the records of the model, the dataset or the checkpoint that the
-    artifact belongs to. Nothing else of a job has a record for it."""
+    """Write what was found into the record that the artifact belongs to: of a model, a dataset, a
+    checkpoint or a picture. Nothing else of a job has a record for it."""
     found = f"{now():%Y-%m-%d %H:%M} UTC: {error}"
     key = PurePosixPath(error.key)
     above = [str(key), *map(str, key.parents)]
     owners = (
         (ModelRecord, ModelRecord.artifact_prefix.in_(above)),
         (Checkpoint, Checkpoint.key.in_(above)),
+        (Picture, Picture.id == error.key.removeprefix(f"{FOLDER}/")),
         (DatasetRecord, DatasetRecord.name.in_(_datasets_with(database, error.key))),
     )
     with database.session() as session:

@@ -16,9 +16,10 @@ DOWNLOADS = (
     "/datasets/{name}/images/{image}/file",
     "/sample-jobs/{job_id}/archive",
     "/sample-jobs/{job_id}/images/{index}",
+    "/pictures/{picture_id}/file",
 )
 # They change nothing that lasts. Images of a caller with a key are noted: they are somebody's work.
-FLEETING = ("/noise", "/train-jobs/plan", "/audit/search")
+FLEETING = ("/noise", "/train-jobs/plan", "/audit/search", "/pictures/recipe")
 IMAGES = ("/sample", "/sample/again", "/sample/grid")
 
 

@@ -28,6 +28,7 @@ _NEEDS: Mapping[str, Needs] = {  # by the first part of the path
     "sample": _IMAGES,
     "sample-jobs": _IMAGES,
     "samplers": _IMAGES,
+    "pictures": _IMAGES,
     "schedules": _IMAGES,
     "datasets": _DATASETS,
     "dataset-imports": _DATASETS,

@@ -17,6 +17,7 @@ const SECTIONS = [
   ["models", "Models", "m"],
   ["sample", "Sample", "s"],
   ["compare", "Compare", "c"],
+  ["gallery", "Gallery", "y"],
 ];
 
 /** Loads the component of a page: by its address, and for `#/x/name` by `x/`. */
@@ -33,6 +34,7 @@ const PAGES = {
   sample: async () => (await import("./pages/sample.js")).Sample,
   compare: async () => (await import("./pages/compare.js")).Compare,
   "compare/": async () => (await import("./pages/compare.js")).Compare,
+  gallery: async () => (await import("./pages/gallery.js")).Gallery,
   trash: async () => (await import("./pages/trash.js")).Trash,
 };
 

@@ -59,6 +59,7 @@ def _answer(services: Services, entry: TrashEntry) -> TrashAnswer:
         id=entry.id,
         collection=entry.collection,
         name=entry.name,
+        num_records=sum(table == entry.rows[0][0] for table, _ in entry.rows),
         num_bytes=entry.num_bytes,
         deleted_at=entry.deleted_at,
         removed_at=entry.deleted_at + timedelta(days=services.settings.keeping.keep_trash),

@@ -89,15 +89,15 @@ def decode_frame(data: bytes, frame: int, reading: Reading, max_pixels: int) -> 
     return found.to_uint8(reading)
 
 
-def thumbnail(image: UInt8) -> bytes:
-    """Return a PNG of at most THUMBNAIL_SIDE pixels a side; small images have their pixels
-    enlarged by a whole number."""
+def thumbnail(image: UInt8, side: int = THUMBNAIL_SIDE) -> bytes:
+    """Return a PNG of at most `side` pixels a side; small images have their pixels enlarged by a
+    whole number."""
     height, width = image.shape[:2]
     largest = max(height, width)
-    if largest > THUMBNAIL_SIDE:
-        size = [max(1, round(side * THUMBNAIL_SIDE / largest)) for side in (height, width)]
+    if largest > side:
+        size = [max(1, round(each * side / largest)) for each in (height, width)]
         return encode_image(resize_image(image, (size[0], size[1]), "stretch"), "png")
-    scale = THUMBNAIL_SIDE // largest
+    scale = side // largest
     return encode_image(image.repeat(scale, axis=0).repeat(scale, axis=1), "png")
 
 

@@ -30,7 +30,9 @@ class Quotas:
     checked in store.access.quotas, rates in app.access.rate_limit."""
 
     quota_bytes: Annotated[
-        int, Ge(0), Doc("bytes of datasets and models that each owner of a key may store; 0: any")
+        int,
+        Ge(0),
+        Doc("bytes of datasets, models and pictures that an owner of a key may store; 0: any"),
     ] = 0
     quota_jobs: Annotated[int, Ge(0), Doc("jobs of an owner that are not done; 0: any")] = 0
     quota_train_minutes: Annotated[

@@ -21,7 +21,7 @@ Used = Literal["images", "train_seconds"]
 
 HOUR, HOURS = 3600, 24
 NAMES = {each.name.removeprefix("quota_"): each.name for each in fields(Quotas)}  # short and full
-SPACE = ("datasets", "models", "trash")  # tables with `num_bytes`
+SPACE = ("datasets", "models", "pictures", "trash")  # tables with `num_bytes`
 
 
 class OwnersQuotas(Record):
@@ -100,7 +100,7 @@ def check_space(database: Database, num_bytes: int) -> None:
             trash = _bytes(session, owner, ("trash",))
             raise QuotaExceeded(
                 f"{num_bytes} bytes more would be {stored + num_bytes} in all; your quota is "
-                f"{quotas.quota_bytes} bytes of datasets and models"
+                f"{quotas.quota_bytes} bytes of datasets, models and pictures"
                 + (f", of which {trash} are in the trash, which you can empty" if trash else "")
             )
 

@@ -37,18 +37,20 @@ from store.datasets import Part
 from store.errors import ArtifactNotFound
 from store.jobs.record import DONE
 from store.locations import Locations
+from store.pictures import key_of
 from store.upkeep.dump import rows, to_line
 from store.upkeep.rows import Row
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-TOPS = ("datasets", "jobs", "models")  # under which artifacts lie
+TOPS = ("datasets", "jobs", "models", "pictures")  # under which artifacts lie
 WITH_ARTIFACTS = (  # tables
     "datasets",
     "dataset_versions",
     "job_checkpoints",
     "jobs",
     "models",
+    "pictures",
     "trash",
 )
 ROUNDS = 20
@@ -135,6 +137,8 @@ class Needs:
                     self.optional |= part.keys
                 if values["manifest_key"]:
                     self.files[values["manifest_key"]] = None
+            case "pictures":
+                self.files[key_of(values["id"])] = values["sha256"]
             case "trash":
                 for thrown_away in values["rows"]:
                     self.add(thrown_away)

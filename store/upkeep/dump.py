@@ -13,7 +13,7 @@ from operator import itemgetter
 
 import sqlalchemy as sa
 
-from store import models, nodes, webhooks  # noqa: F401
+from store import models, nodes, pictures, webhooks  # noqa: F401
 from store.access import audit, idempotency, keys, quotas  # noqa: F401
 from store.database import Database, Record, migrate, revision_of
 from store.jobs import checkpoints, events, requests  # noqa: F401

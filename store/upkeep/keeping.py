@@ -9,7 +9,7 @@ from typing_extensions import Doc
 
 @dataclass(frozen=True)
 class Keeping:
-    """Days for which things are kept. Read by host.environment."""
+    """Days for which things are kept, and how many pictures. Read by host.environment."""
 
     keep_trash: Annotated[
         float, Ge(0), Doc("days in which what was deleted can be restored; 0: none")
@@ -23,3 +23,11 @@ class Keeping:
     keep_sample_jobs: Annotated[
         float, Ge(0), Doc("days after its end that a sample job and its images stay; 0: for good")
     ] = 0.0
+    keep_pictures: Annotated[
+        int,
+        Ge(0),
+        Doc(
+            "pictures of each owner that the gallery keeps; for more the oldest without a star are "
+            "removed"
+        ),
+    ] = 5000

@@ -21,6 +21,8 @@ from store.datasets import DatasetVersion
 from store.jobs.record import Job
 from store.locations import Locations
 from store.models import ModelRecord
+from store.pictures import Picture, key_of
+from store.upkeep.backup import TOPS
 from store.upkeep.trash import kept_artifacts
 
 HOURS = 24.0
@@ -29,13 +31,14 @@ HOURS = 24.0
 def orphaned_artifacts(database: Database, artifacts: ArtifactStore, before: datetime) -> list[str]:
     """Return the keys, sorted, of artifacts without a record, last written before that time."""
     # Artifacts are read before the records: a record is written after its artifacts.
-    keys = [key for top in ("datasets", "jobs", "models") for key in artifacts.keys(top, before)]
+    keys = [key for top in TOPS for key in artifacts.keys(top, before)]
     with database.session() as session:
         versions = session.scalars(sa.select(DatasetVersion)).all()
         models = set(session.scalars(sa.select(ModelRecord.artifact_prefix)))
         jobs = {f"jobs/{job_id}" for job_id in session.scalars(sa.select(Job.id))}
+        pictures = set(map(key_of, session.scalars(sa.select(Picture.id))))
         trash = kept_artifacts(session)
-    owners = models.union(jobs, trash, *(version.keys() for version in versions))
+    owners = models.union(jobs, pictures, trash, *(version.keys() for version in versions))
 
     def is_known(key: str) -> bool:
         parts = key.split("/")

@@ -1,5 +1,5 @@
-"""The trash: deleted datasets, models and jobs, with their artifacts, until they are restored or
-removed for good.
+"""The trash: deleted datasets, models, jobs and pictures, with their artifacts, until they are
+restored or removed for good.
 
 What is deleted leaves its tables, so that nothing else has to look past it and its name is free at
 once. Its rows are kept here as they were, at the revision of the schema that they had, and return
@@ -22,6 +22,7 @@ from store.errors import NameTaken, NotFound, NotInTrash
 from store.upkeep.rows import from_json, to_json
 
 NAMED = ("datasets", "models")  # collections whose names are unique
+SINGLE = ("datasets", "pictures")  # collections whose artifacts are single files
 
 
 class TrashEntry(Owned, Record):
@@ -29,7 +30,7 @@ class TrashEntry(Owned, Record):
 
     id: Mapped[str] = mapped_column(primary_key=True)
     collection: Mapped[str]  # the first part of its address: "models", "train-jobs", ...
-    name: Mapped[str]  # in full; of a job its id
+    name: Mapped[str]  # in full; of a job or a picture its id
     num_bytes: Mapped[int] = mapped_column(sa.BigInteger)  # that count for the quota
     rows: Mapped[list[Any]]  # store.upkeep.rows.Row
     revision: Mapped[str]  # of the schema that the rows are of
@@ -104,7 +105,7 @@ def remove(database: Database, artifacts: ArtifactStore, collection: str, entry_
         entry = _entry(session, collection, entry_id)
         session.delete(entry)
     for key in entry.artifacts:
-        if collection == "datasets":
+        if collection in SINGLE:
             artifacts.delete(key)
         else:
             artifacts.delete_prefix(key)

@@ -1,10 +1,10 @@
 """`python -m store.upkeep.verify` (`diffusion verify`): compare what is stored with its records.
 
-Models, archives of datasets with their indexes and fingerprints, manifests and checkpoints have a
-sha256 in their records. Pictures and zips of jobs have none; their own checksums are looked at.
-Logs and metrics have neither. What is damaged is printed and marked in its record, and a mark is
-taken away where all is well again. Reads the environment as the service does, beside which it may
-run. Exits with 1 if something is damaged.
+Models, archives of datasets with their indexes and fingerprints, manifests, checkpoints and the
+pictures of the gallery have a sha256 in their records. Pictures and zips of jobs have none; their
+own checksums are looked at. Logs and metrics have neither. What is damaged is printed and marked in
+its record, and a mark is taken away where all is well again. Reads the environment as the service
+does, beside which it may run. Exits with 1 if something is damaged.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from store.jobs.checkpoints import Checkpoint
 from store.locations import Locations
 from store.model_files import fetch_model
 from store.models import ModelRecord
+from store.pictures import FOLDER, Picture
 
 Row = TypeVar("Row", bound=Record)
 
@@ -49,7 +50,13 @@ class Verifier:
 
     def walk(self) -> Iterator[ArtifactDamaged]:
         """Look at everything, mark what is damaged, and take away marks that are no longer true."""
-        for looks in (self._models, self._datasets, self._checkpoints, self._pictures):
+        for looks in (
+            self._models,
+            self._datasets,
+            self._checkpoints,
+            self._gallery,
+            self._pictures,
+        ):
             for error in looks():
                 mark_damage(self.database, error)
                 yield error
@@ -117,6 +124,11 @@ class Verifier:
                 ident = (checkpoint.job_id, checkpoint.step)
                 files = self._folder(checkpoint.key, checkpoint.files)
                 yield from self._cleared(Checkpoint, ident, files)
+
+    def _gallery(self) -> Iterator[ArtifactDamaged]:
+        for picture in self._all(Picture):
+            found = self._folder(FOLDER, {picture.id: picture.sha256})
+            yield from self._cleared(Picture, picture.id, found)
 
     def _folder(self, prefix: str, files: dict[str, str]) -> Iterator[ArtifactDamaged]:
         for name, written in files.items():

@@ -9,6 +9,7 @@ import threading
 import time
 import zipfile
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from client.client import Client, JobEnded, Refused, Unreachable
 from tests.file_server import a_source
 
 ROOT = Path(__file__).parents[2]
+YEAR_2000 = datetime(2000, 1, 1, tzinfo=UTC)
 DIGITS = ROOT / "examples" / "digits" / "digits.zip"
 TINY = {
     "steps": 20,
@@ -121,6 +123,36 @@ def test_samples_are_files_and_can_be_made_again(client, model):
     assert client.again(made.images[1], accept="image/webp").media_type == "image/webp"
     with pytest.raises(Refused, match="carries no recipe"):
         client.again(b"no image")
+
+
+def test_pictures_are_kept_found_changed_and_deleted(client, model, tmp_path):
+    made = client.sample(model, num_images=3, class_label="1", num_inference_steps=3, seed=5)
+    path = tmp_path / "2.png"
+    path.write_bytes(made.images[2])
+    kept = client.keep(*made.images[:2], path)
+    assert (kept.num_new, len(kept.items)) == (3, 3)
+    assert client.keep(path).num_new == 0
+    ids = [picture.id for picture in kept.items]
+    assert [p.id for p in client.pictures(model=model, class_name="1", since=YEAR_2000)] == ids
+    assert client.picture_file(ids[2]) == made.images[2]
+    changed = client.change_picture(ids[0], starred=True, notes="a one", tags=["best"])
+    assert (changed.starred, changed.notes, changed.tags) == (True, "a one", ["best"])
+    assert client.picture(ids[0]) == changed
+    assert changed.settings == client.read_recipe(made.images[0])
+    assert changed.settings.request["class_label"] == "1"
+    tagged = client.change_pictures(ids[1:], add_tags=["best"], starred=False)
+    assert [picture.tags for picture in tagged] == [["best"]] * 2
+    client.change_pictures(ids[2:], remove_tags=["best"])
+    assert [p.id for p in client.pictures(tag="best", starred=False)] == [ids[1]]
+    assert [p.id for p in client.pictures(text="One", until=YEAR_2000)] == []
+    facets = client.picture_facets(model)
+    assert (facets.num_pictures, facets.tags[0].num_pictures) == (3, 2)
+    client.delete_pictures(*ids[1:])
+    assert [picture.id for picture in client.pictures()] == ids[:1]
+    with pytest.raises(Refused, match="there is no picture"):
+        client.delete_pictures(*ids)
+    with pytest.raises(Refused, match="carries no recipe"):
+        client.keep(b"no image")
 
 
 def test_an_image_to_start_from_is_given_as_bytes(client, model, folder):

@@ -265,7 +265,7 @@ def test_a_browser_signs_in(proxy):
             "response", lambda a: failed.append(a.url) if a.status not in (200, 204, 401) else None
         )
         page.goto(f"https://{NAME}{proxy.server.path}/#/models")
-        page.get_by_label("Key").fill(proxy.server.keys["alice"])
+        page.get_by_label("Key", exact=True).fill(proxy.server.keys["alice"])
         page.get_by_role("button", name="Sign in").click()
         expect(page.get_by_role("heading", level=1, name="Models")).to_be_visible(timeout=30_000)
         (cookie,) = context.cookies()

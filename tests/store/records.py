@@ -1,10 +1,13 @@
 """Records that tests begin with."""
 
+from hashlib import sha256
+
 from store.database import Database
 from store.datasets import DatasetRecord, create_dataset
 from store.jobs import requests
 from store.jobs.record import Job
 from store.models import ModelRecord
+from store.pictures import NewPicture
 
 
 def a_model(name: str = "faces", digest: str = "0") -> ModelRecord:
@@ -39,3 +42,20 @@ def a_dataset(database: Database, name: str = "photos") -> None:
             warnings=[],
         ),
     )
+
+
+def a_picture(content: str, **values: object) -> NewPicture:
+    """Return a file to keep; the store does not look into it."""
+    data = content.encode()
+    columns = {
+        "media_type": "image/png",
+        "width": 8,
+        "height": 8,
+        "model": "faces",
+        "model_digest": "0",
+        "class_name": None,
+        "seed": 2**63 - 1,
+        "sampler": "any",
+        "recipe": {"request": {"model": "faces"}},
+    }
+    return NewPicture(data, sha256(data).hexdigest(), columns | values)

@@ -11,7 +11,7 @@ const BROKEN = new Error("The connection broke before the images were made.");
  * The batches made on this page, the newest first. A batch has `request`, with the seed used, and
  * `images`, base64; `previews[image][step - 1]` is the clean image as predicted at a step.
  */
-export function useGallery() {
+export function useBatches() {
   const [batches, setBatches] = useState([]);
   const aborts = useRef(new Map()).current;
   useEffect(() => () => aborts.forEach((abort) => abort.abort()), []);

@@ -48,9 +48,12 @@ export function reportFailures() {
   addEventListener("error", (event) => event.error && report(event.error));
 }
 
-/** Deletes a record at `collection`/`name`; a notice offers to undo it. `text` says what was deleted. */
-export async function discard(collection, name, text) {
-  await remove(`${collection}/${encodeURIComponent(name)}`);
+/**
+ * Deletes a record at `collection`/`name`, or several by an `address` of their own, of which `name`
+ * is the first; a notice offers to undo it. `text` says what was deleted.
+ */
+export async function discard(collection, name, text, address = `${collection}/${encodeURIComponent(name)}`) {
+  await remove(address);
   const trash = await get("trash?limit=20").catch(() => ({ items: [] })); // the last deleted first
   const entry = trash.items.find((each) => each.collection === collection && each.name === name);
   say(text, { undo: entry && (() => restore(entry)) }); // no entry: the service keeps no trash

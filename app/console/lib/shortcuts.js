@@ -4,6 +4,7 @@ import { html, useEffect, useState } from "../vendor/htm-preact.js";
 import { Dialog } from "./parts.js";
 
 const OFF = "diffusion-shortcuts-off"; // speech input may press keys by mistake (WCAG 2.1.4)
+const ARROWS = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" }; // may be held
 const SOON = 1500; // milliseconds between the two keys of one shortcut
 
 /** The lists of shortcuts, each as {title, keys: [[keys, does, run]], inDialog}; the last goes first. */
@@ -32,6 +33,7 @@ let before; // the first key of two: {key, at}
 function pressed(event) {
   if (event.ctrlKey || event.metaKey || event.altKey || isTyping(event)) return;
   if (event.key === "Shift" || localStorage.getItem(OFF)) return;
+  if (event.repeat && !(event.key in ARROWS)) return;
   const both = before && event.timeStamp - before.at < SOON ? `${before.key} ${event.key}` : undefined;
   before = { key: event.key, at: event.timeStamp };
   const isHidden = Boolean(document.querySelector("dialog[open]"));
@@ -75,7 +77,5 @@ export function Shortcuts({ onClose }) {
     <//>
   `;
 }
-
-const ARROWS = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" };
 
 const key = (name) => html`<kbd>${ARROWS[name] ?? name}</kbd> `;

@@ -5,11 +5,12 @@ import { base64, download, pngOf, save } from "../lib/files.js";
 import { useAction } from "../lib/hooks.js";
 import { Code, Dialog, Input, Range, ProblemText, given } from "../lib/parts.js";
 import { curl, python } from "../lib/request_code.js";
+import { KeptNote } from "../lib/pictures.js";
 import { Paint } from "./paint.js";
 
 const VARIATIONS = 8;
 
-export function Batch({ batch, run, stop, remove }) {
+export function Batch({ batch, kept, run, stop, remove }) {
   const { request, steps, previews, images } = batch;
   const [chosenStep, setChosenStep] = useState();
   const [opened, setOpened] = useState();
@@ -42,6 +43,7 @@ export function Batch({ batch, run, stop, remove }) {
         <p class="note" role="status">
           ${stateOf(batch)}
         </p>
+        <${KeptNote} kept=${kept} />
         <div class="tiles">
           ${Array.from(
             { length: batch.count },

@@ -1,14 +1,14 @@
 // A blind test of two models, or of a model and the real images that it learned from.
 
-import { html, useEffect, useState } from "../vendor/htm-preact.js";
+import { html, useState } from "../vendor/htm-preact.js";
 import { save } from "../lib/files.js";
 import { Bar, ConfirmButton, ProblemText, Select, countOf } from "../lib/parts.js";
+import { useShortcuts } from "../lib/shortcuts.js";
 import { REAL, useRounds } from "./rounds.js";
 import { ClassSelect, pairFields, sharedClasses } from "./side_by_side.js";
 import { count, csv, loadVotes, percent, preference, recognition, saveVotes } from "./tally.js";
 
 const ENOUGH = 10; // rounds, after which the tally is shown
-const CHOICES = { 1: "left", 2: "right", 0: undefined };
 
 export function BlindTest({ models, query, keep }) {
   const [fields, setFields] = useState(() => ({ ...pairFields(models, query), real: query.real ?? "" }));
@@ -75,7 +75,6 @@ function Test({ first, second, label }) {
   const { round, next, problem, retry } = useRounds(first, second, label);
   const [votes, setVotes] = useState(() => loadVotes(pair));
   const [ended, setEnded] = useState(false);
-  const [keys, setKeys] = useState(true);
   const isShown = ended || votes.length >= ENOUGH;
   const keepVotes = (now) => {
     setVotes(now);
@@ -89,7 +88,11 @@ function Test({ first, second, label }) {
     keepVotes([...votes, { time, left: left.name, right: right.name, chosen }]);
     next();
   };
-  useKeys(keys && round && !ended, vote);
+  useShortcuts("The blind test", [
+    ["1", "chooses the left image", () => vote("left")],
+    ["2", "chooses the right image", () => vote("right")],
+    ["0", "cannot tell", () => vote()],
+  ]);
   return html`
     <section class="card blind" aria-label="The test">
       <h2>${second ? "Which is better?" : "Which one is real?"}</h2>
@@ -111,10 +114,6 @@ function Test({ first, second, label }) {
         <div class="actions">
           <button onClick=${() => vote()}><kbd>0</kbd> Cannot tell</button>
           <button onClick=${() => setEnded(true)}>End the test</button>
-          <label class="tick">
-            <input type="checkbox" checked=${keys} onChange=${(event) => setKeys(event.target.checked)} />
-            Use the keys 1, 2 and 0
-          </label>
         </div>
       `
       }
@@ -123,22 +122,6 @@ function Test({ first, second, label }) {
       ${isShown && html`<${Tally} ...${{ votes, first, second, reset: () => keepVotes([]) }} />`}
     </section>
   `;
-}
-
-/** Votes by keys, as long as nothing is typed and no dialog is open. */
-function useKeys(active, vote) {
-  useEffect(() => {
-    if (!active) return;
-    const pressed = (event) => {
-      const isTyping = event.target.closest?.("input:not([type=checkbox]), select, textarea, dialog");
-      if (isTyping || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-      if (!(event.key in CHOICES) || document.querySelector("dialog[open]")) return;
-      event.preventDefault();
-      vote(CHOICES[event.key]);
-    };
-    addEventListener("keydown", pressed);
-    return () => removeEventListener("keydown", pressed);
-  });
 }
 
 function Tally({ votes, first, second, reset }) {

@@ -5,7 +5,8 @@ import { at } from "../lib/api.js";
 import { base64, pngOf, save } from "../lib/files.js";
 import { useAnswer } from "../lib/hooks.js";
 import { Bar, Dialog, Input, ProblemText, Properties, Select, countOf, given } from "../lib/parts.js";
-import { MAX_CELLS, fromList, randomSeed, sampleAddress, toList, useGridRun } from "./grid_run.js";
+import { sampleAddress } from "../lib/pictures.js";
+import { MAX_CELLS, fromList, randomSeed, requestOf, toList, useGridRun } from "./grid_run.js";
 
 const ANY = ""; // the class of an image that may be of any
 const FIRST_OF_MANY = 4; // options that are ticked at first
@@ -386,7 +387,7 @@ function Opened({ cell: { image, used }, name, models, onClose }) {
             ]}
           />
           <div class="actions">
-            ${model && html`<a class="button primary" href=${sampleAddress(used, model.details.class_names)}>Use its settings</a>`}
+            ${model && html`<a class="button primary" href=${sampleAddress(requestOf(used, model.details.class_names))}>Use its settings</a>`}
             <button onClick=${() => save(pngOf(image), `${used.model}-${used.seed}.png`)}>Download</button>
           </div>
         </div>

@@ -52,20 +52,21 @@ async function follow(answer, change) {
   throw BROKEN;
 }
 
-/** The address of the Sample page with the settings of one image. */
-export function sampleAddress(used, classNames) {
+/** The request for one image of a grid, from the settings that were `used`. */
+export function requestOf(used, classNames) {
   const [label] = used.class_label ?? [];
-  const settings = {
-    model: used.model,
-    sampler: used.sampler,
-    num_inference_steps: used.num_inference_steps,
-    seed: used.seed,
+  const { model, sampler, num_inference_steps, seed } = used;
+  return {
+    model,
+    sampler,
+    num_inference_steps,
+    seed,
+    num_images: 1,
     ...(label !== undefined && {
       class_label: classNames[label] ?? label,
       guidance_scale: used.guidance_scale,
     }),
   };
-  return `#/sample?${new URLSearchParams(settings)}`;
 }
 
 // Lists of values in an address: each is escaped, since names may hold commas.

@@ -3,16 +3,19 @@
 import { html, useRef, useState } from "../vendor/htm-preact.js";
 import { useSettings } from "../lib/address.js";
 import { base64 } from "../lib/files.js";
-import { useGallery } from "../lib/making.js";
+import { useBatches } from "../lib/making.js";
 import { Code, Input, ProblemText, Select, given } from "../lib/parts.js";
+import { KeptNote, sampleAddress, useKeepChoice, useKept } from "../lib/pictures.js";
 import { curl, javascript, onnxJavascript, onnxPython, python } from "../lib/request_code.js";
 
 const MAX_SEED = 2 ** 32;
 
 export function TryIt({ model, needsKey }) {
   const { class_names: names = [], has_null_class: mayBeAny } = model.details;
-  const gallery = useGallery();
-  const [batch] = gallery.batches;
+  const made = useBatches();
+  const [batch] = made.batches;
+  const [keeps] = useKeepChoice();
+  const kept = useKept(made.batches, keeps);
   const [settings, change] = useSettings({ class_label: "", num_images: "4", seed: "0" });
   const { num_images: count, seed } = settings;
   const label = firstLabel(settings.class_label, names, mayBeAny);
@@ -24,12 +27,12 @@ export function TryIt({ model, needsKey }) {
   };
   const make = (event) => {
     event.preventDefault();
-    gallery.run(request, { title: model.name });
+    made.run(request, { title: model.name });
   };
   const others = () => {
     const other = Math.floor(Math.random() * MAX_SEED);
     change({ seed: `${other}` });
-    gallery.run({ ...request, seed: other }, { title: model.name });
+    made.run({ ...request, seed: other }, { title: model.name });
   };
   const refusal = batch?.problem;
   const error = (field) => refusal?.of?.(field);
@@ -72,12 +75,13 @@ export function TryIt({ model, needsKey }) {
       </form>
       ${!isNamed && html`<${ProblemText} problem=${refusal} />`}
       <${Made} batch=${batch} count=${given(count)} />
+      <${KeptNote} kept=${batch && kept[batch.id]} />
       <div class="actions">
         ${
           batch?.images.length > 0 &&
           html`<button onClick=${others}>Make others</button>`
         }
-        ${isMaking && html`<button onClick=${() => gallery.stop(batch.id)}>Stop</button>`}
+        ${isMaking && html`<button onClick=${() => made.stop(batch.id)}>Stop</button>`}
         <a href=${sampleAddress(batch?.request ?? request)}>More settings and tools</a>
       </div>
     </section>
@@ -90,11 +94,6 @@ export function TryIt({ model, needsKey }) {
 
 const firstLabel = (given, names, mayBeAny) =>
   names.includes(given) ? given : mayBeAny === false ? names[0] : "";
-
-function sampleAddress(request) {
-  const known = Object.entries(request).filter(([, value]) => value !== undefined);
-  return `#/sample?${new URLSearchParams(known)}`;
-}
 
 /** The images of a batch as far as they are, or empty places before the first. */
 function Made({ batch, count }) {

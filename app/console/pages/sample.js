@@ -1,24 +1,30 @@
 // New images: request them, watch them appear, and work with them.
 
-import { html, useState } from "../vendor/htm-preact.js";
+import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { all, send } from "../lib/api.js";
 import { keyed, useAction, useAnswer } from "../lib/hooks.js";
-import { useGallery } from "../lib/making.js";
+import { useBatches } from "../lib/making.js";
 import { Input, Page, Range, ProblemText, Select, given } from "../lib/parts.js";
+import { SettingsDrop, alsoIn, sampleAddress, useKeepChoice, useKept } from "../lib/pictures.js";
 import { Batch } from "./batch.js";
 import { Orders, useOrders } from "./orders.js";
 
 const MAX_IMAGES = 64; // of one answer, as the service has it by default; more become an order
 const FOLDED = ["sampler", "num_inference_steps", "seed"]; // fields that are folded away
+const SETTLES = 300; // milliseconds after the last change of the form, until it is in the address
 
 export function Sample({ query }) {
   const models = useAnswer(keyed("models", (signal) => all("models", "name", signal)));
-  const gallery = useGallery();
+  const made = useBatches();
   const orders = useOrders();
   const empty = models.data && !models.data.length;
+  const [keeps, setKeeps] = useKeepChoice();
+  const kept = useKept(made.batches, keeps);
+  const form = useForm(query);
   return html`
     <${Page}
       title="New images"
+      actions=${html`<${SettingsDrop} />`}
       intro="Images start as noise. At every step the model predicts the clean image and moves x a small part of the way towards it."
     >
       <${ProblemText} problem=${models.problem} />
@@ -26,21 +32,26 @@ export function Sample({ query }) {
       ${
         models.data?.length > 0 &&
         html`<${RequestForm}
+          key=${form.key}
           models=${models.data}
-          first=${query.model}
-          gallery=${gallery}
+          query=${query}
+          onChange=${form.write}
+          made=${made}
+          keeps=${keeps}
+          setKeeps=${setKeeps}
           onOrdered=${orders.refresh}
         />`
       }
       <div class="gallery">
-        ${gallery.batches.map(
+        ${made.batches.map(
           (batch) =>
             html`<${Batch}
               key=${batch.id}
               batch=${batch}
-              run=${gallery.run}
-              stop=${gallery.stop}
-              remove=${gallery.remove}
+              kept=${kept[batch.id]}
+              run=${made.run}
+              stop=${made.stop}
+              remove=${made.remove}
             />`,
         )}
       </div>
@@ -49,11 +60,42 @@ export function Sample({ query }) {
   `;
 }
 
-/** The form for a request. */
-function RequestForm({ models, first, gallery, onOrdered }) {
+/**
+ * The form's settings in the page's address: {key, write}. Another `key` is another form, filled in
+ * anew: somebody has followed a link, or dropped a picture. `write` puts what the form has now into
+ * the address.
+ */
+function useForm(query) {
+  const text = JSON.stringify(query);
+  const now = useRef({ key: 0, text }).current;
+  if (text !== now.text) {
+    if (location.hash !== now.written) {
+      now.key += 1;
+      now.written = undefined;
+    }
+    now.text = text;
+  }
+  const write = (address) => {
+    now.written = address;
+    location.replace(address);
+  };
+  return { key: now.key, write };
+}
+
+/** The form for a request; `query` of the address fills it in. */
+function RequestForm({ models, query, onChange, made, keeps, setKeeps, onOrdered }) {
   const samplers = useAnswer("samplers");
-  const [model, setModel] = useState(models.some((m) => m.name === first) ? first : models[0].name);
-  const [fields, setFields] = useState({ num_images: "8", guidance_scale: 1 });
+  const isKnownModel = models.some((m) => m.name === query.model);
+  const [model, setModel] = useState(isKnownModel ? query.model : models[0].name);
+  const [fields, setFields] = useState({
+    num_images: query.num_images ?? "8",
+    class_label: query.class,
+    sampler: query.sampler,
+    num_inference_steps: query.steps,
+    guidance_scale: Number(query.guidance ?? 1),
+    seed: query.seed,
+  });
+  const [also, setAlso] = useState(alsoIn(query));
   const { details } = models.find((each) => each.name === model);
   const set = (name) => (value) => setFields((old) => ({ ...old, [name]: value }));
   const names = details.class_names;
@@ -65,7 +107,7 @@ function RequestForm({ models, first, gallery, onOrdered }) {
   );
   const usual = known?.find((s) => s.is_default);
   const chosen = known?.find((s) => s.name === fields.sampler);
-  const ofForm = gallery.batches.find((batch) => batch.isForm);
+  const ofForm = made.batches.find((batch) => batch.isForm);
   const order = useAction(async (request) => {
     await send("sample", {
       json: request,
@@ -78,21 +120,39 @@ function RequestForm({ models, first, gallery, onOrdered }) {
   const refusal = isOrder ? order.problem : ofForm?.problem;
   const error = (field) => refusal?.of?.(field);
   const isFolded = FOLDED.some(error);
+  const [isSet] = useState(["sampler", "steps", "guidance", "seed"].some((name) => name in query));
   const isNamed = isFolded || ["num_images", "class_label"].some(error);
+
+  const address = sampleAddress({
+    ...also,
+    ...fields,
+    model,
+    class_label: isKnown ? label : also.class_label,
+    num_images: fields.num_images === "8" ? undefined : fields.num_images,
+    guidance_scale: fields.guidance_scale === 1 ? undefined : fields.guidance_scale,
+  });
+  const first = useRef(address);
+  useEffect(() => {
+    if (address === first.current) return; // nothing was chosen yet
+    first.current = undefined;
+    const timer = setTimeout(() => address !== location.hash && onChange(address), SETTLES);
+    return () => clearTimeout(timer);
+  }, [address]);
 
   const submit = (event) => {
     event.preventDefault();
     const request = {
+      ...also,
       model,
       num_images: given(fields.num_images),
-      class_label: isKnown ? label : undefined,
+      class_label: isKnown ? label : also.class_label,
       guidance_scale: isKnown && mayBeAny && fields.guidance_scale !== 1 ? fields.guidance_scale : undefined,
       sampler: chosen?.name,
       num_inference_steps: given(fields.num_inference_steps),
       seed: given(fields.seed),
     };
     if (isOrder) return order.run(request);
-    return gallery.run(request, {
+    return made.run(request, {
       title: isKnown ? `${model}: ${label}` : model,
       isForm: true,
     });
@@ -129,9 +189,21 @@ function RequestForm({ models, first, gallery, onOrdered }) {
         />
         <button class="primary" disabled=${order.busy}>${isOrder ? "Order images" : "Make images"}</button>
       </div>
+      <label class="check">
+        <input type="checkbox" checked=${keeps} onChange=${(event) => setKeeps(event.target.checked)} />
+        Keep in the gallery
+      </label>
+      ${query.model && !isKnownModel && html`<p class="warning">There is no model ${query.model} here; the form has another one.</p>`}
+      ${
+        Object.keys(also).length > 0 &&
+        html`<p class="warning">
+          also set: ${Object.entries(also).map(([name, value]) => `${name.replaceAll("_", " ")} ${shown(value)}`).join("; ")} ${" "}
+          <button type="button" class="small" onClick=${() => setAlso({})}>Leave these out</button>
+        </p>`
+      }
       <${ProblemText} problem=${samplers.problem} />
       ${isOrder && !isNamed && html`<${ProblemText} problem=${order.problem} />`}
-      <details open=${isFolded}>
+      <details open=${isFolded || isSet}>
         <summary>Sampler, steps, guidance, seed</summary>
         <div class="fields">
           <${Select}
@@ -180,3 +252,5 @@ function RequestForm({ models, first, gallery, onOrdered }) {
     </form>
   `;
 }
+
+const shown = (value) => (typeof value === "object" ? JSON.stringify(value) : value);

@@ -4,7 +4,7 @@ import { html, useState } from "../vendor/htm-preact.js";
 import { at, pagesOf, remove } from "../lib/api.js";
 import { keyed, useAction, useAnswer } from "../lib/hooks.js";
 import { restore, say } from "../lib/notices.js";
-import { ConfirmButton, Page, ProblemText, bytes, when } from "../lib/parts.js";
+import { ConfirmButton, Page, ProblemText, bytes, countOf, when } from "../lib/parts.js";
 
 const KINDS = {
   datasets: "dataset",
@@ -13,6 +13,7 @@ const KINDS = {
   "sample-jobs": "order of images",
   evaluations: "evaluation",
   "dataset-imports": "import of a dataset",
+  pictures: "picture",
 };
 
 export function Trash() {
@@ -24,7 +25,7 @@ export function Trash() {
   return html`
     <${Page}
       title="Trash"
-      intro="Deleted datasets, models and jobs can be restored as they were until they are removed for good: by the service after some days, or here at once."
+      intro="Deleted datasets, models, jobs and pictures can be restored as they were until they are removed for good: by the service after some days, or here at once."
     >
       <${ProblemText} problem=${trash.problem} />
       ${items && !items.length && html`<p class="empty">The trash is empty.</p>`}
@@ -38,10 +39,12 @@ export function Trash() {
 
 function Entry({ entry, refresh }) {
   const { id, collection, name } = entry;
-  const kind = KINDS[collection] ?? collection;
+  const count = entry.num_records;
+  const kind = count > 1 ? countOf(count, "picture") : (KINDS[collection] ?? collection);
+  const isOne = count === 1;
   const back = useAction(async () => {
     await restore(entry);
-    say(`The ${kind} ${name} is back.`);
+    say(isOne ? `The ${kind} ${name} is back.` : `${kind} are back.`);
   });
   return html`
     <li class="card row">
@@ -52,7 +55,7 @@ function Entry({ entry, refresh }) {
       <div class="actions end">
         <button disabled=${back.busy} onClick=${back.run}>Restore<span class="hidden"> ${name}</span></button>
         <${ConfirmButton}
-          question=${`Remove the ${kind} ${name} for good? It cannot be brought back.`}
+          question=${isOne ? `Remove the ${kind} ${name} for good? It cannot be brought back.` : `Remove ${kind} for good? They cannot be brought back.`}
           yes="Remove for good"
           onConfirm=${async () => {
             await remove(at`trash/${collection}/${id}`);

@@ -36,6 +36,7 @@ BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("PATCH", "/models/{name}"): {"license": "MIT"},
     ("PATCH", "/datasets/{name}"): {"visibility": "shared"},
     ("POST", "/datasets/{name}/versions"): {"rename": {"cat": "dog"}},
+    ("PATCH", "/pictures/{picture_id}"): {"starred": True},
 }
 
 
@@ -87,6 +88,10 @@ def values(service, model_archive) -> dict[str, str]:
         alice.delete("/models/old").raise_for_status()
         (entry,) = alice.get("/trash").raise_for_status().json()["items"]
         made["trash"] = entry["id"]
+        order = {"model": "faces", "num_inference_steps": 2}
+        image = alice.post("/sample", json=order, headers={"Accept": "image/png"}).content
+        kept = alice.post("/pictures", content=image).raise_for_status().json()
+        made["pictures"] = kept["items"][0]["id"]
         made["sample-jobs"] = (
             alice.post("/sample", json={"model": "faces"}, headers={"Prefer": "respond-async"})
             .raise_for_status()
@@ -112,6 +117,7 @@ def address(path: str, values: dict[str, str]) -> str:
         "name": values["model" if collection == "models" else "dataset"],
         "job_id": values.get(collection, "job_0"),
         "image": values["image"],
+        "picture_id": values["pictures"],
         "key_id": "000000000000",
         "collection": "models",
         "entry_id": values["trash"],
@@ -133,7 +139,7 @@ def state(service: Service) -> list[Any]:
             alice.get(f"/{kind}").raise_for_status().json()
             for kind in (
                 *("datasets", "models", "train-jobs", "evaluations", "sample-jobs"),
-                *("dataset-imports", "datasets/digits/versions", "trash"),
+                *("dataset-imports", "datasets/digits/versions", "trash", "pictures"),
             )
         ]
 
@@ -201,7 +207,9 @@ def test_nor_can_it_be_named_in_a_body(path, body, service, values):
 
 def test_lists_hold_what_is_ones_own(service, values):
     with service.as_("read") as one:
-        for kind in ("datasets", "models", "train-jobs", "evaluations", "dataset-imports"):
+        for kind in (
+            *("datasets", "models", "train-jobs", "evaluations", "dataset-imports", "pictures"),
+        ):
             assert one.get(f"/{kind}").raise_for_status().json()["items"] == []
     with service.as_("admin") as admin:
         assert values["dataset"] in {d["name"] for d in admin.get("/datasets").json()["items"]}

@@ -28,18 +28,24 @@ BUTTONS = {
     "sample": {"Make images", "an image", "Make again", "Make others", "Interpolate"}
     | {"Download all", "Remove", "Stop", "Try again", "Disturb", "Copy", "Close", "Variations"}
     | {"Download", "Upper half", "Lower half", "Left half", "Right half", "Middle", "Clear"}
-    | {"Repaint", "Order images", "Show more", "Cancel", "Delete", "No"},
+    | {"Repaint", "Order images", "Show more", "Cancel", "Delete", "No"}
+    | {"Settings from a picture", "Leave these out"},
     "compare": {"Make the grid", "Stop", "an image", "Download the picture", "Use its settings"}
     | {"Download", "Close"},
     "compare/a": {"Make pairs", "Stop", "Download the picture", "Begin", "# Left", "# Right"}
     | {"# Cannot tell", "End the test", "Go on", "Download as CSV", "Reset", "Forget them", "No"}
     | {"Try again"},
+    "gallery": {"Settings from a picture", "★", "Clear the filters", "Star", "Take the star off"}
+    | {"Delete", "Select all shown", "Select none", "Add the tag", "Take it off"}
+    | {"Use its settings", "★ Star", "Copy image", "Download", "Save", "Close"}
+    | {"← Previous", "Next →"},
     "trash": {"Restore", "Remove for good", "No"},
 }
 
 SEEN: set[tuple[str, str]] = set()
 PRESSED: set[tuple[str, str]] = set()
-PASSING = {("sample", "Copied"), ("models/a", "Copied")}  # "Copy", for two seconds
+# "Copy", for two seconds
+PASSING = {("sample", "Copied"), ("models/a", "Copied"), ("gallery", "Copied")}
 
 # Tells which buttons appear and which are clicked, by page and text.
 WATCH = """(() => {

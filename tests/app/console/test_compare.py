@@ -285,8 +285,11 @@ def test_a_blind_test_counts_and_survives_a_reload(page, models):
         vote[side] if side else "" for vote, side in zip(kept, sides, strict=True)
     ]
     assert all({vote["left"], vote["right"]} == {"tones", "twin"} for vote in kept)
-    page.get_by_label("Use the keys").uncheck()
+    page.keyboard.press("?")
+    shortcuts = page.get_by_role("dialog", name="Keyboard shortcuts")
+    expect(shortcuts.get_by_text("chooses the left image")).to_be_visible()
     page.keyboard.press("1")
+    shortcuts.get_by_role("button", name="Close").click()
     assert len(votes(page)) == 6
     result = page.get_by_role("region", name="Result")
     expect(result).to_have_count(0)

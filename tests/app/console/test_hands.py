@@ -51,6 +51,8 @@ def test_keys_lead_to_each_section(page):
         ("t", "Training"),
         ("m", "Models"),
         ("s", "New images"),
+        ("c", "Compare settings"),
+        ("y", "Gallery"),
         ("g", "Train a diffusion model on your own images"),
     ):
         page.keyboard.press("g")

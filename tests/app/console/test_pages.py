@@ -481,6 +481,19 @@ def _ask_for_long(page: Page, model: str, count: int) -> None:
     page.get_by_label("How many").fill(str(count))
 
 
+def _read_the_settings_of(page: Page, dialog: Locator, content: bytes) -> None:
+    dialog.get_by_role("button", name="Close").click()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Settings from a picture").click()
+    chooser.value.set_files({"name": "a.png", "mimeType": "image/png", "buffer": content})
+    expect(page.get_by_label("How many")).to_have_value("2")
+    expect(page.get_by_label("Seed")).not_to_have_value("")
+    visit(page, '#/sample?model=tiles&num_images=2&also={"eta":0.5}', "New images")
+    page.get_by_role("button", name="Leave these out").click()
+    expect(page.get_by_text("also set: eta 0.5")).to_have_count(0)
+    page.get_by_role("button", name="Image 2").first.click()
+
+
 def test_an_image_is_downloaded_varied_and_copied(page, service, model_archive):
     upload_model(service, "tiles", model_archive())
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -498,6 +511,7 @@ def test_an_image_is_downloaded_varied_and_copied(page, service, model_archive):
     assert content == base64.b64decode(str(shown).partition(",")[2])
     with Image.open(io.BytesIO(content)) as image:
         assert (image.format, image.size) == ("PNG", (8, 8))
+    _read_the_settings_of(page, dialog, content)
     parts = ("Upper half", "Lower half", "Left half", "Right half", "Middle")
     painted = dialog.get_by_role("img", name=re.compile("The part to repaint"))
     for part in parts:

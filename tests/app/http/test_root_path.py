@@ -19,7 +19,7 @@ from store.locations import Locations
 from tests.app.access.test_guard import GUARDED, address, archive
 
 ROOT_PATH = "/diffusion"
-VALUES = {"dataset": "digits", "model": "faces", "image": "0", "trash": "0"}
+VALUES = {"dataset": "digits", "model": "faces", "image": "0", "trash": "0", "pictures": "0"}
 REFERENCE = re.compile(r'(?:src|href|spec-url)="([^"#]+)"')
 
 
@@ -112,6 +112,7 @@ def test_every_link_leads_through_the_proxy(alice, origin, settings, model_archi
             "/train-jobs",
             "/evaluations",
             "/sample-jobs",
+            "/pictures",
             "/schedules",
             "/problems",
             f"/train-jobs/{training['id']}/samples",
@@ -197,7 +198,7 @@ def test_the_console_works_below_the_path(browser: Browser, origin, key, alice):
     page.on("response", lambda answer: missing.append(answer.url) if answer.status == 404 else None)
     page.on("request", lambda request: asked.append(request.url))
     page.goto(origin + ROOT_PATH)
-    page.get_by_label("Key").fill(key)
+    page.get_by_label("Key", exact=True).fill(key)
     page.get_by_role("button", name="Sign in").click()
     page.goto(f"{origin}{ROOT_PATH}/#/datasets/shown")
     picture = page.locator(".picks img").first

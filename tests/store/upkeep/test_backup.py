@@ -95,6 +95,7 @@ def test_what_is_restored_is_what_was_backed_up(records, artifacts, elsewhere, t
         counts, damaged = restore(source, manifest, elsewhere, other)
     assert damaged == []
     assert (counts["models"], counts["dataset_versions"], counts["idempotency"]) == (2, 2, 1)
+    assert counts["pictures"] == 1
     assert all_rows(elsewhere) == all_rows(records)
     assert all_artifacts(other) == all_artifacts(artifacts)
     assert list(Verifier(elsewhere, other, tmp_path).walk()) == []
@@ -297,7 +298,7 @@ def test_the_commands_say_what_they_did_and_leave_nothing_where_they_fail(tmp_pa
     tar = tmp_path / "backup.tar"
     done = run(here, "backup", tar)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "the records and 13 artifacts of " in done.stdout
+    assert "the records and 14 artifacts of " in done.stdout
     assert tar.stat().st_mode & 0o777 == 0o600
     again = run(here, "backup", tar)
     assert (again.returncode, again.stderr) == (

@@ -14,9 +14,11 @@ from store.artifacts import ArtifactStore
 from store.database import Database, now, open_database
 from store.locations import Locations
 from store.models import create_model, delete_model
+from store.pictures import Filters, delete_pictures, keep_pictures, list_pictures
+from store.upkeep.backup import TOPS
 from store.upkeep.orphans import orphaned_artifacts, orphaned_caches
 from store.upkeep.trash import TrashEntry
-from tests.store.records import a_job, a_model
+from tests.store.records import a_job, a_model, a_picture
 
 LATER = timedelta(hours=1)
 
@@ -36,7 +38,11 @@ def fill(database: Database, artifacts: ArtifactStore) -> list[str]:
         "datasets/photos.zip.index.old",
         "jobs/job_0/attempt-1/checkpoint-00000010/state.pt",
         "models/faces-2/1234/unet/config.json",
+        "pictures/66161b95621b60dca",
     ]
+    keep_pictures(database, artifacts, [a_picture("a"), a_picture("b")], 2)
+    (newest,) = list_pictures(database, Filters(), limit=1)[0]
+    delete_pictures(database, [newest.id])  # it is in the trash
     known = [
         "datasets/photos.zip",
         "datasets/photos.zip.index",
@@ -84,7 +90,7 @@ def test_the_command_deletes_only_when_it_is_told_to(tmp_path):
     )
     orphans = fill(database, artifacts)
     database.close()
-    before = artifacts.keys("jobs") + artifacts.keys("models") + artifacts.keys("datasets")
+    before = [key for top in TOPS for key in artifacts.keys(top)]
     time.sleep(0.01)
 
     def run(*options: str) -> list[str]:
@@ -99,11 +105,11 @@ def test_the_command_deletes_only_when_it_is_told_to(tmp_path):
 
     assert run() == ["0 artifacts and 0 prepared datasets found; --delete removes them"]
     assert run("--hours", "0")[:-1] == orphans
-    assert artifacts.keys("jobs") + artifacts.keys("models") + artifacts.keys("datasets") == before
+    assert [key for top in TOPS for key in artifacts.keys(top)] == before
     assert run("--hours", "0", "--delete") == [
         *orphans,
-        "3 artifacts and 0 prepared datasets deleted",
+        "4 artifacts and 0 prepared datasets deleted",
     ]
     assert run("--hours", "0")[:-1] == []
-    left = artifacts.keys("jobs") + artifacts.keys("models") + artifacts.keys("datasets")
+    left = [key for top in TOPS for key in artifacts.keys(top)]
     assert left == [key for key in before if key not in orphans]

@@ -32,8 +32,9 @@ from store.jobs.checkpoints import Checkpoint, list_checkpoints
 from store.locations import Locations
 from store.model_files import fetch_model
 from store.models import ModelRecord, create_model, get_model
+from store.pictures import Picture, keep_pictures
 from store.upkeep.verify import Verifier
-from tests.store.records import a_job, a_model
+from tests.store.records import a_job, a_model, a_picture
 
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
@@ -93,6 +94,7 @@ def fill(database: Database, artifacts: ArtifactStore, folder: Path) -> dict[str
             )
         )
     fill_dataset(database, artifacts)
+    kept = keep_pictures(database, artifacts, [a_picture("a" * 100)], 1).pictures[0]
     picture, packed = io.BytesIO(), io.BytesIO()
     Image.effect_noise((64, 64), 50).save(picture, "PNG")
     with zipfile.ZipFile(packed, "w") as archive:
@@ -109,6 +111,7 @@ def fill(database: Database, artifacts: ArtifactStore, folder: Path) -> dict[str
         "fingerprints": "datasets/pets/a.fingerprints",
         "manifest": "datasets/pets/m.manifest",
         "checkpoint": f"{key}/{WEIGHTS}",
+        "picture": kept.key,
         "image": f"jobs/{job.id}/images/00000000.png",
         "zip": f"jobs/{job.id}/images.zip",
     }
@@ -146,7 +149,8 @@ def marks(database: Database) -> set[str]:
     found["pets"] = get_dataset(database, "pets").damage
     with database.session() as session:
         (checkpoint,) = session.query(Checkpoint)
-    found["checkpoint"] = checkpoint.damage
+        (picture,) = session.query(Picture)
+    found |= {"checkpoint": checkpoint.damage, "picture": picture.damage}
     return {name for name, damage in found.items() if damage is not None}
 
 
@@ -159,6 +163,7 @@ OWNERS = {
     "fingerprints": {"pets"},
     "manifest": {"pets"},
     "checkpoint": {"checkpoint"},
+    "picture": {"picture"},
     "image": set(),
     "zip": set(),
 }
@@ -219,7 +224,7 @@ def test_the_command_prints_what_is_damaged_and_exits_with_one(
     assert lines == [
         "1 files are well, by the sha256 of weights alone",
         "2 files are well, by their own checksums",
-        "8 files are well, by their sha256",
+        "9 files are well, by their sha256",
         "1 files have no digest and no checksum of their own",
         "0 files are damaged",
     ]
