@@ -38,6 +38,7 @@ from app.http.request_log import QUIET_PATHS, RequestLog
 from app.http.root_path import RootPath
 from app.metrics import Metrics
 from app.noise import route as noise
+from app.queue import route as queue
 from app.registry import route as models
 from app.registry.example import add_example
 from app.sample import again_route as sample_again
@@ -72,6 +73,7 @@ ROUTES: tuple[ModuleType, ...] = (  # without those of jobs, which are in JOB_KI
     sample,
     sample_again,
     samplers,
+    queue,
     trash,
     session,
     keys,

@@ -9,6 +9,7 @@ import { Datasets } from "./pages/datasets.js";
 import { Job } from "./pages/job.js";
 import { Models } from "./pages/models.js";
 import { Noise } from "./pages/noise.js";
+import { Runs } from "./pages/runs.js";
 import { Sample } from "./pages/sample.js";
 import { SignIn } from "./pages/sign_in.js";
 import { Start } from "./pages/start.js";
@@ -22,6 +23,8 @@ const SECTIONS = [
   ["models", "Models"],
   ["sample", "Sample"],
 ];
+
+const PART_OF = { runs: "training" };
 
 function Console() {
   const { parts, query } = useRoute();
@@ -43,7 +46,7 @@ function Console() {
           ([to, text]) =>
             html`<a
               href=${`#/${to}`}
-              aria-current=${section === to ? "page" : undefined}
+              aria-current=${(PART_OF[section] ?? section) === to ? "page" : undefined}
             >${text}</a>`,
         )}
       </nav>
@@ -84,6 +87,8 @@ function page(section, name, query) {
       return html`<${Models} />`;
     case "sample":
       return html`<${Sample} query=${query} />`;
+    case "runs":
+      return html`<${Runs} query=${query} />`;
     case "trash":
       return html`<${Trash} />`;
     default:
