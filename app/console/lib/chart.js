@@ -157,7 +157,7 @@ function options(place, lines, xLabel, logX, logY, height, now) {
     padding: [8, 24, 0, 0],
     legend: { show: false },
     cursor: now.read ? { y: false, points, drag: { setScale: false } } : { show: false },
-    scales: { x: { time: false, distr: logX ? 3 : 1 }, y: { distr: logY ? 3 : 1 } },
+    scales: { x: { time: false, distr: logX ? 3 : 1 }, y: logY ? { distr: 3, range: around } : { distr: 1 } },
     axes: [
       { ...axis, ...(logX && powers), values: short, label: xLabel, labelSize: 18, size: 34 },
       { ...axis, ...(logY && powers), values: short, size: 56 },
@@ -203,11 +203,14 @@ function point(plot, mark, colour) {
   ctx.restore();
 }
 
+/** The range of a logarithmic axis: a little more than the values', not whole powers of ten. */
+const around = (plot, low, high) => (low > 0 ? [low / 1.15, high * 1.15] : [low, high]);
+
 /** Ticks of a logarithmic axis: powers of ten, and more if it spans fewer than two of them. */
 const powers = {
   splits: (plot, axis, low, high) => {
     const [first, last] = [Math.ceil(Math.log10(low)), Math.floor(Math.log10(high))];
-    const factors = last - first < 1 ? [1, 2, 5] : [1];
+    const factors = high / low < 5 ? [1, 1.5, 2, 3, 4, 5, 7] : last - first < 1 ? [1, 2, 5] : [1];
     const stride = Math.max(1, Math.ceil((last - first) / 6));
     const ticks = [];
     for (let power = first - 1; power <= last; power += 1)

@@ -5,6 +5,7 @@ import { useAnswer } from "../lib/hooks.js";
 import { Bar, ProblemText, countOf, duration } from "../lib/parts.js";
 
 const EVERY = 3000;
+const FEW = 10; // shown at first
 const KINDS = {
   "train-jobs": "training",
   "sample-jobs": "order of images",
@@ -25,8 +26,17 @@ export function Queue() {
       ${
         data.items.length > 0 &&
         html`<ol class="rows queue">
-          ${data.items.map((job) => html`<${Item} key=${job.id} job=${job} />`)}
+          ${data.items.slice(0, FEW).map((job) => html`<${Item} key=${job.id} job=${job} />`)}
         </ol>`
+      }
+      ${
+        data.items.length > FEW &&
+        html`<details>
+          <summary>${data.items.length - FEW} more</summary>
+          <ol class="rows queue">
+            ${data.items.slice(FEW).map((job) => html`<${Item} key=${job.id} job=${job} />`)}
+          </ol>
+        </details>`
       }
       ${
         others > 0 &&

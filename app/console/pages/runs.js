@@ -2,11 +2,12 @@
 // address holds which trainings they are and how they are shown.
 
 import { html, useEffect, useState } from "../vendor/htm-preact.js";
-import { Problem, at, get, patch } from "../lib/api.js";
+import { Problem, at, get } from "../lib/api.js";
 import { MAX_CURVES, Swatch } from "../lib/chart.js";
-import { keyed, useAction, useAnswer } from "../lib/hooks.js";
-import { Field, Input, Page, ProblemText, Status, duration, number } from "../lib/parts.js";
+import { keyed, useAnswer } from "../lib/hooks.js";
+import { Page, ProblemText, Status, duration, number } from "../lib/parts.js";
 import { bestOf } from "../lib/series.js";
+import { JobNotes } from "./notes.js";
 import { Curves, Scores } from "./runs_curves.js";
 import { Differences, Samples } from "./runs_details.js";
 
@@ -124,7 +125,6 @@ function Table({ runs, refresh, drop }) {
 
 function Row({ run, refresh, drop }) {
   const { job, metrics, name, colour } = run;
-  const [edits, setEdits] = useState(false);
   const last = metrics.steps.at(-1);
   const best = bestOf(metrics);
   return html`
@@ -139,85 +139,10 @@ function Row({ run, refresh, drop }) {
       <td data-title="least held-out error">
         ${best && `${number(best.score)} at step ${best.step.toLocaleString("en")}`}
       </td>
-      <td>
-        ${
-          edits
-            ? html`<${NotesForm}
-                job=${job}
-                name=${name}
-                onDone=${(isChanged) => {
-                  setEdits(false);
-                  if (isChanged) refresh();
-                }}
-              />`
-            : html`
-                <${Tags} of=${job.tags} />
-                ${job.notes && html`<p class="notes">${job.notes}</p>`}
-              `
-        }
-      </td>
+      <td><${JobNotes} job=${job} name=${name} refresh=${refresh} /></td>
       <td class="end">
-        ${
-          !edits &&
-          html`<button class="small" onClick=${() => setEdits(true)}>Edit<span class="hidden"> tags and notes of ${name}</span></button>`
-        }
         <button class="small" onClick=${() => drop(job.id)}>Leave out<span class="hidden"> ${name}</span></button>
       </td>
     </tr>
-  `;
-}
-
-/** Tags, each a link to the trainings that have it. */
-export function Tags({ of: tags }) {
-  if (!tags.length) return null;
-  return html`<span class="tags">
-    ${tags.map(
-      (tag) => html`<a key=${tag} class="tag" href=${`#/training?${new URLSearchParams({ tag })}`}>${tag}</a> `,
-    )}
-  </span>`;
-}
-
-/** Changes the tags and the notes of a job. `onDone` hears whether they were changed. */
-function NotesForm({ job, name, onDone }) {
-  const [tags, setTags] = useState(job.tags.join(", "));
-  const [notes, setNotes] = useState(job.notes);
-  const save = useAction(async () => {
-    const list = tags.split(",").map((tag) => tag.trim()).filter(Boolean);
-    await patch(at`train-jobs/${job.id}`, { tags: list, notes });
-    onDone(true);
-  });
-  const errorOf = (field) => save.problem?.of?.(field);
-  const isNamed = ["tags", "notes"].some(errorOf);
-  return html`
-    <form
-      class="notes-form"
-      aria-label=${`Tags and notes of ${name}`}
-      onSubmit=${(event) => {
-        event.preventDefault();
-        save.run();
-      }}
-    >
-      <${Input}
-        label="Tags"
-        hint="with commas between them"
-        value=${tags}
-        error=${errorOf("tags")}
-        onChange=${setTags}
-      />
-      <${Field} label="Notes" error=${errorOf("notes")}>
-        ${(attributes) => html`<textarea
-          ...${attributes}
-          rows="3"
-          maxlength="2000"
-          value=${notes}
-          onInput=${(event) => setNotes(event.target.value)}
-        ></textarea>`}
-      <//>
-      ${!isNamed && html`<${ProblemText} problem=${save.problem} />`}
-      <div class="actions">
-        <button class="small primary" disabled=${save.busy}>Save</button>
-        <button class="small" type="button" onClick=${() => onDone(false)}>Cancel</button>
-      </div>
-    </form>
   `;
 }

@@ -6,8 +6,9 @@ import { MAX_CURVES } from "../lib/chart.js";
 import { fieldsOf, leaves, shown, valueIn, valueOf } from "../lib/form.js";
 import { go, keyed, useAction, useAnswer } from "../lib/hooks.js";
 import { Bar, Input, Page, ProblemText, Select, Status, duration, given, when } from "../lib/parts.js";
+import { Tags } from "./notes.js";
 import { Queue } from "./queue.js";
-import { Tags, runsAddress } from "./runs.js";
+import { runsAddress } from "./runs.js";
 
 const described = fieldsOf("TrainRequest");
 const AUTO = "chosen from the data";
@@ -71,11 +72,11 @@ function Compare({ ticked, untick }) {
   const isTooMany = count > MAX_CURVES;
   return html`
     <div class="line compare" role="group" aria-label="Compare">
-      <button
-        class=${count > 1 ? "primary" : ""}
-        disabled=${count < 2 || isTooMany}
-        onClick=${() => go(runsAddress(ticked))}
-      >Compare ${count} trainings</button>
+      ${
+        count > 1 &&
+        !isTooMany &&
+        html`<button class="primary" onClick=${() => go(runsAddress(ticked))}>Compare ${count} trainings</button>`
+      }
       ${count > 0 && html`<button onClick=${untick}>Untick all</button>`}
       <p class="note">
         ${isTooMany ? `At most ${MAX_CURVES} can be compared.` : count < 2 && "Tick two or more to see them side by side."}

@@ -18,7 +18,7 @@ BUTTONS = {
     | {"Look for duplicates, blurred and odd images"},
     "training": {"Train", "Compare # trainings", "Untick all"},
     "training/a": {"Pause", "Resume", "Cancel", "Cancel the training", "Make images", "Delete"}
-    | {"No", "Go on with more time"},
+    | {"No", "Go on with more time", "Edit", "Save"},
     "runs": {"Choose others", "Edit", "Leave out", "Save", "Cancel"}
     | {"Export as CSV", "Export as PNG"},
     "models": {"Make images", "Download", "Download as ONNX", "Fine-tune", "Distil", "Delete", "No"}
