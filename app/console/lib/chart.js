@@ -170,7 +170,10 @@ function options(place, lines, xLabel, logX, logY, height, now) {
         width: line.faint ? 1 : 2,
         alpha: line.faint ? 0.3 : 1,
         dash: line.dashed ? DASHES[line.colour ?? i] : undefined,
-        points: { show: () => !line.faint && (line.points || line.y.length < FEW) },
+        points: {
+          show: () => !line.faint && (line.points || line.y.length < FEW),
+          fill: colour("--surface"),
+        },
       })),
     ],
     hooks: {

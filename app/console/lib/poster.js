@@ -9,7 +9,7 @@ const LINE = 24;
 const colourOf = (name) => colourIn(document.body, name);
 
 /**
- * Draws charts below each other, as a PNG. Each of `charts` is {heading, plot}, a plot of uPlot;
+ * Draws charts as a PNG, beside each other where the widest one leaves room, else below. Each of `charts` is {heading, plot}, a plot of uPlot;
  * `legend` has {text, colour, dash}, with the colours of the page's style sheet.
  */
 export function posterOf(title, legend, charts) {
@@ -17,14 +17,22 @@ export function posterOf(title, legend, charts) {
   const style = getComputedStyle(document.documentElement);
   const canvas = document.createElement("canvas");
   const context = canvas.getContext("2d");
-  const widest = Math.max(...charts.map(({ plot }) => plot.ctx.canvas.width)) / scale;
-  const width = Math.max(480, widest + 2 * EDGE);
+  const sized = charts.map(({ heading, plot: { ctx } }) => ({
+    heading,
+    drawn: ctx.canvas,
+    width: ctx.canvas.width / scale,
+    height: ctx.canvas.height / scale,
+  }));
+  const width = Math.max(480, Math.max(...sized.map((chart) => chart.width)) + 2 * EDGE);
   context.font = font(style, 14);
-  const rows = legendRows(context, legend, width - 2 * EDGE);
+  const measure = ({ text }) => 36 + context.measureText(text).width;
+  const rows = inRows(legend, measure, width - 2 * EDGE);
+  const shelves = inRows(sized, (chart) => chart.width, width - 2 * EDGE);
+  const tallest = (shelf) => Math.max(...shelf.map(({ item }) => item.height));
   const height =
     3 * EDGE +
     LINE * (1 + rows.length) +
-    charts.reduce((sum, { plot }) => sum + LINE + plot.ctx.canvas.height / scale + EDGE, 0);
+    shelves.reduce((sum, shelf) => sum + LINE + tallest(shelf) + EDGE, 0);
   canvas.width = Math.round(width * scale);
   canvas.height = Math.round(height * scale);
   context.scale(scale, scale);
@@ -40,35 +48,36 @@ export function posterOf(title, legend, charts) {
   say(title, EDGE, y, 18, 700);
   for (const row of rows) {
     y += LINE;
-    for (const { x, entry } of row) {
-      drawSwatch(context, entry, EDGE + x, y);
-      say(entry.text, EDGE + x + 36, y, 14);
+    for (const { x, item } of row) {
+      drawSwatch(context, item, EDGE + x, y);
+      say(item.text, EDGE + x + 36, y, 14);
     }
   }
   y += EDGE;
-  for (const { heading, plot } of charts) {
-    const { canvas: drawn } = plot.ctx;
-    say(heading, EDGE, y + LINE / 2, 15, 600);
-    y += LINE;
-    context.drawImage(drawn, EDGE, y, drawn.width / scale, drawn.height / scale);
-    y += drawn.height / scale + EDGE;
+  for (const shelf of shelves) {
+    for (const { x, item } of shelf) {
+      say(item.heading, EDGE + x, y + LINE / 2, 15, 600);
+      context.drawImage(item.drawn, EDGE + x, y + LINE, item.width, item.height);
+    }
+    y += LINE + tallest(shelf) + EDGE;
   }
   return blobOf(canvas);
 }
 
 const font = (style, size, weight = 400) => `${weight} ${size}px ${style.fontFamily}`;
 
-function legendRows(context, legend, width) {
+/** Lays items out from left to right in rows of this width, as [{x, item}]. */
+function inRows(items, widthOf, width) {
   const rows = [[]];
   let x = 0;
-  for (const entry of legend) {
-    const takes = 36 + context.measureText(entry.text).width + 24;
+  for (const item of items) {
+    const takes = widthOf(item);
     if (x && x + takes > width) {
       rows.push([]);
       x = 0;
     }
-    rows.at(-1).push({ x, entry });
-    x += takes;
+    rows.at(-1).push({ x, item });
+    x += takes + EDGE;
   }
   return rows;
 }
