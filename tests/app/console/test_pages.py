@@ -818,7 +818,7 @@ def test_a_training_is_paused_resumed_cancelled_and_deleted(page, service):
     expect(status.get_by_text("running", exact=True)).to_be_visible(timeout=LONG)
     expect(page.get_by_role("img", name=re.compile("Samples after"))).to_be_visible(timeout=LONG)
     status.get_by_role("button", name="Edit").click()
-    status.get_by_label("Tags").fill("drilled")
+    status.get_by_role("textbox", name="Tags").fill("drilled")
     status.get_by_role("button", name="Save").click()
     expect(status.get_by_role("link", name="drilled")).to_be_visible()
     visit(page, "", "Train a diffusion model on your own images")

@@ -126,7 +126,7 @@ def test_curves_are_drawn_against_steps_images_and_minutes(page, service, jobs):
             if reading(page, "Loss").inner_text() == before:
                 break
         (found,) = re.findall(rf"{axis} ([\d.,]+)", before)
-        assert float(found.replace(",", "")) == pytest.approx(end, rel=2e-3)
+        assert float(found.replace(",", "")) == pytest.approx(end, rel=2e-3, abs=1e-3)
         assert re.search(r"narrow\s+[\d.]+", before)
         assert re.search(r"wide\s+[\d.]+", before)
     assert "x=minutes" in page.url
