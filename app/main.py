@@ -39,6 +39,7 @@ from app.http.root_path import RootPath
 from app.metrics import Metrics
 from app.noise import route as noise
 from app.pictures import route as pictures
+from app.queue import route as queue
 from app.registry import route as models
 from app.registry.example import add_example
 from app.sample import again_route as sample_again
@@ -76,6 +77,7 @@ ROUTES: tuple[ModuleType, ...] = (  # without those of jobs, which are in JOB_KI
     sample_grid,
     samplers,
     pictures,
+    queue,
     trash,
     session,
     keys,

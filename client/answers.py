@@ -407,6 +407,8 @@ class JobAnswer(JobState):
     kind: Literal["train", "fine_tune", "distill"]
     pause_requested: bool
     priority: int
+    tags: list[str] = Field(default=[], description="`GET /train-jobs?tag=` finds jobs by them")
+    notes: str = Field(default="", description="what its owner wrote about it")
     dataset: str
     dataset_version: int | None = Field(description="the version of it that the job reads")
     dataset_digest: str | None
@@ -428,6 +430,45 @@ class JobAnswer(JobState):
         default=[], description="what its plan warned of: too few steps for images like the data's"
     )
     webhook: WebhookState | None
+
+
+class QueuedJob(BaseModel):
+    """A job that runs or waits for a worker."""
+
+    id: str
+    collection: str = Field(
+        description="`train-jobs`, `sample-jobs`, `evaluations` or `dataset-imports`"
+    )
+    name: str = Field(description="of its model, or of the dataset that it fetches")
+    dataset: str | None
+    owner: str | None = Field(description=OWNER)
+    waits: bool = Field(description="it has no worker; false: it runs")
+    progress: float = Field(description="0..1; of evaluations and imports that of the stage")
+    position: int | None = Field(
+        description="1 for the next job of its kind; null for a job that runs"
+    )
+    starts_in_seconds: float | None = Field(
+        description="an estimate: from what is left of the jobs that run, and the length of those "
+        "before; null if it runs, if no worker takes it, or if nothing tells how long one of these "
+        "will take"
+    )
+    seconds_left: float | None = Field(
+        description="an estimate of how long it will run, from now or from its start on; null if "
+        "nothing tells"
+    )
+    waiting: str | None = Field(description="why it cannot start: no live worker takes its kind")
+    created_at: datetime
+    started_at: datetime | None
+    links: dict[str, str]
+
+
+class QueueAnswer(BaseModel):
+    items: list[QueuedJob] = Field(
+        description="those that run, the first started first, and those that wait, the next one "
+        "first"
+    )
+    other_running: int = Field(description="jobs of others that run")
+    other_waiting: int = Field(description="jobs of others that wait; they have places, too")
 
 
 class TrainPlan(BaseModel):
@@ -492,11 +533,17 @@ class MetricLine(BaseModel):
     images_seen: int
     images_per_second: float
     at: float | None = Field(default=None, description="seconds since 1970")
+    seconds: float | None = Field(
+        default=None,
+        description="of training until then, pauses left out; estimated from the speed in jobs of "
+        "earlier versions",
+    )
 
 
 class JobMetrics(BaseModel):
     steps: list[MetricLine]
     evaluations: list[dict[str, Any]] = Field(
         description="the denoising error on held-out images at checkpoints, per noise level; "
-        "`score` is the geometric mean over the levels"
+        "`score` is the geometric mean over the levels; `images_seen` and `seconds` are as in "
+        "`steps`"
     )

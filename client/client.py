@@ -51,6 +51,7 @@ from client.answers import (
     PictureAnswer,
     PictureDetails,
     PictureFacets,
+    QueueAnswer,
     RecipeSettings,
     TrainPlan,
     TrashAnswer,
@@ -335,9 +336,9 @@ class Client(Connection):
         answer = self._request("POST", "/train-jobs/plan", json=body)
         return TrainPlan.model_validate_json(answer.content)
 
-    def jobs(self, status: str | None = None) -> Iterator[JobAnswer]:
-        """List the training jobs, newest first."""
-        return self._pages("/train-jobs", JobAnswer, "id", status=status)
+    def jobs(self, status: str | None = None, tag: str | None = None) -> Iterator[JobAnswer]:
+        """List the training jobs, newest first; with `status` or `tag` only those."""
+        return self._pages("/train-jobs", JobAnswer, "id", status=status, tag=tag)
 
     def job(self, job_id: str) -> JobAnswer:
         return self._get(path_to("train-jobs", job_id), JobAnswer)
@@ -348,6 +349,10 @@ class Client(Connection):
         Requests to a service that cannot be reached are retried for `patience` seconds.
         """
         return self._watch(path_to("train-jobs", job_id), JobAnswer, patience)
+
+    def queue(self) -> QueueAnswer:
+        """Return what runs, and what waits for a worker, with places and times."""
+        return self._get("/queue", QueueAnswer)
 
     def pause(self, job_id: str) -> JobAnswer:
         return self._job_action(job_id, "pause")
@@ -360,6 +365,14 @@ class Client(Connection):
 
     def delete_job(self, job_id: str) -> None:
         self._request("DELETE", path_to("train-jobs", job_id))
+
+    def annotate(
+        self, job_id: str, *, tags: Sequence[str] | None = None, notes: str | None = None
+    ) -> JobAnswer:
+        """Replace the tags or the notes of a job, or both."""
+        body = without_none({"tags": None if tags is None else list(tags), "notes": notes})
+        answer = self._request("PATCH", path_to("train-jobs", job_id), json=body)
+        return JobAnswer.model_validate_json(answer.content)
 
     def metrics(self, job_id: str) -> JobMetrics:
         return self._get(path_to("train-jobs", job_id, "metrics"), JobMetrics)

@@ -133,7 +133,7 @@ class TrainJob(JobProcess):
             self.latest = step, self.time_left.seconds(step.step, state.elapsed())
             window.append(step.loss)
             if step.step == 1 or step.step % LOG_EVERY == 0:
-                self.lines.add_step(step, sum(window) / len(window))
+                self.lines.add_step(step, sum(window) / len(window), state.elapsed())
                 window.clear()
             if self._is_due(step, time.monotonic() - saved_at):
                 self._evaluate_and_save(state, dataset)
@@ -153,9 +153,10 @@ class TrainJob(JobProcess):
         return first and step.progress >= FIRST_CHECKPOINT
 
     def _evaluate_and_save(self, state: TrainState, dataset: Dataset) -> None:
+        images_seen, seconds = state.images_seen, state.elapsed()
         with self.time_left.pause():
             snapshot = take_snapshot(state, dataset)
-            self.lines.add_snapshot(snapshot)
+            self.lines.add_snapshot(snapshot, images_seen, seconds)
             self.lines.publish_metrics()
             self.checkpoints.write(state, self.lines, snapshot)
             self.lines.publish_board()

@@ -35,6 +35,7 @@ _NEEDS: Mapping[str, Needs] = {  # by the first part of the path
     "train-jobs": _TRAINING,
     "evaluations": _TRAINING,
     "models": Needs(("read", "sample", "train"), "train"),
+    "queue": Needs(("read", "sample", "train", "datasets"), "admin"),
     "trash": Needs(("read", "sample", "train", "datasets"), "admin"),
 }
 

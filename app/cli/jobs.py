@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from app.cli.session import Session, Settings, duration, request_of, session_of
-from client.answers import JobAnswer
+from client.answers import JobAnswer, QueuedJob
 from client.client import Client, JobEnded
 
 cli = typer.Typer(help="Training jobs, past and present.", no_args_is_help=True)
@@ -77,11 +77,39 @@ def list_(
     status: Annotated[
         str | None, typer.Option(help="queued, running, paused, succeeded, failed, cancelled")
     ] = None,
+    tag: Annotated[str | None, typer.Option(help="Only jobs with this tag.")] = None,
 ) -> None:
     """List the jobs, newest first."""
     session = session_of(context)
-    columns = ("job", "status", "#done", "model", "dataset", "#loss", "#left", "started")
-    session.output_list(session.client.jobs(status), columns, _row)
+    columns = ("job", "status", "#done", "model", "dataset", "#loss", "#left", "started", "tags")
+    session.output_list(session.client.jobs(status, tag), columns, _row)
+
+
+@cli.command()
+def note(
+    context: typer.Context,
+    job_id: JobId,
+    tags: Annotated[
+        list[str] | None,
+        typer.Option("--tag", help="Repeat it for several; they replace the tags of the job."),
+    ] = None,
+    untag: Annotated[bool, typer.Option(help="Remove all tags.")] = False,
+    notes: Annotated[str | None, typer.Option(help="Replace the notes of the job.")] = None,
+) -> None:
+    """Give a job tags and notes."""
+    session = session_of(context)
+    given = [] if untag else tags or None
+    job = session.client.annotate(job_id, tags=given, notes=notes)
+    message = f"{job.id}: {', '.join(job.tags) or 'no tags'}"
+    session.output(job, lambda console: console.print(message, markup=False))
+
+
+@cli.command()
+def queue(context: typer.Context) -> None:
+    """Show what runs and what waits, with places and times."""
+    session = session_of(context)
+    columns = ("job", "#place", "name", "kind", "#done", "#begins in", "#takes")
+    session.output_list(session.client.queue().items, columns, _queue_row)
 
 
 @cli.command()
@@ -206,6 +234,18 @@ def _outcome(job: JobAnswer) -> str:
     return f"{job.model_name} is made; `diffusion sample {job.model_name}` makes images"
 
 
+def _queue_row(job: QueuedJob) -> tuple[str, ...]:
+    return (
+        job.id,
+        "runs" if job.position is None else f"{job.position}",
+        job.name,
+        job.collection,
+        f"{job.progress:.0%}",
+        "" if job.starts_in_seconds is None else duration(job.starts_in_seconds),
+        "" if job.seconds_left is None else duration(job.seconds_left),
+    )
+
+
 def _row(job: JobAnswer) -> tuple[str, ...]:
     now = job.progress
     left = now.get("eta_seconds") if job.status == "running" else None
@@ -218,4 +258,5 @@ def _row(job: JobAnswer) -> tuple[str, ...]:
         f"{now['loss']:.3f}" if now else "",
         duration(left) if left is not None else "",
         f"{job.started_at:%Y-%m-%d %H:%M}" if job.started_at else "",
+        ", ".join(job.tags),
     )

@@ -34,9 +34,13 @@ const PAGES = {
   sample: async () => (await import("./pages/sample.js")).Sample,
   compare: async () => (await import("./pages/compare.js")).Compare,
   "compare/": async () => (await import("./pages/compare.js")).Compare,
+  runs: async () => (await import("./pages/runs.js")).Runs,
   gallery: async () => (await import("./pages/gallery.js")).Gallery,
   trash: async () => (await import("./pages/trash.js")).Trash,
 };
+
+/** The section of a page that is none itself. */
+const PART_OF = { explain: "noise", runs: "training" };
 
 function Console() {
   const { parts, query } = useRoute();
@@ -64,7 +68,7 @@ function Console() {
           ([to, text]) =>
             html`<a
               href=${`#/${to}`}
-              aria-current=${section === to ? "page" : undefined}
+              aria-current=${(PART_OF[section] ?? section) === to ? "page" : undefined}
             >${text}</a>`,
         )}
       </nav>

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Generic, TypeVar
 
-from fastapi import APIRouter, Header, Query
+from fastapi import APIRouter, Depends, Header, Query
 from pydantic import BaseModel
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -22,7 +22,7 @@ from app.http.paging import After, Limit, OnlyStatus, Page
 from app.http.streams import EVENT_STREAM
 from app.jobs.events import event_stream
 from app.jobs.polling import Wait, poll
-from app.jobs.schema import JobEventAnswer, JobEvents
+from app.jobs.schema import JobEventAnswer, JobEvents, JobNotes
 from app.services import Services, ServicesDep
 from app.trash.route import discard
 from store.jobs import requests
@@ -39,6 +39,16 @@ EventNumber = Annotated[
 LastEventId = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, le=LAST_NUMBER)]
 
 Answer = TypeVar("Answer", bound=BaseModel)
+
+
+def _any_tag() -> str | None:
+    return None
+
+
+def _only_tag(
+    tag: Annotated[str | None, Query(max_length=100, description="only jobs with this tag")] = None,
+) -> str | None:
+    return tag
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,8 @@ class JobRoutes(Generic[Answer]):
         """Add them in the order in which they are documented."""
         self._add_list(router)
         self._add_poll(router)
+        if self.kind.has_notes:
+            self._add_annotate(router)
         self._add_cancel(router)
         if self.kind.can_pause:
             self._add_pause(router)
@@ -90,9 +102,12 @@ class JobRoutes(Generic[Answer]):
             limit: Limit = 20,
             after: After = None,
             status: OnlyStatus = None,
+            tag: Annotated[str | None, Depends(_only_tag if self.kind.has_notes else _any_tag)] = (
+                None
+            ),
         ) -> Page[Answer]:
             found, has_more = requests.list_jobs(
-                services.database, self.kind.name, limit=limit, after=after, status=status
+                services.database, self.kind.name, limit=limit, after=after, status=status, tag=tag
             )
             return Page(items=[self.describe(services, job) for job in found], has_more=has_more)
 
@@ -114,6 +129,20 @@ class JobRoutes(Generic[Answer]):
             job's end."""
             describe = partial(self.describe, services)
             return await poll(services, request, self.kind.name, job_id, wait, describe)
+
+    def _add_annotate(self, router: APIRouter) -> None:
+        @router.patch(
+            "/{job_id}",
+            name=f"annotate_{self._noun}",
+            summary="Change the tags and the notes of a job",
+            response_model=self.answer,
+            responses=problems.declare(problems.NOT_FOUND, problems.UNSUPPORTED, problems.INVALID),
+        )
+        def annotate_job(job_id: str, body: JobNotes, services: ServicesDep) -> Answer:
+            """They say nothing to the job, which may wait, run or be done."""
+            changes = body.model_dump(exclude_unset=True)
+            job = requests.annotate(services.database, job_id, self.kind.name, **changes)
+            return self.describe(services, job)
 
     def _add_cancel(self, router: APIRouter) -> None:
         @router.post(

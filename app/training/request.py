@@ -382,15 +382,16 @@ def create_job(
     body: TrainRequest,
     training: Training,
     webhook: Webhook | None,
-    warnings: tuple[str, ...] = (),
+    expected: Forecast,
 ) -> Job:
-    """Write the job, with the warnings of its forecast.
+    """Write the job, with the warnings and the time of its forecast.
 
     Raises Conflict where the name of its model is taken, or where its checkpoint was removed
     meanwhile.
     """
     if training.config.minutes is None:
         _check_has_minutes(services)
+    options = replace(training.options, warnings=expected.warnings, seconds=expected.seconds)
     checkpoint = _copy_checkpoint(services, training.checkpoint) if training.checkpoint else None
     try:
         return requests.create_job(
@@ -400,7 +401,7 @@ def create_job(
             version=training.dataset.number,
             model_name=body.model_name,
             config=training.config.to_dict(),
-            options=replace(training.options, warnings=warnings).to_dict(),
+            options=options.to_dict(),
             device=training.device,
             priority=body.priority,
             webhook=webhook,

@@ -22,7 +22,14 @@ from store.jobs import requests
 from store.jobs.checkpoints import list_checkpoints
 from store.jobs.files import log_keys, metrics_key, newest_event_file, samples_key
 from store.jobs.kinds import JOB_KINDS
-from store.jobs.metrics import EVALUATIONS_FILE, STEPS_FILE, EvaluationLine, StepLine
+from store.jobs.metrics import (
+    EVALUATIONS_FILE,
+    STEPS_FILE,
+    EvaluationLine,
+    StepLine,
+    placed,
+    with_seconds,
+)
 from store.jobs.record import Job
 from store.webhooks import deliveries_of
 from worker.queue import submit
@@ -45,8 +52,8 @@ def create_train_job(body: TrainRequest, response: Response, services: ServicesD
     next change."""
     found = gather(services, body)
     training, webhook = plan_training(found, body), webhook_of(body)
-    warnings = forecast_of(found, training).warnings
-    job = create_job(services, body, training, webhook, warnings)
+    expected = forecast_of(found, training)
+    job = create_job(services, body, training, webhook, expected)
     submit(services.queue, job.id, KIND.name)  # if it fails, the reaper announces the job
     response.headers["Location"] = KIND.address(job.id)
     return job_answer(services.database, job, secret=webhook.secret if webhook else None)
@@ -166,10 +173,11 @@ def get_train_metrics(job_id: str, services: ServicesDep) -> JobMetrics:
         evaluations = EvaluationLine.all_of(_text(services, f"{key}/{EVALUATIONS_FILE}"))
     last = kept[-1].step if kept else 0
     newest = StepLine.all_of(_text(services, metrics_key(job.id, job.fence)))
-    steps = kept + [line for line in newest if line.step > last]
+    steps = with_seconds(kept + [line for line in newest if line.step > last])
+    batch_size = job.config["batch_size"]
     return JobMetrics(
         steps=[MetricLine.model_validate(line, from_attributes=True) for line in steps],
-        evaluations=[line.to_dict() for line in evaluations],
+        evaluations=[placed(line, steps, batch_size).to_dict() for line in evaluations],
     )
 
 

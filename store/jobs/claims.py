@@ -8,7 +8,7 @@ finds the worker lost.
 """
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -24,12 +24,12 @@ from store.jobs.events import EventType, NewEvent
 from store.jobs.kinds import JOB_KINDS, Kind, Pool
 from store.jobs.progress import EvaluationProgress, Progress
 from store.jobs.record import Job, Status
+from store.jobs.turns import next_owner, used_by
 from store.models import ModelRecord
 
 Requested = Literal["cancel", "pause"]
 
 GPU = "cuda"
-TURNS = timedelta(days=1)  # for which it counts when an owner's last job was started
 MAX_ATTEMPTS = 5  # without a new checkpoint in between
 
 
@@ -56,21 +56,12 @@ def claim_next(
 
 
 def _next_owner(session: Session, kind: Kind, waiting: sa.ColumnElement[bool]) -> str | None:
-    """Return who is next among the owners of waiting jobs: who has the fewest jobs of the kind
-    running; of these, whose last one was started longest ago, as far back as a day; of these, whose
-    job has waited longest."""
+    """Return whose turn it is among the owners of waiting jobs (store.jobs.turns)."""
     by_age = sa.select(Job.made_by).where(waiting).group_by(Job.made_by)
     owners = session.scalars(by_age.order_by(sa.func.min(Job.id))).all()
     if len(owners) < 2:
         return owners[0] if owners else None
-    running = sa.and_(Job.status == "running", Job.lease_expires_at >= now())
-    started = sa.func.max(Job.started_at)
-    query = sa.select(Job.made_by, sa.func.count(sa.case((running, 1))), started).where(
-        Job.kind == kind, sa.or_(running, Job.started_at > now() - TURNS)
-    )
-    used = {owner: (count, at) for owner, count, at in session.execute(query.group_by(Job.made_by))}
-    never = (0, datetime.min.replace(tzinfo=UTC))
-    return min(owners, key=lambda owner: used.get(owner, never))
+    return next_owner(owners, used_by(session, [kind])[kind])
 
 
 def _fits_device(database: Database, kind: Kind, device: str | None) -> sa.ColumnElement[bool]:

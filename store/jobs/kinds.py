@@ -27,8 +27,9 @@ class JobKind:
     process for each job; `routes` is the API's module with the kind's `router`. `pool` names the
     worker of `make run` and of compose that serves it. `shares_processes` says that several
     processes may share one job, under torchrun; `can_pause` that a job may be paused and resumed;
-    `needs_torch` that only hosts with torch run it. A worker for which no job of this kind waits
-    runs `helper` for the images of a job elsewhere (store.jobs.parts).
+    `has_notes` that its owner may give it tags and notes; `needs_torch` that only hosts with torch
+    run it. A worker for which no job of this kind waits runs `helper` for the images of a job
+    elsewhere (store.jobs.parts).
     """
 
     name: Kind
@@ -38,6 +39,7 @@ class JobKind:
     pool: Pool
     makes_model: bool = False
     can_pause: bool = False
+    has_notes: bool = False
     shares_processes: bool = False
     needs_torch: bool = False
     helper: str | None = None
@@ -62,6 +64,7 @@ JOB_KINDS: dict[Kind, JobKind] = {
             pool="train",
             makes_model=True,
             can_pause=True,
+            has_notes=True,
             shares_processes=True,
             needs_torch=True,
         ),

@@ -32,7 +32,8 @@ class TrainOptions:
     """The options of a train job.
 
     `keep` says which weights become the model, the last or those of the best checkpoint;
-    `keep_checkpoints` says how many of the last checkpoints stay. `warnings` are those of its plan.
+    `keep_checkpoints` says how many of the last checkpoints stay. `warnings` are those of its plan,
+    and `seconds` the time that it was expected to take.
     """
 
     keep: Keep = "last"
@@ -40,6 +41,7 @@ class TrainOptions:
     fine_tune: FirstWeights | None = None
     resumed_from: Origin | None = None
     warnings: tuple[str, ...] = ()
+    seconds: float | None = None
 
     def to_dict(self) -> dict[str, object]:
         return asdict(self)

@@ -11,7 +11,7 @@ fetches a dataset.
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
@@ -49,6 +49,8 @@ class Job(Owned, Record):
     options: Mapped[JsonObject]  # of "train": store.jobs.options
     device: Mapped[str | None]  # of "train": the device that its config was chosen for
     priority: Mapped[int]  # jobs of higher priority come first
+    tags: Mapped[list[Any]]  # texts by which its owner finds it again
+    notes: Mapped[str] = mapped_column(sa.Text)
     progress: Mapped[JsonObject]  # store.jobs.progress; empty before there is any
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]

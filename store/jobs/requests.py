@@ -144,6 +144,7 @@ def list_jobs(
     limit: int,
     after: str | None = None,
     status: str | None = None,
+    tag: str | None = None,
 ) -> tuple[list[Job], bool]:
     """Return jobs, newest first, that follow the job `after` in that order, and whether there are
     more. Raises JobNotFound where there is no job `after`."""
@@ -152,9 +153,22 @@ def list_jobs(
         query = query.where(Job.id < get_job(database, after, kind).id)
     if status is not None:
         query = query.where(Job.status == status)
+    if tag is not None:
+        query = query.where(_has_tag(database, tag))
     with database.session() as session:
         jobs = list(session.scalars(query))
     return jobs[:limit], len(jobs) > limit
+
+
+def _has_tag(database: Database, tag: str) -> sa.ColumnElement[bool]:
+    if "\0" in tag:  # which PostgreSQL refuses to look for
+        return sa.false()
+    elements = "json_each" if database.engine.dialect.name == "sqlite" else _ELEMENTS
+    found = getattr(sa.func, elements)(Job.tags).table_valued("value")
+    return sa.exists().select_from(found).where(found.c.value == tag)
+
+
+_ELEMENTS = "json_array_elements_text"  # PostgreSQL's, of the column `value`
 
 
 def newest_trainings(database: Database, device: str, *, limit: int) -> list[Job]:
@@ -167,6 +181,13 @@ def newest_trainings(database: Database, device: str, *, limit: int) -> list[Job
     )
     with database.session() as session:
         return list(session.scalars(query))
+
+
+def unfinished_jobs(database: Database) -> set[str]:
+    """Return the ids of the jobs that run or wait for a worker."""
+    query = sa.select(Job.id).where(Job.status.in_(("queued", "running")))
+    with database.session() as session:
+        return set(session.scalars(query))
 
 
 def count_jobs(database: Database) -> dict[tuple[str, str], int]:
@@ -229,6 +250,17 @@ def resume(database: Database, job_id: str, kind: Kind) -> Job:
     return job
 
 
+def annotate(database: Database, job_id: str, kind: Kind, **values: Any) -> Job:
+    """Change the `tags` or the `notes` of a job in any state. Only these columns are written, so
+    that nothing is lost of what its worker writes meanwhile. Raises JobNotFound."""
+    with database.session() as session:
+        job = _lock_job(session, job_id, kind)
+        if values:
+            transitions.update(session, Job.id == job_id, **values)
+            session.refresh(job)
+    return job
+
+
 def delete_job(database: Database, job_id: str, kind: Kind) -> TrashEntry:
     """Move a job that is done to the trash. Raises JobNotFound and IllegalTransition."""
     with database.session() as session:
@@ -275,6 +307,8 @@ def _new_job(
         config=dict(config),
         options={},
         priority=DEFAULT_PRIORITY,
+        tags=[],
+        notes="",
         progress={},
         fence=0,
         attempts=0,

@@ -225,6 +225,10 @@ def test_a_job_is_paused_resumed_and_cancelled(client, model):
     assert job.id in [each.id for each in client.jobs(status="cancelled")]
     events = [json.loads(line)["event"] for line in _log(client, job.id).splitlines()]
     assert events.index("checkpoint") < events.index("stopped")
+    client.annotate(job.id, tags=["left", "early"])
+    assert client.annotate(job.id, notes="cancelled").tags == ["left", "early"]
+    assert [(each.id, each.notes) for each in client.jobs(tag="early")] == [(job.id, "cancelled")]
+    assert job.id not in [each.id for each in client.queue().items]
     client.delete_job(job.id)
     with pytest.raises(Refused):
         client.job(job.id)

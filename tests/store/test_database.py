@@ -23,7 +23,7 @@ from store.datasets import (
     get_version,
 )
 from store.jobs.requests import (
-    Job,  # noqa: F401
+    Job,
     get_job,
 )
 from store.models import ModelRecord, create_model, get_model, list_models
@@ -125,6 +125,21 @@ def test_scores_of_earlier_versions_are_those_of_float32(tmp_path):
         assert details_of(database) == new
         bring_to("0006", command.downgrade)
         assert details_of(database) == before
+
+
+def test_jobs_of_earlier_versions_have_no_tags_and_no_notes(tmp_path):
+    row = {"id": "job_1", "kind": "train", "status": "failed", "model_name": "m", "config": {}}
+    row |= {"options": {}, "priority": 5, "progress": {}, "fence": 0, "attempts": 0, "version": 1}
+    row |= dict.fromkeys(("cancel_requested", "pause_requested"), 0) | {"visibility": "private"}
+    row |= dict.fromkeys(("created_at", "queued_at", "updated_at"), "2026-01-01")
+    with migrating(tmp_path) as (database, bring_to):
+        bring_to("0021")
+        insert(database, "jobs", **row)
+        bring_to("head")
+        with database.session() as session:
+            job = session.get_one(Job, "job_1")
+        assert (job.tags, job.notes) == ([], "")
+        bring_to("0021", command.downgrade)
 
 
 def test_datasets_of_earlier_versions_were_read_as_by_default(tmp_path):

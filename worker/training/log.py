@@ -44,7 +44,8 @@ class TrainLog:
         (folder / STEPS_FILE).write_text("\n".join(self._steps))
         (folder / EVALUATIONS_FILE).write_text("\n".join(self._evaluations))
 
-    def add_step(self, step: TrainStep, mean_loss: float) -> None:
+    def add_step(self, step: TrainStep, mean_loss: float, seconds: float) -> None:
+        """Log a step after so many seconds of training."""
         line = StepLine(
             step=step.step,
             loss=round(mean_loss, 6),
@@ -52,15 +53,19 @@ class TrainLog:
             images_seen=step.images_seen,
             images_per_second=round(step.images_per_second, 1),
             at=round(time.time(), 3),
+            seconds=round(seconds, 3),
         )
         self._add_step(line)
 
-    def add_snapshot(self, snapshot: Snapshot) -> None:
+    def add_snapshot(self, snapshot: Snapshot, images_seen: int, seconds: float) -> None:
+        """Log the state after so many images and seconds of training."""
         line = EvaluationLine(
             step=snapshot.step,
             score=snapshot.score,
             levels=[asdict(level) for level in snapshot.levels],
+            images_seen=images_seen,
             at=round(time.time(), 3),
+            seconds=round(seconds, 3),
         )
         self._add_evaluation(line, snapshot.grid)
 

@@ -21,6 +21,7 @@ import {
   when,
 } from "../lib/parts.js";
 import { NotifyMe } from "../lib/watching.js";
+import { JobNotes } from "./notes.js";
 
 const EVENTS = [
   ["queued", "waits for a worker"],
@@ -73,6 +74,8 @@ export function Job({ name: id }) {
       <div class="columns">
         <section class="card wide" aria-label="Progress">
           <${Progress} job=${job.data} now=${now} />
+          <h2>Tags and notes</h2>
+          <${JobNotes} job=${job.data} name=${job.data.model_name} refresh=${job.refresh} />
         </section>
         <section class="card" aria-label="Loss">
           <h2>Loss</h2>

@@ -3,9 +3,13 @@
 import { html, useEffect, useState } from "../vendor/htm-preact.js";
 import { keep, useSetting } from "../lib/address.js";
 import { all, at, pagesOf, post } from "../lib/api.js";
+import { MAX_CURVES } from "../lib/chart.js";
 import { fieldsOf, leaves, shown, valueIn, valueOf } from "../lib/form.js";
 import { go, keyed, useAction, useAnswer } from "../lib/hooks.js";
 import { Bar, Input, Page, ProblemText, Select, Status, duration, given, when } from "../lib/parts.js";
+import { Tags } from "./notes.js";
+import { Queue } from "./queue.js";
+import { runsAddress } from "./runs.js";
 
 const described = fieldsOf("TrainRequest");
 const AUTO = "chosen from the data";
@@ -21,38 +25,78 @@ export function Training({ query }) {
       title="Training"
       intro="Say which images, and how long. The learning rate falls to zero at the end of the time, so that more time is a better model, not a longer wait for the same one."
     >
-      <${Begin} key=${JSON.stringify(query)} query=${query} />
+      <${Begin} key=${JSON.stringify({ ...query, compare: "", tag: "" })} query=${query} />
+      <${Queue} />
       <section aria-label="Jobs">
         <h2>Jobs</h2>
-        <${Jobs} />
+        <${Jobs} query=${query} />
       </section>
     <//>
   `;
 }
 
-/** The newest jobs; a button shows older ones. */
-function Jobs() {
+/** The newest jobs; a button shows older ones. Those that are ticked can be compared. */
+function Jobs({ query }) {
   const [pages, setPages] = useState(1);
+  const [ticked, setTicked] = useState((query.compare ?? "").split(",").filter(Boolean));
+  const { tag } = query;
+  const only = tag === undefined ? {} : { tag };
   const jobs = useAnswer(
-    keyed(`jobs ${pages}`, (signal) => pagesOf("train-jobs", "id", pages, signal)),
+    keyed(`jobs ${pages} ${tag}`, (signal) => pagesOf("train-jobs", "id", pages, signal, only)),
     2000,
   );
   const { items, has_more } = jobs.data ?? {};
+  const tick = (id) =>
+    setTicked(ticked.includes(id) ? ticked.filter((each) => each !== id) : [...ticked, id]);
   return html`
     <${ProblemText} problem=${jobs.problem} />
-    ${items && !items.length && html`<p class="empty">Nothing has been trained here yet.</p>`}
+    ${tag !== undefined && html`<p>Those with the tag <strong>${tag}</strong>. <a href="#/training">Show all</a></p>`}
+    ${items && !items.length && tag === undefined && html`<p class="empty">Nothing has been trained here yet.</p>`}
+    ${(items?.length > 1 || ticked.length > 0) && html`<${Compare} ticked=${ticked} untick=${() => setTicked([])} />`}
     <ul class="rows">
-      ${items?.map((job) => html`<${Row} key=${job.id} job=${job} />`)}
+      ${items?.map(
+        (job) => html`<${Row}
+          key=${job.id}
+          job=${job}
+          isTicked=${ticked.includes(job.id)}
+          onTick=${() => tick(job.id)}
+        />`,
+      )}
     </ul>
     ${has_more && html`<button class="more" onClick=${() => setPages(pages + 1)}>Older ones</button>`}
   `;
 }
 
-function Row({ job }) {
+/** Leads to the page of the ticked jobs. */
+function Compare({ ticked, untick }) {
+  const count = ticked.length;
+  const isTooMany = count > MAX_CURVES;
+  return html`
+    <div class="line compare" role="group" aria-label="Compare">
+      ${
+        count > 1 &&
+        !isTooMany &&
+        html`<button class="primary" onClick=${() => go(runsAddress(ticked))}>Compare ${count} trainings</button>`
+      }
+      ${count > 0 && html`<button onClick=${untick}>Untick all</button>`}
+      <p class="note">
+        ${isTooMany ? `At most ${MAX_CURVES} can be compared.` : count < 2 && "Tick two or more to see them side by side."}
+      </p>
+    </div>
+  `;
+}
+
+function Row({ job, isTicked, onTick }) {
   const { progress = 0, eta_seconds: left } = job.progress;
   const isRunning = job.status === "running";
   return html`
     <li class="card row">
+      <input
+        type="checkbox"
+        aria-label=${`Compare ${job.model_name}`}
+        checked=${isTicked}
+        onChange=${onTick}
+      />
       <a href=${at`#/training/${job.id}`}>${job.model_name}</a>
       <${Status} of=${job.status} />
       <span>${job.kind.replace("_", "-")} · ${job.dataset}</span>
@@ -62,6 +106,7 @@ function Row({ job }) {
           : html`<span>${when(job.created_at)}</span>`
       }
       ${isRunning && left !== null && left !== undefined && html`<span>${duration(left)} left</span>`}
+      <${Tags} of=${job.tags} />
     </li>
   `;
 }

@@ -35,6 +35,7 @@ NOBODY = {"key_needed": True, "owner": None, "scopes": [], "usage": {}}
 BODIES: dict[tuple[str, str], dict[str, Any]] = {
     ("PATCH", "/models/{name}"): {"license": "MIT"},
     ("PATCH", "/datasets/{name}"): {"visibility": "shared"},
+    ("PATCH", "/train-jobs/{job_id}"): {"tags": ["mine"]},
     ("POST", "/datasets/{name}/versions"): {"rename": {"cat": "dog"}},
     ("PATCH", "/pictures/{picture_id}"): {"starred": True},
 }
@@ -175,6 +176,15 @@ def test_what_is_somebody_elses_is_not_there(method, path, service, values):
         expected = 422 if method == "PUT" else 404  # a name of alice's cannot be given
         assert answer.status_code == expected, answer.text
     assert state(service) == before
+
+
+def test_the_queue_counts_the_jobs_of_others_and_does_not_show_them(service, values):
+    with service.as_("alice") as alice, service.as_("bob") as bob:
+        hers, his = (each.get("/queue").raise_for_status().json() for each in (alice, bob))
+        (job,) = (item for item in hers["items"] if item["id"] == values["train-jobs"])
+    assert (his["items"], his["other_running"]) == ([], 0)
+    assert his["other_waiting"] == len(hers["items"]) > 0
+    assert job["owner"] == "alice"
 
 
 @pytest.mark.parametrize(

@@ -180,12 +180,18 @@ def test_a_job_is_left_alone_paused_resumed_watched_and_cancelled(diffusion, mod
     job = done.stdout.split()[0]
     assert "paus" in diffusion("jobs", "pause", job).stdout
     watched = diffusion("jobs", "watch", job)
+    assert "place" in diffusion("jobs", "queue").stdout
     assert f"`diffusion jobs resume {job}`" in watched.stdout
     assert job in diffusion("jobs", "resume", job).stdout
     assert "cancel" in diffusion("jobs", "cancel", job).stdout
     assert "cancelled" in diffusion("jobs", "watch", job, code=1).stderr
     diffusion("jobs", "log", job)
     assert job in diffusion("jobs", "list", "--status=cancelled").stdout
+    noted = diffusion("jobs", "note", job, "--tag=wide", "--tag=short", "--notes=left early")
+    assert "wide, short" in noted.stdout
+    assert job in diffusion("jobs", "list", "--tag=short").stdout
+    assert "no tags" in diffusion("jobs", "note", job, "--untag").stdout
+    assert job not in diffusion("jobs", "list", "--tag=short").stdout
 
 
 def test_a_distilled_model_is_asked_for_by_an_option(diffusion, model):

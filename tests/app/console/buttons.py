@@ -17,9 +17,11 @@ BUTTONS = {
     "datasets/a": {"Train on it", "Delete", "No", "a class", "Remove", "Move", "Untick", "Rename"}
     | {"Show more", "Add images", "Choose a folder", "Tick images"}
     | {"Look for duplicates, blurred and odd images"},
-    "training": {"Train"},
+    "training": {"Train", "Compare # trainings", "Untick all"},
     "training/a": {"Pause", "Resume", "Cancel", "Cancel the training", "Make images", "Delete"}
-    | {"No", "Go on with more time"},
+    | {"No", "Go on with more time", "Edit", "Save"},
+    "runs": {"Choose others", "Edit", "Leave out", "Save", "Cancel"}
+    | {"Export as CSV", "Export as PNG"},
     "models": {"Make images", "Open", "Show some images", "Choose a zip", "Choose a folder"}
     | {"Upload"},
     "models/a": {"Download", "Download as ONNX", "Fine-tune", "Distil", "Delete", "No", "Copy link"}

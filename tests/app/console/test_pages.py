@@ -771,6 +771,10 @@ def test_a_training_is_paused_resumed_cancelled_and_deleted(page, service):
     page.get_by_role("button", name="Resume").click()
     expect(status.get_by_text("running", exact=True)).to_be_visible(timeout=LONG)
     expect(page.get_by_role("img", name=re.compile("Samples after"))).to_be_visible(timeout=LONG)
+    status.get_by_role("button", name="Edit").click()
+    status.get_by_role("textbox", name="Tags").fill("drilled")
+    status.get_by_role("button", name="Save").click()
+    expect(status.get_by_role("link", name="drilled")).to_be_visible()
     visit(page, "", "Train a diffusion model on your own images")
     page.get_by_role("link", name="Watch it").click()
     page.get_by_role("button", name="Cancel", exact=True).click()
@@ -788,6 +792,24 @@ def test_a_training_is_paused_resumed_cancelled_and_deleted(page, service):
     page.get_by_role("button", name="Undo").click()
     page.get_by_role("link", name=job["model_name"]).click()
     expect(status.get_by_text("cancelled", exact=True)).to_be_visible()
+
+
+def test_trainings_are_ticked_to_be_compared(page, service):
+    service.put("/datasets/drill", content=DIGITS.read_bytes()).raise_for_status()
+    names = ("ticked-1", "ticked-2")
+    for name in names:
+        body = {"dataset": "drill", "steps": 10, "model_name": name}
+        job = service.post("/train-jobs", json=body).raise_for_status().json()
+        service.post(job["links"]["cancel"])
+    visit(page, "#/training", "Training")
+    for name in names:
+        page.get_by_role("checkbox", name=f"Compare {name}").check()
+    page.get_by_role("button", name="Untick all").click()
+    for name in names:
+        page.get_by_role("checkbox", name=f"Compare {name}").check()
+    page.get_by_role("button", name="Compare 2 trainings").click()
+    expect(page.get_by_role("heading", level=1, name="Compare trainings")).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("ticked-1"))).to_be_visible()
 
 
 def test_the_start_page_leads_on(page):

@@ -17,7 +17,8 @@ def bodies() -> Iterator[tuple[str, str, dict]]:
     for path, operations in DOCUMENT["paths"].items():
         for method, operation in operations.items():
             if schema := operation.get("requestBody", {}).get("content", {}).get(JSON):
-                yield method, path.format(name="any", picture_id="any"), schema["schema"]
+                ids = {"name": "any", "picture_id": "any", "job_id": "any"}
+                yield method, path.format(**ids), schema["schema"]
 
 
 def with_true_for_a_number(schema: dict) -> Iterator[object]:

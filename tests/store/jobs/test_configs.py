@@ -3,7 +3,7 @@
 import pytest
 
 from store.jobs.configs import EvaluateConfig, HeldOut, SampleJobConfig
-from store.jobs.metrics import EvaluationLine, StepLine
+from store.jobs.metrics import EvaluationLine, StepLine, placed, with_seconds
 from store.jobs.progress import EvaluationProgress, Progress, SampleProgress, TrainProgress
 
 EVALUATE = {
@@ -81,3 +81,22 @@ def test_lines_are_read_as_they_were_written():
     assert EvaluationLine.all_of(look.to_json()) == [look]
     assert EvaluationLine.all_of('{"step": 5, "levels": []}') == [EvaluationLine(step=5)]
     assert StepLine.all_of("") == []
+
+
+def test_lines_of_earlier_versions_get_images_and_seconds():
+    old = {"loss": 0.5, "learning_rate": 1e-3}
+    lines = [
+        StepLine(step=1, images_seen=8, images_per_second=4.0, **old),
+        StepLine(step=11, images_seen=88, images_per_second=8.0, **old),
+        StepLine(step=21, images_seen=168, images_per_second=8.0, seconds=30.0, **old),
+    ]
+    steps = with_seconds(lines)
+    assert [line.seconds for line in steps] == [2.0, 12.0, 30.0]
+    look = placed(EvaluationLine(step=6), steps, batch_size=8)
+    assert (look.images_seen, look.seconds) == (48, 7.0)
+    last = placed(EvaluationLine(step=22), steps, batch_size=8)
+    assert (last.images_seen, last.seconds) == (176, 31.0)
+    new = EvaluationLine(step=5, images_seen=3, seconds=1.0)
+    assert placed(new, steps, batch_size=8) == new
+    alone = placed(EvaluationLine(step=6), [], batch_size=8)
+    assert (alone.images_seen, alone.seconds) == (48, None)
