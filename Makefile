@@ -36,7 +36,7 @@ train: .venv/demo.stamp  ## ARCHIVE=images.zip MINUTES=25: train on an archive a
 screenshots: .venv/test.stamp  ## take pictures of the console, into docs/images/console
 	$(BIN)/python examples/screenshots.py
 
-bench: bench-noise bench-denoise bench-sample bench-serve bench-flood bench-orders bench-train bench-quality  ## measure beside peers, results in benchmarks/results
+bench: bench-noise bench-denoise bench-sample bench-serve bench-flood bench-orders bench-console bench-train bench-quality  ## measure beside peers, results in benchmarks/results
 
 bench-gpu: .venv/test.stamp benchmarks/.venv/stamp  ## ARCHIVE=images.zip: on a GPU, its tests and all of these in eight minutes
 	$(BIN)/python -m benchmarks.gpu $(if $(ARCHIVE),--photographs $(ARCHIVE))
@@ -44,7 +44,7 @@ bench-gpu: .venv/test.stamp benchmarks/.venv/stamp  ## ARCHIVE=images.zip: on a 
 bench-%: .venv/test.stamp benchmarks/.venv/stamp
 	$(BIN)/python -m benchmarks.$*
 
-bench-flood bench-orders: bench-%: .venv/test.stamp  # without peers
+bench-flood bench-orders bench-console: bench-%: .venv/test.stamp  # without peers
 	$(BIN)/python -m benchmarks.$*
 
 bench-quality: .venv/demo.stamp  # its classifier needs scikit-learn
