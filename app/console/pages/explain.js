@@ -76,7 +76,7 @@ function Walk({ models, samplers }) {
   );
   useEffect(() => keep({ model: model.name }), [model.name]); // a link means this model everywhere
   const shared = { model, settings, set, labels, tables: tables.data, picture: picture.data, noise };
-  const own_sampler = { sampler: sampler?.name, takesEta: Boolean(sampler?.takes_eta) };
+  const ownSampler = { sampler: sampler?.name, takesEta: Boolean(sampler?.takes_eta) };
   const toLevel = (t) => {
     set({ t });
     document.getElementById("dissolve").scrollIntoView();
@@ -86,8 +86,8 @@ function Walk({ models, samplers }) {
     <${ProblemText} problem=${tables.problem || picture.problem} />
     <${Dissolve} ...${shared} />
     <${Guesses} ...${shared} onLevel=${toLevel} />
-    <${Back} ...${shared} ...${own_sampler} />
-    <${Mending} ...${shared} ...${own_sampler} />
+    <${Back} ...${shared} ...${ownSampler} />
+    <${Mending} ...${shared} ...${ownSampler} />
     <${Guidance}
       ...${shared}
       models=${models}
