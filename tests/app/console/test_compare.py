@@ -106,7 +106,8 @@ def test_a_grid_of_steps_and_samplers_fills_and_is_downloaded_with_its_axes(page
     assert query == {
         "model": "tones",
         "sampler": ticked[2],
-        "num_inference_steps": "5",
+        "num_images": "1",
+        "steps": "5",
         "seed": "7",
     }
 
