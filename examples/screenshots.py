@@ -29,6 +29,9 @@ SIZES = {"wide": (1280, 860), "narrow": (390, 844)}
 THEMES = ("light", "dark")
 EMOJI = HERE / "emoji" / "emoji.zip"
 MODEL, CLASS = "emoji", "smileys"
+COMPARED = (
+    f"model={MODEL}&seed=3&x=guidance_scale&xs=1,2,4&y=class_label&ys=smileys,animals,food,flags"
+)
 KEPT = ("smileys", "animals", "food")  # classes of the pictures in the gallery
 PHOTOGRAPHS = {"temple": "china.jpg", "flower": "flower.jpg"}
 PIECES = 600  # of each
@@ -142,7 +145,7 @@ def look(
     pages = {
         "start": ("", nothing),
         "noise": ("#/noise", noise),
-        "explain": (f"#/explain?model={MODEL}&class_label={CLASS}&seed=4", nothing),
+        "explain": (f"#/explain?model={MODEL}&class_label={CLASS}&seed=4", explain),
         "dataset": ("#/datasets/photographs", nothing),
         "training": ("#/training?dataset=emoji", unfold),
         "job": (addresses["job"], nothing),
@@ -150,7 +153,7 @@ def look(
         "models": ("#/models", show_some),
         "model": (addresses["model"], try_it),
         "sample": (f"#/sample?model={MODEL}", sample),
-        "compare": (f"#/compare?model={MODEL}", compare),
+        "compare": (f"#/compare?{COMPARED}", compare),
         "gallery": ("#/gallery", nothing),
         "picture": (addresses["picture"], nothing),
     }
@@ -161,7 +164,8 @@ def look(
         prepare_page(page)
         page.wait_for_timeout(1500)
         load_images(page)
-        content = page.screenshot(full_page=True, animations="disabled")
+        is_dialog = page.locator("dialog[open]").count() > 0  # over the window, not the page
+        content = page.screenshot(full_page=not is_dialog, animations="disabled")
         picture = Image.open(io.BytesIO(content)).convert("RGB")
         picture.save(OUT / f"{name}-{theme}-{size_name}.webp", quality=85, method=6)
         print(OUT / f"{name}-{theme}-{size_name}.webp", picture.size)
@@ -193,13 +197,23 @@ def noise(page: Page) -> None:
     expect(page.locator("img[data-method=step_by_step]")).to_have_attribute("data-t", "180")
 
 
+def explain(page: Page) -> None:
+    steps = page.locator("section.step")
+    expect(steps).to_have_count(6)
+    for step in steps.all():  # each asks for its pictures when it is seen
+        step.scroll_into_view_if_needed()
+        page.wait_for_timeout(300)
+    expect(page.get_by_text(re.compile("^The model (makes|looks)"))).to_have_count(0)
+
+
 def unfold(page: Page) -> None:
     page.get_by_text("Everything else, and why").click()
 
 
 def show_some(page: Page) -> None:
-    page.get_by_role("button", name="Show some images").click()
-    expect(page.get_by_role("button", name="Show some images")).to_have_count(0)
+    button = page.get_by_role("button", name=f"Show some images by {MODEL}")
+    button.click()
+    expect(button).to_have_count(0)
 
 
 def try_it(page: Page) -> None:

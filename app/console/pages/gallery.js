@@ -9,8 +9,8 @@ import { SettingsDrop } from "../lib/pictures.js";
 import { Picture, titleOf } from "./picture.js";
 
 const PAGE = 100; // pictures
-const GAP = 10; // pixels between thumbnails, as in style.css
-const STEP = 128 + GAP; // from one row to the next
+const NARROW = matchMedia("(max-width: 40rem)");
+const [SIDE, NARROW_SIDE, GAP] = [128, 96, 10]; // pixels of thumbnails and between them, as in style.css
 const AROUND = 900; // pixels above and below the window in which thumbnails are there, too
 const ROWS = 3; // that come and go together
 const DAY = /^\d{4}-\d\d-\d\d$/;
@@ -181,7 +181,7 @@ function Filters({ query, facets, filter }) {
 /** The thumbnails. Of thousands only the rows near the window are there. */
 function Grid({ list, id, link, picked, setPicked, changed }) {
   const box = useRef();
-  const [view, setView] = useState({ columns: 1, from: 0, to: 1 }); // rows
+  const [view, setView] = useState({ step: SIDE + GAP, columns: 1, from: 0, to: 1 }); // rows
   const last = useRef(); // picture that was picked
   const { items, hasMore, more } = list;
   const star = useAction(async (picture) => {
@@ -203,10 +203,12 @@ function Grid({ list, id, link, picked, setPicked, changed }) {
   useLayoutEffect(() => {
     const look = () => {
       const { top, width } = box.current.getBoundingClientRect();
-      const columns = Math.max(1, Math.floor((width + GAP) / STEP));
-      const from = ROWS * Math.max(0, Math.floor((-top - AROUND) / STEP / ROWS));
-      const to = ROWS * Math.max(1, Math.ceil((innerHeight - top + AROUND) / STEP / ROWS));
-      setView((old) => (old.columns === columns && old.from === from && old.to === to ? old : { columns, from, to }));
+      const step = (NARROW.matches ? NARROW_SIDE : SIDE) + GAP; // from one row to the next
+      const columns = Math.max(1, Math.floor((width + GAP) / step));
+      const from = ROWS * Math.max(0, Math.floor((-top - AROUND) / step / ROWS));
+      const to = ROWS * Math.max(1, Math.ceil((innerHeight - top + AROUND) / step / ROWS));
+      const now = { step, columns, from, to };
+      setView((old) => (Object.keys(now).every((name) => now[name] === old[name]) ? old : now));
     };
     look();
     const observer = new ResizeObserver(look);
@@ -219,7 +221,7 @@ function Grid({ list, id, link, picked, setPicked, changed }) {
       removeEventListener("resize", look);
     };
   }, []);
-  const { columns, from, to } = view;
+  const { step, columns, from, to } = view;
   const isNearEnd = hasMore && to * columns + PAGE / 2 > items.length;
   useEffect(() => {
     if (isNearEnd) more();
@@ -227,13 +229,13 @@ function Grid({ list, id, link, picked, setPicked, changed }) {
   const place = id ? items.findIndex((item) => item.id === id) : -1;
   useEffect(() => {
     if (place < 0) return; // else it is behind the dialog, where the focus returns to it
-    const top = box.current.getBoundingClientRect().top + STEP * Math.floor(place / columns);
-    if (top < 0 || top + STEP > innerHeight) scrollBy(0, top - innerHeight / 2);
-  }, [place, columns]);
+    const top = box.current.getBoundingClientRect().top + step * Math.floor(place / columns);
+    if (top < 0 || top + step > innerHeight) scrollBy(0, top - innerHeight / 2);
+  }, [place, columns, step]);
 
   const rows = Math.ceil(items.length / columns);
   const first = Math.min(from, rows);
-  const space = `padding: ${first * STEP}px 0 ${Math.max(0, rows - to) * STEP}px`;
+  const space = `padding: ${first * step}px 0 ${Math.max(0, rows - to) * step}px`;
   return html`
     <${ProblemText} problem=${star.problem} />
     <div ref=${box}>

@@ -37,6 +37,8 @@ export function Pictures({ model }) {
     />`;
   if (made)
     return html`<div class="sheet tiles">${made.map((image) => html`<img src=${base64(image)} alt="" />`)}</div>`;
+  if (model.job_id && grids.data === undefined && !grids.problem)
+    return html`<div class="sheet" aria-busy="true"></div>`;
   return html`
     <div class="sheet">
       <button
@@ -48,8 +50,8 @@ export function Pictures({ model }) {
   `;
 }
 
-/** The address of the last grid of a training; undefined if it has none. */
+/** The address of the last grid of a training; null if it has none. */
 export async function grid(job, signal) {
   const { steps } = await get(at`train-jobs/${job}/samples`, signal);
-  return steps.length ? at`train-jobs/${job}/samples/${Math.max(...steps)}` : undefined;
+  return steps.length ? at`train-jobs/${job}/samples/${Math.max(...steps)}` : null;
 }
