@@ -125,7 +125,6 @@ def create_app(settings: Settings) -> FastAPI:
     for module in (*ROUTES, *job_routes):
         app.include_router(module.router)
     app.mount("/static", docs.CachedFiles(directory=STATIC), name="static")
-    app.mount("/console", console.RevalidatedFiles(directory=console.FOLDER), name="console")
     install_error_handlers(app)
     _check_root_path(app, settings.root_path)
     _add_middleware(app, settings, counters)

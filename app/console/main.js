@@ -2,7 +2,7 @@
 
 import { html, render, useState } from "./vendor/htm-preact.js";
 import { connection, remove } from "./lib/api.js";
-import { go, keyed, useAnswer, useConnection, useRoute, useTheme } from "./lib/hooks.js";
+import { go, keyed, routeOf, useAnswer, useConnection, useRoute, useTheme } from "./lib/hooks.js";
 import { Notices, report, reportFailures, say } from "./lib/notices.js";
 import { Page, ProblemText } from "./lib/parts.js";
 import { Shortcuts, useShortcuts } from "./lib/shortcuts.js";
@@ -20,23 +20,23 @@ const SECTIONS = [
   ["gallery", "Gallery", "y"],
 ];
 
-/** Loads the component of a page: by its address, and for `#/x/name` by `x/`. */
+/** The module and the component of each page by its address, that of `#/x/name` by `x/`. */
 const PAGES = {
-  "": async () => (await import("./pages/start.js")).Start,
-  noise: async () => (await import("./pages/noise.js")).Noise,
-  explain: async () => (await import("./pages/explain.js")).Explain,
-  datasets: async () => (await import("./pages/datasets.js")).Datasets,
-  "datasets/": async () => (await import("./pages/dataset.js")).Dataset,
-  training: async () => (await import("./pages/training.js")).Training,
-  "training/": async () => (await import("./pages/job.js")).Job,
-  models: async () => (await import("./pages/models.js")).Models,
-  "models/": async () => (await import("./pages/model.js")).Model,
-  sample: async () => (await import("./pages/sample.js")).Sample,
-  compare: async () => (await import("./pages/compare.js")).Compare,
-  "compare/": async () => (await import("./pages/compare.js")).Compare,
-  runs: async () => (await import("./pages/runs.js")).Runs,
-  gallery: async () => (await import("./pages/gallery.js")).Gallery,
-  trash: async () => (await import("./pages/trash.js")).Trash,
+  "": ["start.js", "Start"],
+  noise: ["noise.js", "Noise"],
+  explain: ["explain.js", "Explain"],
+  datasets: ["datasets.js", "Datasets"],
+  "datasets/": ["dataset.js", "Dataset"],
+  training: ["training.js", "Training"],
+  "training/": ["job.js", "Job"],
+  runs: ["runs.js", "Runs"],
+  models: ["models.js", "Models"],
+  "models/": ["model.js", "Model"],
+  sample: ["sample.js", "Sample"],
+  compare: ["compare.js", "Compare"],
+  "compare/": ["compare.js", "Compare"],
+  gallery: ["gallery.js", "Gallery"],
+  trash: ["trash.js", "Trash"],
 };
 
 /** The section of a page that is none itself. */
@@ -58,7 +58,7 @@ function Console() {
     <a class="skip" href="#main" onClick=${skip}>Skip to the content</a>
     <header class="shell">
       <a class="brand" href="#/"><img
-        src="console/icon.svg"
+        src=${new URL("icon.svg", import.meta.url).href}
         alt=""
         width="24"
         height="24"
@@ -101,16 +101,31 @@ function Console() {
   `;
 }
 
-/** The page at an address, as soon as its module is there. */
+/** The page at an address, as soon as its modules are there. */
 function Located({ section = "", name, query }) {
-  const address = name === undefined ? section : `${section}/`;
+  const address = addressOf(section, name);
   const { data, problem } = useAnswer(
-    PAGES[address] && keyed(address, async () => ({ Component: await PAGES[address]() })),
+    PAGES[address] && keyed(address, async () => ({ Component: await load(address) })),
   );
   if (problem) return html`<${Page} title="Not loaded"><${ProblemText} problem=${problem} /><//>`;
   if (!PAGES[address])
     return html`<${Page} title="Nothing here"><p><a href="#/">Go to the start page</a></p><//>`;
   return data && html`<${data.Component} key=${name} name=${name} query=${query} />`;
+}
+
+const addressOf = (section = "", name) => (name === undefined ? section : `${section}/`);
+
+const needed = JSON.parse(document.getElementById("modules").textContent);
+
+/** Loads the component of a page: all modules that it imports at once. */
+async function load(address) {
+  const [module, component] = PAGES[address];
+  for (const path of needed[module].splice(0)) {
+    const link = document.createElement("link");
+    Object.assign(link, { rel: "modulepreload", href: new URL(path, import.meta.url).href });
+    document.head.append(link);
+  }
+  return (await import(`./pages/${module}`))[component];
 }
 
 async function signOut() {
@@ -123,15 +138,15 @@ async function signOut() {
 }
 
 /** Offers to load the page again once the service has other files than this page began with. */
-async function followUpdates() {
-  const versionOf = async () => (await fetch("console/main.js", { method: "HEAD" })).headers.get("etag");
-  const first = await versionOf().catch(() => undefined);
+function followUpdates() {
+  const first = new URL(import.meta.url).pathname;
   let { epoch } = connection;
   connection.listeners.add(async () => {
     if (connection.epoch === epoch) return;
     epoch = connection.epoch;
-    const now = await versionOf().catch(() => first);
-    if (first && now && now !== first)
+    const page = await fetch("./").then((answer) => answer.text(), () => "");
+    const now = /"([^"]+\/main\.js)"/.exec(page)?.[1];
+    if (now && !first.endsWith(now))
       say("The service was updated.", { act: { text: "Load the page again", run: () => location.reload() }, stays: true });
   });
 }
@@ -142,6 +157,7 @@ function skip(event) {
 }
 
 reportFailures();
+load(addressOf(...routeOf(location.hash).parts)).catch(() => {}); // its page says so
 connection.watch();
 followUpdates();
 render(html`<${Console} />`, document.body);

@@ -116,7 +116,7 @@ export function useObjectUrl(blob) {
 
 // The page's address -------------------------------------------------------------------------------
 
-/** `#/training/job_1?x=2` is {parts: ["training", "job_1"], query: {x: "2"}}. */
+/** The current address: `#/training/job_1?x=2` is {parts: ["training", "job_1"], query: {x: "2"}}. */
 export function useRoute() {
   const [hash, setHash] = useState(location.hash);
   useEffect(() => {
@@ -124,6 +124,10 @@ export function useRoute() {
     addEventListener("hashchange", changed);
     return () => removeEventListener("hashchange", changed);
   }, []);
+  return routeOf(hash);
+}
+
+export function routeOf(hash) {
   const [path, query] = hash.replace(/^#\/?/, "").split("?");
   return {
     parts: path.split("/").filter(Boolean).map(decodeURIComponent),

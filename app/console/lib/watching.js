@@ -5,7 +5,8 @@ import { at, connection, get, sleep } from "./api.js";
 import { say } from "./notices.js";
 import { entitle } from "./title.js";
 
-const EVERY = 5000; // milliseconds between two looks
+const FIRST = 1500; // milliseconds until the first look, which leaves the page the time to load
+const EVERY = 5000; // between two looks
 const LATELY = 20; // jobs of a kind that a look finds at once
 const CHOSEN = "diffusion-notifications";
 
@@ -32,6 +33,7 @@ const ENDINGS = { succeeded: "is done", failed: "has failed", cancelled: "is can
 /** Looks at the jobs again and again, and says which of those that ran have ended. */
 async function watch(signal) {
   const running = new Map(KINDS.map((kind) => [kind, new Set()]));
+  await sleep(FIRST);
   while (!signal.aborted) {
     if (!connection.lost && !connection.signedOut) await look(running, signal).catch(() => {});
     await sleep(EVERY);

@@ -11,7 +11,7 @@ import { Picture, titleOf } from "./picture.js";
 const PAGE = 100; // pictures
 const NARROW = matchMedia("(max-width: 40rem)");
 const [SIDE, NARROW_SIDE, GAP] = [128, 96, 10]; // pixels of thumbnails and between them, as in style.css
-const AROUND = 900; // pixels above and below the window in which thumbnails are there, too
+const AROUND = 400; // pixels above and below the window in which thumbnails are there, too
 const ROWS = 3; // that come and go together
 const DAY = /^\d{4}-\d\d-\d\d$/;
 

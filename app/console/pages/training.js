@@ -17,6 +17,7 @@ const YES_NO = [
   ["true", "yes"],
   ["false", "no"],
 ];
+const AT_ONCE = 50; // jobs
 const AT_THE_TOP = ["minutes"]; // above the other fields, beside the button
 
 export function Training({ query }) {
@@ -40,7 +41,7 @@ function Jobs({ query }) {
   const [pages, setPages] = useState(1);
   const [ticked, setTicked] = useState((query.compare ?? "").split(",").filter(Boolean));
   const { tag } = query;
-  const only = tag === undefined ? {} : { tag };
+  const only = { limit: AT_ONCE, ...(tag !== undefined && { tag }) };
   const jobs = useAnswer(
     keyed(`jobs ${pages} ${tag}`, (signal) => pagesOf("train-jobs", "id", pages, signal, only)),
     2000,
