@@ -1,6 +1,6 @@
 // State that several pages share.
 
-import { useCallback, useEffect, useMemo, useRef, useState } from "../vendor/htm-preact.js";
+import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../vendor/htm-preact.js";
 import { Unreachable, connection, get } from "./api.js";
 
 export function useConnection() {
@@ -23,7 +23,7 @@ export function useAnswer(source, every = 0) {
   const [turn, setTurn] = useState(0);
   const { epoch } = useConnection();
   const key = typeof source === "function" ? source.key : source;
-  useEffect(() => {
+  useLayoutEffect(() => { // not after the page is painted: the answer is waited for
     if (!source) return setAnswer({});
     const abort = new AbortController();
     let timer;

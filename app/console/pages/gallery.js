@@ -11,7 +11,8 @@ import { Picture, titleOf } from "./picture.js";
 const PAGE = 100; // pictures
 const NARROW = matchMedia("(max-width: 40rem)");
 const [SIDE, NARROW_SIDE, GAP] = [128, 96, 10]; // pixels of thumbnails and between them, as in style.css
-const AROUND = 400; // pixels above and below the window in which thumbnails are there, too
+const [AROUND, FAR] = [150, 600]; // pixels above and below the window that have thumbnails, and once it rests
+const RESTS = 120; // milliseconds without scrolling
 const ROWS = 3; // that come and go together
 const DAY = /^\d{4}-\d\d-\d\d$/;
 
@@ -88,7 +89,7 @@ function usePictures(query) {
     Object.assign(now, changes);
     redraw({});
   };
-  useEffect(() => {
+  useLayoutEffect(() => {
     const pages = now.key === key ? Math.max(1, Math.ceil(now.items.length / PAGE)) : 1;
     const abort = new AbortController();
     Object.assign(now, { key, abort, loading: undefined });
@@ -201,14 +202,20 @@ function Grid({ list, id, link, picked, setPicked, changed }) {
     });
   };
   useLayoutEffect(() => {
-    const look = () => {
+    let timer;
+    const rows = (margin) => {
       const { top, width } = box.current.getBoundingClientRect();
       const step = (NARROW.matches ? NARROW_SIDE : SIDE) + GAP; // from one row to the next
       const columns = Math.max(1, Math.floor((width + GAP) / step));
-      const from = ROWS * Math.max(0, Math.floor((-top - AROUND) / step / ROWS));
-      const to = ROWS * Math.max(1, Math.ceil((innerHeight - top + AROUND) / step / ROWS));
-      const now = { step, columns, from, to };
-      setView((old) => (Object.keys(now).every((name) => now[name] === old[name]) ? old : now));
+      const from = ROWS * Math.max(0, Math.floor((-top - margin) / step / ROWS));
+      const to = ROWS * Math.max(1, Math.ceil((innerHeight - top + margin) / step / ROWS));
+      return { step, columns, from, to };
+    };
+    const look = () => {
+      const near = rows(AROUND);
+      setView((old) => (covers(old, near) ? old : near));
+      clearTimeout(timer);
+      timer = setTimeout(() => setView((old) => (covers(old, rows(FAR)) ? old : rows(FAR))), RESTS);
     };
     look();
     const observer = new ResizeObserver(look);
@@ -216,6 +223,7 @@ function Grid({ list, id, link, picked, setPicked, changed }) {
     addEventListener("scroll", look, { passive: true });
     addEventListener("resize", look);
     return () => {
+      clearTimeout(timer);
       observer.disconnect();
       removeEventListener("scroll", look);
       removeEventListener("resize", look);
@@ -233,6 +241,7 @@ function Grid({ list, id, link, picked, setPicked, changed }) {
     if (top < 0 || top + step > innerHeight) scrollBy(0, top - innerHeight / 2);
   }, [place, columns, step]);
 
+  const shot = useShots({ count: hasMore ? -1 : items.length, picked, link, pick, star: star.run });
   const rows = Math.ceil(items.length / columns);
   const first = Math.min(from, rows);
   const space = `padding: ${first * step}px 0 ${Math.max(0, rows - to) * step}px`;
@@ -240,25 +249,53 @@ function Grid({ list, id, link, picked, setPicked, changed }) {
     <${ProblemText} problem=${star.problem} />
     <div ref=${box}>
       <ul class=${picked.size ? "shots picking" : "shots"} aria-label="Pictures" style=${space}>
-        ${items.slice(first * columns, to * columns).map((picture, i) => html`<${Shot}
-          key=${picture.id}
-          number=${first * columns + i + 1}
-          count=${hasMore ? -1 : items.length}
-          isPicked=${picked.has(picture.id)}
-          ...${{ picture, link, pick, star: star.run }}
-        />`)}
+        ${items.slice(first * columns, to * columns).map((picture, i) => shot(picture, first * columns + i + 1))}
       </ul>
     </div>
     ${hasMore && html`<p class="note">Loading more…</p>`}
   `;
 }
 
-function Shot({ picture, number, count, isPicked, link, pick, star }) {
+/**
+ * A function of a picture and its number to its element. An element is made anew only where
+ * something in it has changed, so that scrolling costs what comes into view.
+ */
+function useShots({ count, picked, link, pick, star }) {
+  const now = useRef({}).current;
+  Object.assign(now, { pick, star, before: now.made ?? new Map(), made: new Map() });
+  return (picture, number) => {
+    const address = link({ picture: picture.id });
+    const isPicked = picked.has(picture.id);
+    const key = [number, count, isPicked, address].join();
+    const known = now.before.get(picture.id);
+    const made =
+      known?.picture === picture && known.key === key
+        ? known
+        : {
+            picture,
+            key,
+            element: html`<${Shot}
+              key=${picture.id}
+              pick=${(...how) => now.pick(...how)}
+              star=${(...how) => now.star(...how)}
+              ...${{ picture, number, count, isPicked, address }}
+            />`,
+          };
+    now.made.set(picture.id, made);
+    return made.element;
+  };
+}
+
+/** Whether the rows of one view are among those of another. */
+const covers = (view, rows) =>
+  view.step === rows.step && view.columns === rows.columns && view.from <= rows.from && view.to >= rows.to;
+
+function Shot({ picture, number, count, isPicked, address, pick, star }) {
   const { id, links, starred } = picture;
   const title = titleOf(picture);
   return html`
     <li aria-posinset=${number} aria-setsize=${count}>
-      <a href=${link({ picture: id })} id=${`picture-${id}`} draggable=${false} title=${title}><img
+      <a href=${address} id=${`picture-${id}`} draggable=${false} title=${title}><img
         src=${links.thumbnail}
         alt=${`${number}: ${title}`}
         width="128"

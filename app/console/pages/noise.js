@@ -1,6 +1,6 @@
 // The forward process: a picture, a slider, and curves of the remaining signal.
 
-import { html, useEffect, useState } from "../vendor/htm-preact.js";
+import { html, useEffect, useLayoutEffect, useState } from "../vendor/htm-preact.js";
 import { useSettings } from "../lib/address.js";
 import { send } from "../lib/api.js";
 import { Chart } from "../lib/chart.js";
@@ -25,7 +25,7 @@ export function Noise() {
   const tables = useAnswer(`schedules/${schedule}?num_train_timesteps=${T}`);
   const schedules = useAnswer("schedules");
 
-  useEffect(() => {
+  useLayoutEffect(() => {
     let current = true;
     const scale = async () => {
       try {
