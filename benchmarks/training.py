@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from models.training.state import TrainState
 from models.training.train import train
 
 DIGITS = HERE.parent / "examples" / "digits" / "digits.zip"
+EMOJI = HERE.parent / "examples" / "emoji" / "emoji.zip"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ENDLESS = 10**8  # steps: a budget that no benchmark comes near
 TOLERANCE = 1e-4  # of the largest output, between our network and the peer's with our weights
@@ -66,8 +67,9 @@ class Task:
     def channels(self) -> int:
         return int(self.dataset.images.shape[3])
 
-    def config(self, *, minutes: float | None = None, batch_size: int | None = None) -> TrainConfig:
-        """Return the config that the service chooses for these images on this machine."""
+    def config(self, *, minutes: float | None = None, **overrides: Any) -> TrainConfig:
+        """Return the config that the service chooses for these images on this machine, around the
+        values of fields that are given."""
         images, classes = self.dataset.images, self.dataset.class_names
         facts = DatasetFacts(len(images), self.channels, (self.side, self.side), classes)
         return resolve_config(
@@ -75,7 +77,7 @@ class Task:
             device=cast(Device, device_of_host("")),
             minutes=minutes,
             steps=None if minutes else ENDLESS,
-            batch_size=batch_size,
+            **overrides,
         )
 
 
@@ -83,6 +85,12 @@ def digits() -> Task:
     with tempfile.TemporaryDirectory() as scratch:
         dataset = _in_memory(prepare(DIGITS, Path(scratch) / "digits", (8, 8), 1))
     return Task("digits", dataset, False, (1, 2), (1, 2))
+
+
+def emoji(side: int) -> Task:
+    with tempfile.TemporaryDirectory() as scratch:
+        dataset = _in_memory(prepare(EMOJI, Path(scratch) / "emoji", (side, side), 3))
+    return Task(f"emoji, {side} px", dataset, False, (1, 2, 4, 8), (1, 2, 2))
 
 
 def cifar(archive: Path, per_class: int) -> Task:
