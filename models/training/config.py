@@ -47,6 +47,7 @@ from models.training.defaults import (
 Preset = Literal["ddpm", "edm"]
 Objective = Literal["denoising", "consistency"]
 LrSchedule = Literal["linear", "cosine", "constant"]
+Optimizer = Literal["adam", "muon"]
 
 DEFAULT_MINUTES = 10.0
 MAX_SIDE = 256
@@ -215,6 +216,14 @@ class TrainConfig:
         ),
         Label("Averaging half-life, as a share"),
     ] = 0.05
+    optimizer: Annotated[
+        Optimizer,
+        Doc(
+            "`adam` (Kingma and Ba 2015), or `muon` (Jordan et al. 2024) for the matrices inside "
+            "the net and Adam for the rest"
+        ),
+        Label("Optimiser"),
+    ] = "adam"
     precision: Annotated[
         FloatPrecision,
         Doc("of the network in training; weights are kept in float32"),

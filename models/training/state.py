@@ -16,6 +16,7 @@ from models.nets.unet import UNet
 from models.training.adam import Adam
 from models.training.augment import NUM_LABELS
 from models.training.config import TrainConfig
+from models.training.muon import Muon
 from models.training.objective import LearnedWeighting
 
 ADAM_BETAS = (0.9, 0.99)
@@ -65,7 +66,10 @@ class TrainState:
         ema = copy.deepcopy(net).requires_grad_(False).eval()
         auxiliary = _auxiliary(config).to(device)
         parameters = chain(net.parameters(), auxiliary.parameters())
-        optimizer = Adam(parameters, ADAM_BETAS, fused=True)
+        if config.optimizer == "muon":
+            optimizer: Adam = Muon(parameters, _inner(net), ADAM_BETAS, fused=True)
+        else:
+            optimizer = Adam(parameters, ADAM_BETAS, fused=True)
         model = DiffusionModel(config.model_config(sigma_data), net)
         return cls(config, model, ema, auxiliary, optimizer)
 
@@ -95,6 +99,13 @@ class TrainState:
         """Return the model with the averaged weights, as a view, not a copy. It is the one that is
         evaluated, sampled and kept."""
         return DiffusionModel(self.model.config, self.ema)
+
+
+def _inner(net: UNet) -> list[nn.Parameter]:
+    """Return the matrices between the first and the last convolution, without the embeddings of
+    classes."""
+    outer = ("conv_in.", "conv_out.", "class_embedding.")
+    return [p for name, p in net.named_parameters() if p.ndim >= 2 and not name.startswith(outer)]
 
 
 def measure_sigma_data(dataset: Dataset) -> float:
