@@ -215,7 +215,7 @@ function About({ picture, tags, onSaved }) {
       <//>
       <${Input}
         label="Tags"
-        hint="with commas between them"
+        hint="separated by commas"
         list="tags-of-pictures"
         value=${now.tags}
         error=${error("tags")}
