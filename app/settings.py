@@ -40,14 +40,14 @@ class Settings:
         tuple[str, ...],
         Items(
             r"\*|(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?",
-            "names of hosts such as `images.example.org`, split by commas; `*.` before a name is "
-            "any of its subdomains, `*` any name",
+            "names of hosts such as `images.example.org`, separated by commas; `*.` before a name "
+            "is any of its subdomains, `*` any name",
         ),
         Doc("names by which callers may call the service, beside addresses and this machine's own"),
     ] = ()
     proxies: Annotated[
         tuple[str, ...],
-        Items(r"[0-9a-fA-F.:]+(/[0-9]{1,3})?", "addresses or networks, split by commas"),
+        Items(r"[0-9a-fA-F.:]+(/[0-9]{1,3})?", "addresses or networks, separated by commas"),
         Doc(
             "proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed; by default none"
         ),
@@ -56,7 +56,8 @@ class Settings:
         tuple[str, ...],
         Items(
             r"\*|(?!http://[^/]*:80$|https://[^/]*:443$)[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]_-]+",
-            "origins such as `https://example.org`, without a path, split by commas; `*` is any",
+            "origins such as `https://example.org`, without a path, separated by commas; "
+            "`*` is any",
         ),
         Doc("web pages of these origins may use the API; by default none but the console"),
     ] = ()
@@ -95,7 +96,7 @@ class Settings:
 
     import_buckets: Annotated[
         tuple[str, ...],
-        Items(BUCKET, "names of buckets, split by commas"),
+        Items(BUCKET, "names of buckets, separated by commas"),
         Doc("buckets of S3 that anybody may fetch datasets from, by the service's credentials"),
     ] = ()
 

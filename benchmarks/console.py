@@ -1,9 +1,9 @@
 """The pace of the console in Chromium, on a service with much in it.
 
 A service gets a dataset of 50,000 images, 50 models, 200 trainings and 5,000 pictures of the
-gallery. Then a browser that has never been there opens each page, scrolls down, and opens it again. A
-page is there when its content is in the document and each image in the window is drawn; the time
-counts from the request for the page.
+gallery. Then a browser that has never been there opens each page, scrolls down, and opens it
+again. A page is there when its content is in the document and each image in the window is drawn;
+the time counts from the request for the page.
 
 The images, a training and the pictures are made by the service; the other models and trainings are
 copies of the records of one. `--quick` measures one round on a tenth of it.
@@ -75,8 +75,8 @@ class Amounts:
 
 @dataclass
 class Found:
-    """What was measured: seconds by page, of a first visit and of another, the longest task by page in milliseconds, bytes of each
-    script as it is sent, and the origins of all requests."""
+    """What was measured: seconds by page, of a first visit and of another, the longest task by page
+    in milliseconds, bytes of each script as it is sent, and the origins of all requests."""
 
     first: dict[str, list[float]] = field(default_factory=dict)
     again: dict[str, list[float]] = field(default_factory=dict)

@@ -27,7 +27,7 @@ def create(
     context: typer.Context,
     owner: Annotated[str, typer.Argument(help="Whose key it is; they own what they make with it.")],
     scopes: Annotated[
-        str, typer.Option(help=f"What it is for, split by commas: {', '.join(SCOPES)}.")
+        str, typer.Option(help=f"What it is for, separated by commas: {', '.join(SCOPES)}.")
     ] = "read,sample",
 ) -> None:
     """Make a key and print it, once. From the first one on, every request needs a key."""

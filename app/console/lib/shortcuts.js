@@ -1,6 +1,6 @@
 // Keys that do something on a page, and the list of them under "?".
 
-import { html, useEffect, useState } from "../vendor/htm-preact.js";
+import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { Dialog } from "./parts.js";
 
 const OFF = "diffusion-shortcuts-off"; // speech input may press keys by mistake (WCAG 2.1.4)
@@ -16,11 +16,12 @@ const lists = new Set();
  * dialog hides the page, only the shortcuts of dialogs (`inDialog`) are in force.
  */
 export function useShortcuts(title, keys, { inDialog = false } = {}) {
+  const list = useRef({}).current;
+  Object.assign(list, { title, keys, inDialog }); // now, so that no key runs what was shown before
   useEffect(() => {
-    const list = { title, keys, inDialog };
     lists.add(list);
     return () => lists.delete(list);
-  });
+  }, []);
 }
 
 /** Keys that belong to the control that has the focus. */

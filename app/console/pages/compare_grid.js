@@ -262,7 +262,7 @@ function Numbers({ label, values, error, onChange }) {
     label=${label}
     value=${text}
     error=${error}
-    hint="numbers, split by commas"
+    hint="numbers, separated by commas"
     onChange=${change}
   />`;
 }

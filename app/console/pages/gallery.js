@@ -65,7 +65,7 @@ export function Gallery({ query: { picture: id, ...query } }) {
 function summary(list, count, isFiltered) {
   const { length } = list.items;
   if (!list.isLoaded) return list.problem ? "" : "Loading…";
-  if (list.isEmpty) return isFiltered ? "No picture is like that." : "";
+  if (list.isEmpty) return isFiltered ? "No pictures match." : "";
   if (isFiltered) return list.hasMore ? `The first ${countOf(length, "picture")} are shown.` : `${countOf(length, "picture")}.`;
   return count === undefined ? "" : `${countOf(count, "picture")}.`;
 }

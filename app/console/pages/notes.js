@@ -54,7 +54,7 @@ function NotesForm({ job, name, onDone }) {
     >
       <${Input}
         label="Tags"
-        hint="with commas between them"
+        hint="separated by commas"
         value=${tags}
         error=${errorOf("tags")}
         onChange=${setTags}

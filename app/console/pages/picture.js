@@ -66,10 +66,10 @@ export function Picture({ id, list, address, tags, changed, drop }) {
     close();
   });
   step.star = () => picture && !star.busy && star.run();
-  const keys = [
-    ["ArrowLeft", "shows the previous picture", step.back],
-    ["ArrowRight", "shows the next picture", step.on],
-    ["s", "gives it a star, or takes it off", step.star],
+  const keys = [ // of the picture that is shown when a key is pressed
+    ["ArrowLeft", "shows the previous picture", () => step.back()],
+    ["ArrowRight", "shows the next picture", () => step.on()],
+    ["s", "gives it a star, or takes it off", () => step.star()],
   ];
   useShortcuts("The enlarged picture", keys, { inDialog: true });
 
@@ -215,7 +215,7 @@ function About({ picture, tags, onSaved }) {
       <//>
       <${Input}
         label="Tags"
-        hint="with commas between them"
+        hint="separated by commas"
         list="tags-of-pictures"
         value=${now.tags}
         error=${error("tags")}

@@ -157,7 +157,7 @@ def test_pictures_are_found_by_what_they_are_and_links_find_them_again(page, ser
     ):
         act()
         expect(shots(page)).to_have_count(count)
-    expect(page.get_by_text("No picture is like that.")).to_be_visible()
+    expect(page.get_by_text("No pictures match.")).to_be_visible()
     page.get_by_role("button", name="Clear the filters").click()
     expect(shots(page)).to_have_count(8)
     page.get_by_label("Only with a star").check()

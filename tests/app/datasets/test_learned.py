@@ -128,9 +128,10 @@ def test_what_follows_from_it_reads_the_same_version(service, learned):
 
 
 def test_a_dataset_that_was_uploaded_anew_is_not_mistaken_for_it(service, learned):
-    service.get("/evaluations").raise_for_status()
-    for job in service.get("/evaluations").json()["items"]:
+    for job in service.get("/evaluations").raise_for_status().json()["items"]:
         service.post(f"/evaluations/{job['id']}/cancel")
+        ended = service.get(f"/evaluations/{job['id']}", params={"wait": 60}).json()
+        assert ended["done"]
     service.delete("/datasets/tones").raise_for_status()
     files = {f"{i}.png": picture(i) for i in range(30)}
     service.put("/datasets/tones", content=zipped(files)).raise_for_status()

@@ -1,6 +1,6 @@
 // Components that the steps of the explanation share.
 
-import { html, useEffect, useRef, useState } from "../../vendor/htm-preact.js";
+import { html, useEffect, useLayoutEffect, useRef, useState } from "../../vendor/htm-preact.js";
 import { send } from "../../lib/api.js";
 import { keyed, useAnswer } from "../../lib/hooks.js";
 import { ProblemText } from "../../lib/parts.js";
@@ -54,7 +54,7 @@ export async function sampled(request, signal) {
 /** A picture of numbers with its name; its values are divided by `scale` to be shown. */
 export function Shown({ picture, scale = 1, says, onPick, children }) {
   const canvas = useRef();
-  useEffect(() => picture && draw(canvas.current, picture, scale), [picture, scale]);
+  useLayoutEffect(() => picture && draw(canvas.current, picture, scale), [picture, scale]); // with its name
   const pick = (event) => {
     const { left, top, width, height } = canvas.current.getBoundingClientRect();
     const of = (at, size, count) => Math.min(count - 1, Math.max(0, Math.floor((at / size) * count)));
