@@ -43,6 +43,8 @@ class Adam:
         """Update the parameters that have a gradient."""
         state = zip(self.parameters, self.means, self.squares, self.steps, strict=True)
         rows = [(p, p.grad, *rest) for p, *rest in state if p.grad is not None]
+        if not rows:
+            return
         parameters, gradients, means, squares, steps = map(list, zip(*rows, strict=True))
         adamw(
             parameters,
