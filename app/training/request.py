@@ -215,7 +215,7 @@ def plan_training(found: Found, body: TrainRequest) -> Training:
         given.setdefault("fit", model.fit)
         given["objective"] = "consistency" if body.distill else "denoising"
     with reported_in(TrainRequest):
-        config = resolve_config(facts, device=found.device, **given)
+        config = resolve_config(facts, device=found.device, is_new=found.model is None, **given)
     return Training(found.dataset, config, options, found.device)
 
 

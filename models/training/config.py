@@ -38,16 +38,17 @@ from models.training.defaults import (
     DatasetFacts,
     Device,
     LossWeighting,
+    Optimizer,
     choose,
     default_image_size,
     learning_rate,
     loss_weighting,
+    optimizer,
 )
 
 Preset = Literal["ddpm", "edm"]
 Objective = Literal["denoising", "consistency"]
 LrSchedule = Literal["linear", "cosine", "constant"]
-Optimizer = Literal["adam", "muon"]
 
 DEFAULT_MINUTES = 10.0
 MAX_SIDE = 256
@@ -126,7 +127,10 @@ class TrainConfig:
     learning_rate: Annotated[
         float,
         Interval(ge=1e-7, le=1.0),
-        Doc("Adam's, after a warm-up; chosen from the width of the net where left out"),
+        Doc(
+            "the optimiser's, after a warm-up; where left out chosen for the optimiser, and for "
+            "Adam from the width of the net"
+        ),
         Label("Learning rate"),
         MayChange(),
     ]
@@ -220,7 +224,8 @@ class TrainConfig:
         Optimizer,
         Doc(
             "`adam` (Kingma and Ba 2015), or `muon` (Jordan et al. 2024) for the matrices inside "
-            "the net and Adam for the rest"
+            "the net and Adam for the rest. Where left out `muon` for new weights on a CPU, else "
+            "`adam`."
         ),
         Label("Optimiser"),
     ] = "adam"
@@ -328,10 +333,12 @@ def resolve_config(
     schedule: Mapping[str, Any] | None = None,
     steps: int | None = None,
     minutes: float | None = None,
+    is_new: bool = True,
     **overrides: Any,
 ) -> TrainConfig:
     """Return the preset's recipe for this data, budget and device, with the caller's overrides.
 
+    `is_new` tells whether the run begins with random weights.
     A value of None means that it is to be chosen. `reasons` of the result explains each choice.
 
     Raises Invalid with the name of the field, as `net.dropout`, and its bound.
@@ -348,8 +355,11 @@ def resolve_config(
     if net:
         given["net"] = _with_parts(choices["net"].value, net)
     distilled = given.get("objective") == "consistency"
+    choices["optimizer"] = optimizer(device, is_new=is_new and not distilled)
     choices["learning_rate"] = learning_rate(
-        given.get("net", choices["net"].value), distilled=distilled
+        given.get("net", choices["net"].value),
+        given.get("optimizer", choices["optimizer"].value),
+        distilled=distilled,
     )
     choices["loss_weighting"] = loss_weighting(size, edm=preset == "edm" and not distilled)
     family = _family(preset, schedule)

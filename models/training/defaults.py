@@ -14,6 +14,7 @@ from models.nets.config import UNetConfig
 from models.training.speed import BENCHMARKED, images_needed, images_per_second
 
 LossWeighting = Literal["uniform", "min_snr", "learned"]
+Optimizer = Literal["adam", "muon"]
 Device = Literal["cpu", "cpu_bf16", "cuda"]
 DEVICES: tuple[Device, ...] = get_args(Device)
 
@@ -22,6 +23,7 @@ MIN_SIDE = 8
 FEW_IMAGES = 5_000
 MANY_PASSES = 100  # over the images; from here on a small net memorises them
 MUCH_CUT = 0.1  # of an image's area
+MUON_RATE = 1e-2
 COMPILE_MINUTES = 5.0  # shorter runs on a GPU do not earn the minute of compiling back
 
 
@@ -72,12 +74,10 @@ def choose(inputs: ChoiceInputs) -> dict[str, Choice]:
 
     The net is one choice, as a whole.
     """
-    net = _net(inputs)
     return {
-        "net": net,
+        "net": _net(inputs),
         "fit": _fit(inputs),
         "batch_size": _batch_size(inputs),
-        "learning_rate": learning_rate(net.value),
         "augmentation": _augmentation(inputs),
         "precision": _precision(inputs),
         "compile": _compile(inputs),
@@ -100,8 +100,20 @@ def default_image_size(size: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def learning_rate(net: UNetConfig, *, distilled: bool = False) -> Choice:
-    """Choose 2e-3 for nets of 32 channels, and less for wider ones, as 1 / sqrt(width)."""
+def optimizer(device: Device, *, is_new: bool) -> Choice:
+    """Choose Muon where it was found better: for new weights on a CPU."""
+    if not is_new:
+        return Choice("adam", "Muon was not measured with weights that are trained already")
+    if device == "cuda":
+        return Choice("adam", "Muon was not measured on a GPU")
+    return Choice("muon", "on photographs of 32 pixels half of Adam's distance in as much time")
+
+
+def learning_rate(net: UNetConfig, optimizer: Optimizer, *, distilled: bool = False) -> Choice:
+    """Choose MUON_RATE for Muon. For Adam choose 2e-3 for nets of 32 channels, and less for wider
+    ones, as 1 / sqrt(width)."""
+    if optimizer == "muon":
+        return Choice(MUON_RATE, "for Muon, whose updates do not depend on the width of the net")
     width = net.block_out_channels[0]
     rate = 2e-3 * math.sqrt(32 / max(32, width))
     reason = f"2e-3 at 32 channels, as 1 / sqrt(width) at {width}"

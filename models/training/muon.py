@@ -20,6 +20,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 # An update's root mean square is that of Adam's at the same learning rate (Liu et al. 2025).
 RMS = 0.2
+OTHERS = 1.0
 
 
 class Muon(Adam):
@@ -56,7 +57,7 @@ class Muon(Adam):
             steps = orthogonal(torch.stack(updates))
             for (parameter, _), update in zip(moving, steps, strict=True):
                 parameter.add_(like(parameter, update), alpha=rate)
-        super().step(learning_rate)
+        super().step(learning_rate * OTHERS)
 
 
 def as_matrix(weight: Tensor) -> Tensor:

@@ -73,16 +73,38 @@ def test_what_the_caller_insists_on_needs_no_reason():
 
 def test_a_net_that_is_trained_already_takes_smaller_steps_and_says_why():
     new, distilled = (
-        resolve_config(DIGITS, minutes=1, objective=o) for o in ("denoising", "consistency")
+        resolve_config(DIGITS, minutes=1, optimizer="adam", objective=objective)
+        for objective in ("denoising", "consistency")
     )
     assert distilled.learning_rate == new.learning_rate / 2
     assert "trained already" in distilled.reasons["learning_rate"]
 
 
-def test_the_learning_rate_is_that_of_the_net_that_was_asked_for():
-    wide = resolve_config(DIGITS, minutes=1, net={"block_out_channels": (128, 128)})
-    assert wide.learning_rate == pytest.approx(1e-3)
-    assert wide.reasons["learning_rate"].endswith("at 128")
+def test_the_learning_rate_is_that_of_the_net_and_the_optimizer_that_were_asked_for():
+    net = {"block_out_channels": (128, 128)}
+    by_adam = resolve_config(DIGITS, minutes=1, optimizer="adam", net=net)
+    assert by_adam.learning_rate == pytest.approx(1e-3)
+    assert by_adam.reasons["learning_rate"].endswith("at 128")
+    wide, narrow = (resolve_config(DIGITS, minutes=1, net=given) for given in (net, None))
+    assert wide.learning_rate == narrow.learning_rate > by_adam.learning_rate
+    assert "Muon" in wide.reasons["learning_rate"]
+
+
+@pytest.mark.parametrize(
+    ("device", "given", "chosen"),
+    [
+        ("cpu", {}, "muon"),
+        ("cpu_bf16", {}, "muon"),
+        ("cuda", {}, "adam"),
+        ("cpu", {"is_new": False}, "adam"),
+        ("cpu", {"objective": "consistency"}, "adam"),
+        ("cuda", {"optimizer": "muon"}, "muon"),
+    ],
+)
+def test_muon_is_chosen_where_it_was_found_better(device, given, chosen):
+    config = resolve_config(DIGITS, minutes=1, device=device, **given)
+    assert config.optimizer == chosen
+    assert ("optimizer" in config.reasons) == ("optimizer" not in given)
 
 
 @pytest.mark.parametrize(
