@@ -36,7 +36,7 @@ KEPT = ("smileys", "animals", "food")  # classes of the pictures in the gallery
 PHOTOGRAPHS = {"temple": "china.jpg", "flower": "flower.jpg"}
 PIECES = 600  # of each
 SIDE = 32  # pixels of a piece, after it is made smaller
-MINUTES = {"photographs": 4, "photographs-short": 1}  # by the name of a model
+MINUTES = {"photographs": 10, "photographs-short": 2}  # by the name of a model
 PATIENCE = 60_000  # milliseconds
 NEXT_IMAGE = """() => {
     const next = [...document.images].find((image) => image.checkVisibility() && !image.complete);

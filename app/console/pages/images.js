@@ -8,8 +8,6 @@ import { ARCHIVES_AND_IMAGES, archiveOf } from "../lib/files.js";
 import { keyed, useAction, useAnswer } from "../lib/hooks.js";
 import { Bar, FileDrop, Input, ProblemText, countOf } from "../lib/parts.js";
 
-const SEEN_AT_ONCE = 60; // images, whose thumbnails come with the list
-
 /** `onEdited` is called when there is a newer version. */
 export function Images({ dataset, editable, onEdited }) {
   const { name, version } = dataset;
@@ -20,7 +18,7 @@ export function Images({ dataset, editable, onEdited }) {
     keyed(JSON.stringify([name, version, shown, pages]), (signal) =>
       pagesOf(at`datasets/${name}/images`, "id", pages, signal, {
         version,
-        embed: SEEN_AT_ONCE,
+        embed: 100, // all of a page
         ...(shown && { class: shown }),
       }),
     ),
