@@ -36,7 +36,7 @@ KEPT = ("smileys", "animals", "food")  # classes of the pictures in the gallery
 PHOTOGRAPHS = {"temple": "china.jpg", "flower": "flower.jpg"}
 PIECES = 600  # of each
 SIDE = 32  # pixels of a piece, after it is made smaller
-MINUTES = {"photographs": 4, "photographs-short": 1}  # by the name of a model
+MINUTES = {"photographs": 10, "photographs-short": 2}  # by the name of a model
 PATIENCE = 60_000  # milliseconds
 NEXT_IMAGE = """() => {
     const next = [...document.images].find((image) => image.checkVisibility() && !image.complete);
@@ -164,8 +164,9 @@ def look(
         prepare_page(page)
         page.wait_for_timeout(1500)
         load_images(page)
-        is_dialog = page.locator("dialog[open]").count() > 0  # over the window, not the page
-        content = page.screenshot(full_page=not is_dialog, animations="disabled")
+        # A dialog is as large as the window, and the gallery shows what is near it.
+        is_of_window = page.locator("dialog[open], main .shots").count() > 0
+        content = page.screenshot(full_page=not is_of_window, animations="disabled")
         picture = Image.open(io.BytesIO(content)).convert("RGB")
         picture.save(OUT / f"{name}-{theme}-{size_name}.webp", quality=85, method=6)
         print(OUT / f"{name}-{theme}-{size_name}.webp", picture.size)

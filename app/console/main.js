@@ -2,7 +2,8 @@
 
 import { html, render, useState } from "./vendor/htm-preact.js";
 import { connection, remove } from "./lib/api.js";
-import { go, keyed, routeOf, useAnswer, useConnection, useRoute, useTheme } from "./lib/hooks.js";
+import { go, keyed, useAnswer, useConnection, useRoute, useTheme } from "./lib/hooks.js";
+import { PAGES, addressOf, load } from "./lib/loading.js";
 import { Notices, report, reportFailures, say } from "./lib/notices.js";
 import { Page, ProblemText } from "./lib/parts.js";
 import { Shortcuts, useShortcuts } from "./lib/shortcuts.js";
@@ -19,25 +20,6 @@ const SECTIONS = [
   ["compare", "Compare", "c"],
   ["gallery", "Gallery", "y"],
 ];
-
-/** The module and the component of each page by its address, that of `#/x/name` by `x/`. */
-const PAGES = {
-  "": ["start.js", "Start"],
-  noise: ["noise.js", "Noise"],
-  explain: ["explain.js", "Explain"],
-  datasets: ["datasets.js", "Datasets"],
-  "datasets/": ["dataset.js", "Dataset"],
-  training: ["training.js", "Training"],
-  "training/": ["job.js", "Job"],
-  runs: ["runs.js", "Runs"],
-  models: ["models.js", "Models"],
-  "models/": ["model.js", "Model"],
-  sample: ["sample.js", "Sample"],
-  compare: ["compare.js", "Compare"],
-  "compare/": ["compare.js", "Compare"],
-  gallery: ["gallery.js", "Gallery"],
-  trash: ["trash.js", "Trash"],
-};
 
 /** The section of a page that is none itself. */
 const PART_OF = { explain: "noise", runs: "training" };
@@ -113,21 +95,6 @@ function Located({ section = "", name, query }) {
   return data && html`<${data.Component} key=${name} name=${name} query=${query} />`;
 }
 
-const addressOf = (section = "", name) => (name === undefined ? section : `${section}/`);
-
-const needed = JSON.parse(document.getElementById("modules").textContent);
-
-/** Loads the component of a page: all modules that it imports at once. */
-async function load(address) {
-  const [module, component] = PAGES[address];
-  for (const path of needed[module].splice(0)) {
-    const link = document.createElement("link");
-    Object.assign(link, { rel: "modulepreload", href: new URL(path, import.meta.url).href });
-    document.head.append(link);
-  }
-  return (await import(`./pages/${module}`))[component];
-}
-
 async function signOut() {
   try {
     await remove("session");
@@ -157,7 +124,6 @@ function skip(event) {
 }
 
 reportFailures();
-load(addressOf(...routeOf(location.hash).parts)).catch(() => {}); // its page says so
 connection.watch();
 followUpdates();
 render(html`<${Console} />`, document.body);

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import numpy as np
 from fastapi import APIRouter, Query
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,7 +16,7 @@ from app.datasets.schema import image_answer
 from app.http import problems
 from app.http.conditional import conditional, matches
 from app.http.file_answers import content_of, file_answer
-from app.http.paging import Page
+from app.http.paging import Embed, Page, embed_thumbnails
 from app.services import Services, ServicesDep
 from client.answers import ImageAnswer
 from models.images.labels import MAX_CLASS_NAME, SPLIT_NAMES, SplitName
@@ -37,7 +38,7 @@ _FOREVER = {"Cache-Control": "private, max-age=31536000, immutable"}
     summary="List the images of a dataset, in its order",
     responses=problems.declare(problems.NOT_FOUND, problems.INVALID),
 )
-def list_dataset_images(
+async def list_dataset_images(
     name: str,
     services: ServicesDep,
     limit: Annotated[
@@ -52,27 +53,14 @@ def list_dataset_images(
     ] = None,
     split: Annotated[SplitName | None, Query(description="only images of this split")] = None,
     version: VersionQuery = None,
+    embed: Embed = 0,
 ) -> Page[ImageAnswer]:
-    found = find_version(services, name, version)
-    manifest = manifest_of(services, found)
-    wanted = np.ones(len(manifest), np.bool_)
-    if after is not None:
-        position = manifest.find(after)
-        if position is None:
-            raise ImageNotFound(name, after)
-        wanted[: position + 1] = False
-    if class_name is not None:
-        names = manifest.class_names
-        wanted &= manifest.label == (names.index(class_name) if class_name in names else -1)
-    if split is not None:
-        wanted &= manifest.split == SPLIT_NAMES.index(split)
-    page = np.flatnonzero(wanted)[: limit + 1].tolist()
-    parts = found.parts
-    items = [
-        image_answer(name, manifest, i, index_of(services, parts[manifest.part[i]]))
-        for i in page[:limit]
-    ]
-    return Page(items=items, has_more=len(page) > limit)
+    images = partial(_list, services, name, limit, after, class_name, split, version)
+    page, places = await run_in_threadpool(images)
+    if embed:
+        made = [partial(_thumbnail_of, services, *place) for place in places[:embed]]
+        await services.threads.run(partial(embed_thumbnails, page.items, made))
+    return page
 
 
 @router.get(
@@ -115,13 +103,49 @@ def get_image_file(name: str, image: str, request: Request, services: ServicesDe
     return conditional(request, content, media_type_of(content), headers, etag)
 
 
+def _list(
+    services: Services,
+    name: str,
+    limit: int,
+    after: str | None,
+    class_name: str | None,
+    split: SplitName | None,
+    version: str | None,
+) -> tuple[Page[ImageAnswer], list[tuple[Part, int]]]:
+    """Return a page of images, and where they are: their parts and rows there."""
+    found = find_version(services, name, version)
+    manifest = manifest_of(services, found)
+    wanted = np.ones(len(manifest), np.bool_)
+    if after is not None:
+        position = manifest.find(after)
+        if position is None:
+            raise ImageNotFound(name, after)
+        wanted[: position + 1] = False
+    if class_name is not None:
+        names = manifest.class_names
+        wanted &= manifest.label == (names.index(class_name) if class_name in names else -1)
+    if split is not None:
+        wanted &= manifest.split == SPLIT_NAMES.index(split)
+    listed = np.flatnonzero(wanted)[: limit + 1].tolist()
+    places = [(found.parts[manifest.part[i]], int(manifest.row[i])) for i in listed[:limit]]
+    items = [
+        image_answer(name, manifest, i, index_of(services, part))
+        for i, (part, _) in zip(listed, places, strict=False)
+    ]
+    return Page(items=items, has_more=len(listed) > limit), places
+
+
 def _thumbnail(name: str, image: str, request: Request, services: Services) -> Response:
     part, row = _find(services, name, image)
     etag = f'"{part.digest[:24]}-{row}"'
     if matches(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers={**_FOREVER, "ETag": etag})
-    content = thumbnail(read_image(services, part, row))
-    return conditional(request, content, "image/png", _FOREVER, etag)
+    return conditional(request, _thumbnail_of(services, part, row), "image/png", _FOREVER, etag)
+
+
+def _thumbnail_of(services: Services, part: Part, row: int) -> bytes:
+    """Return a PNG. Raises ArtifactDamaged."""
+    return thumbnail(read_image(services, part, row))
 
 
 def _find(services: Services, name: str, image: str) -> tuple[Part, int]:

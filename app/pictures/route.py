@@ -19,7 +19,7 @@ from app.http import problems
 from app.http.conditional import conditional, matches
 from app.http.errors import InvalidInput
 from app.http.file_answers import BINARY, content_of, file_answer
-from app.http.paging import Limit, Page
+from app.http.paging import Embed, Limit, Page, embed_thumbnails
 from app.pictures.files import FIELD, MAX_PICTURES, files_of, new_pictures
 from app.pictures.schema import (
     MAX_AT_ONCE,
@@ -161,7 +161,7 @@ async def read_picture_recipe(request: Request, services: ServicesDep) -> Recipe
 @router.get(
     "", summary="List the pictures, newest first", responses=problems.declare(problems.INVALID)
 )
-def list_pictures(
+async def list_pictures(
     services: ServicesDep,
     limit: Limit = 20,
     after: Annotated[
@@ -175,11 +175,18 @@ def list_pictures(
     since: Moment = None,
     until: Moment = None,
     text: Containing = None,
+    embed: Embed = 0,
 ) -> Page[PictureAnswer]:
     """Those kept at `since` or later and before `until`."""
     filters = Filters(model, class_name, tag, starred, _aware(since), _aware(until), text)
-    found, more = pictures.list_pictures(services.database, filters, limit=limit, after=after)
-    return Page(items=[picture_answer(each) for each in found], has_more=more)
+    found, more = await run_in_threadpool(
+        pictures.list_pictures, services.database, filters, limit=limit, after=after
+    )
+    items = [picture_answer(each) for each in found]
+    if embed:
+        made = [partial(_thumbnail_of, services, each) for each in found[:embed]]
+        await services.threads.run(partial(embed_thumbnails, items, made))
+    return Page(items=items, has_more=more)
 
 
 @router.get(
@@ -310,10 +317,14 @@ def _thumbnail(picture_id: str, request: Request, services: Services) -> Respons
     etag = f'"{record.sha256[:24]}-{THUMBNAIL_SIDE}"'
     if matches(request.headers.get("if-none-match"), etag):
         return Response(status_code=304, headers={**_FOREVER, "ETag": etag})
+    return conditional(request, _thumbnail_of(services, record), "image/png", _FOREVER, etag)
+
+
+def _thumbnail_of(services: Services, record: pictures.Picture) -> bytes:
+    """Return a PNG. Raises ArtifactDamaged."""
     content = pictures.read_picture(services.artifacts, record)
     picture = next(read_pictures(content, record.width * record.height, "first"))
-    small = thumbnail(picture.to_uint8(Reading()), THUMBNAIL_SIDE)
-    return conditional(request, small, "image/png", _FOREVER, etag)
+    return thumbnail(picture.to_uint8(Reading()), THUMBNAIL_SIDE)
 
 
 def _read(content_type: str, body: bytes, services: Services) -> list[pictures.NewPicture]:

@@ -120,7 +120,8 @@ def _page(contents: Mapping[str, bytes], version: str) -> str:
     always = imported(contents, FIRST)
     of_page = {
         name.removeprefix(PAGES): [
-            module for module in imported(contents, name) if module not in always
+            name,
+            *[module for module in imported(contents, name) if module not in always],
         ]
         for name in contents
         if name.startswith(PAGES) and "/" not in name.removeprefix(PAGES)

@@ -91,7 +91,9 @@ export async function download(address, name, options) {
   save(await (await send(address, options)).blob(), name);
 }
 
-/** Scales an image down to fit a square of `side` pixels, as a PNG; never enlarges it. */
+const SMALL = 256 * 256; // pixels
+
+/** Scales an image or a canvas down to fit a square of `side` pixels, as a PNG; never enlarges it. */
 export async function scaled(image, side) {
   const bitmap = await createImageBitmap(image);
   const scale = Math.min(1, side / Math.max(bitmap.width, bitmap.height));
@@ -106,7 +108,11 @@ export async function scaled(image, side) {
   return blobOf(canvas);
 }
 
-export const blobOf = (canvas) => new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+/** Returns a PNG. Browsers put `toBlob` off until they are idle, which a small picture need not wait for. */
+export const blobOf = (canvas) =>
+  canvas.width * canvas.height <= SMALL
+    ? pngOf(canvas.toDataURL("image/png").split(",")[1])
+    : new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 
 /** Returns a PNG as a blob; `fetch` of a data: URL is refused by the Content-Security-Policy. */
 export const pngOf = (text) =>

@@ -2,6 +2,7 @@
 
 import { useCallback, useEffect, useLayoutEffect, useMemo, useRef, useState } from "../vendor/htm-preact.js";
 import { Unreachable, connection, get } from "./api.js";
+import { routeOf } from "./route.js";
 
 export function useConnection() {
   const [, redraw] = useState({});
@@ -125,14 +126,6 @@ export function useRoute() {
     return () => removeEventListener("hashchange", changed);
   }, []);
   return routeOf(hash);
-}
-
-export function routeOf(hash) {
-  const [path, query] = hash.replace(/^#\/?/, "").split("?");
-  return {
-    parts: path.split("/").filter(Boolean).map(decodeURIComponent),
-    query: Object.fromEntries(new URLSearchParams(query)),
-  };
 }
 
 export const go = (hash) => {

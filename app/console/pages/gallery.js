@@ -9,6 +9,7 @@ import { SettingsDrop } from "../lib/pictures.js";
 import { Picture, titleOf } from "./picture.js";
 
 const PAGE = 100; // pictures
+const SEEN_AT_ONCE = 80; // whose thumbnails come with the first page
 const NARROW = matchMedia("(max-width: 40rem)");
 const [SIDE, NARROW_SIDE, GAP] = [128, 96, 10]; // pixels of thumbnails and between them, as in style.css
 const [AROUND, FAR] = [150, 600]; // pixels above and below the window that have thumbnails, and once it rests
@@ -93,7 +94,7 @@ function usePictures(query) {
     const pages = now.key === key ? Math.max(1, Math.ceil(now.items.length / PAGE)) : 1;
     const abort = new AbortController();
     Object.assign(now, { key, abort, loading: undefined });
-    pagesOf("pictures", "id", pages, abort.signal, query).then(
+    pagesOf("pictures", "id", pages, abort.signal, { ...query, embed: SEEN_AT_ONCE }).then(
       ({ items, has_more }) => set({ items, hasMore: has_more, isLoaded: true, problem: undefined }),
       (problem) => problem.name !== "AbortError" && set({ problem }),
     );
@@ -230,7 +231,7 @@ function Grid({ list, id, link, picked, setPicked, changed }) {
     };
   }, []);
   const { step, columns, from, to } = view;
-  const isNearEnd = hasMore && to * columns + PAGE / 2 > items.length;
+  const isNearEnd = hasMore && to * columns + PAGE / 4 > items.length;
   useEffect(() => {
     if (isNearEnd) more();
   }, [isNearEnd, items.length]);

@@ -18,6 +18,7 @@ export function Images({ dataset, editable, onEdited }) {
     keyed(JSON.stringify([name, version, shown, pages]), (signal) =>
       pagesOf(at`datasets/${name}/images`, "id", pages, signal, {
         version,
+        embed: 100, // all of a page
         ...(shown && { class: shown }),
       }),
     ),

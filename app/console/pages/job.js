@@ -194,7 +194,9 @@ function Progress({ job, now }) {
       ${left !== null && left !== undefined && html`<strong class="left">${duration(left)} left</strong>`}
     </p>
     ${!job.done && html`<${NotifyMe} />`}
-    ${job.warnings.map((warning) => html`<p class="warning">${warning}</p>`)}
+    ${job.warnings.map(
+      (warning) => html`<p class="warning">${job.done && "Expected when it began: "}${warning}</p>`,
+    )}
     <${Bar} label="Progress" value=${now.progress ?? 0} />
     <${Properties}
       of=${[

@@ -4,7 +4,7 @@ import { html, useEffect, useLayoutEffect, useState } from "../vendor/htm-preact
 import { useSettings } from "../lib/address.js";
 import { send } from "../lib/api.js";
 import { Chart } from "../lib/chart.js";
-import { blobOf, download, imageOf, scaled } from "../lib/files.js";
+import { download, imageOf, scaled } from "../lib/files.js";
 import { useAction, useAnswer, useLatest, useObjectUrl } from "../lib/hooks.js";
 import { Properties, FileDrop, Input, Page, Range, ProblemText, Select, number } from "../lib/parts.js";
 
@@ -29,7 +29,7 @@ export function Noise() {
     let current = true;
     const scale = async () => {
       try {
-        const made = await scaled(source ?? (await example(side)), side);
+        const made = await scaled(source ?? example(side), side);
         if (current) setImage(made);
         setRefused(undefined);
       } catch {
@@ -243,7 +243,7 @@ function Curves({ tables, t }) {
 }
 
 /** Draws an example picture: hills, a sun and a house. */
-async function example(side) {
+function example(side) {
   const canvas = document.createElement("canvas");
   canvas.width = canvas.height = side;
   const paint = canvas.getContext("2d");
@@ -262,7 +262,7 @@ async function example(side) {
     path.lineTo(35, 31);
   });
   fill(paint, "#5b3a29", (path) => path.rect(22, 36, 5, 8));
-  return blobOf(canvas);
+  return canvas;
 }
 
 function fill(context, style, draw) {

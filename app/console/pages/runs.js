@@ -26,6 +26,14 @@ export function Runs({ query }) {
     polls ? EVERY : 0,
   );
   const found = answer.data?.filter((run) => run.job);
+  const made = found?.filter(({ job }) => job.status === "succeeded") ?? [];
+  const models = useAnswer(
+    made.length > 0 &&
+      keyed(`models ${made.map(({ id }) => id)}`, (signal) =>
+        Promise.all(made.map(async ({ job }) => [job.id, await modelOf(job, signal)])),
+      ),
+  );
+  const modelBy = new Map(models.data);
   const missing = answer.data?.filter((run) => !run.job) ?? [];
   const isMoving = found?.some((run) => !run.job.done);
   useEffect(() => {
@@ -35,14 +43,19 @@ export function Runs({ query }) {
     const next = Object.entries({ ...query, ...changes }).filter(([, value]) => value);
     location.replace(`#/runs?${new URLSearchParams(next)}`); // no entry of the history for a setting
   };
-  const runs = found?.map((run, i) => ({ ...run, colour: i, name: nameIn(run, found) }));
+  const runs = found?.map((run, i) => ({
+    ...run,
+    colour: i,
+    name: nameIn(run, found),
+    model: modelBy.get(run.id),
+  }));
   return html`
     <${Page}
       title="Compare trainings"
       intro="Their curves over each other, what differs in how they were set up, and what each makes at the same step. The address of this page is a link to the same comparison."
       actions=${html`<a class="button" href=${`#/training?${new URLSearchParams({ compare: asked.join() })}`}>Choose others</a>`}
     >
-      <${ProblemText} problem=${answer.problem} />
+      <${ProblemText} problem=${answer.problem || models.problem} />
       ${
         ids.length > MAX_CURVES &&
         html`<p class="note" role="status">The first ${MAX_CURVES} of ${ids.length} are shown.</p>`
@@ -62,7 +75,7 @@ export function Runs({ query }) {
           <${Curves} runs=${runs} query=${query} show=${show} />
           <${Samples} runs=${runs} step=${stepOf(query)} />
           <${Differences} runs=${runs} showsAll=${Boolean(query.all)} show=${show} />
-          <${Scores} runs=${runs} />
+          ${(models.data || !made.length) && html`<${Scores} runs=${runs} />`}
         `
       }
     <//>
@@ -78,8 +91,7 @@ async function runOf(id, signal) {
       get(at`train-jobs/${id}/metrics`, signal),
       get(at`train-jobs/${id}/samples`, signal),
     ]);
-    const model = job.status === "succeeded" ? await modelOf(job, signal) : undefined;
-    return { id, job, metrics, samples: [...steps].sort((a, b) => a - b), model };
+    return { id, job, metrics, samples: [...steps].sort((a, b) => a - b) };
   } catch (problem) {
     if (!(problem instanceof Problem)) throw problem;
     return { id, problem };

@@ -21,7 +21,7 @@ export function Start() {
   const newest = (answer) => answer.data?.items[0];
   const [dataset, job, model] = [datasets, jobs, models].map(newest);
   const made = useAnswer(model?.job_id && at`train-jobs/${model.job_id}`);
-  const [warning] = made.data?.warnings ?? [];
+  const isPoor = made.data?.warnings.length > 0;
   const loaded = datasets.data && jobs.data && models.data;
   const isRunning = job && !job.done;
   const steps = [
@@ -49,8 +49,12 @@ export function Start() {
       text: "Watch them appear from noise, ask for a class, repaint a part, and copy the request into your own program.",
       done:
         model &&
-        html`<a href=${`#/sample?model=${model.name}`}>${model.name}</a> ${warning ? `has learned too little: ${warning}.` : "is ready."}`,
-      isPoor: Boolean(warning),
+        html`<a href=${`#/sample?model=${model.name}`}>${model.name}</a> ${
+          isPoor
+            ? html`was trained too briefly to make good images: <a href=${at`#/training/${model.job_id}`}>see why</a>.`
+            : "is ready."
+        }`,
+      isPoor,
       link: ["#/sample", "Make images"],
     },
   ];

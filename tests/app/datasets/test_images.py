@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -71,6 +72,18 @@ def test_images_without_classes_say_so(client):
     items = client.get("/datasets/flat/images").json()["items"]
     assert [image["class_name"] for image in items] == [None, None]
     client.delete("/datasets/flat").raise_for_status()
+
+
+def test_the_first_thumbnails_come_with_the_list_where_they_are_wanted(client, listed):
+    answer = client.get("/datasets/some/images?limit=4&embed=3").raise_for_status()
+    items = answer.json()["items"]
+    for item, image in zip(items[:3], listed[:3], strict=True):
+        start, _, content = item["links"].pop("thumbnail").partition(",")
+        assert start == "data:image/png;base64"
+        assert b64decode(content) == client.get(image["links"]["thumbnail"]).content
+        assert item["links"] == {"file": image["links"]["file"]}
+    assert items[3] == listed[3]
+    assert client.get("/datasets/some/images?embed=101").status_code == 422
 
 
 def test_a_thumbnail_is_a_small_picture_and_is_kept_for_good(client, listed):

@@ -105,6 +105,31 @@ def test_a_batch_is_kept_in_one_request_and_only_once(client):
         assert client.post("/sample/again", content=shown.content).content == file
 
 
+def test_thumbnails_come_with_the_list_where_they_are_wanted(client):
+    items = keep(client, *sampled(client))
+    listed = client.get("/pictures?embed=2").json()["items"]
+    assert [item["id"] for item in listed] == [item["id"] for item in items]
+    for shown, item in zip(listed, items, strict=True):
+        address = item["links"]["thumbnail"]
+        if shown is listed[2]:
+            assert shown["links"]["thumbnail"] == address
+        else:
+            start, _, content = shown["links"]["thumbnail"].partition(",")
+            assert start == "data:image/png;base64"
+            assert base64.b64decode(content) == client.get(address).content
+    assert client.get("/pictures?embed=-1").status_code == 422
+
+
+def test_a_damaged_picture_keeps_its_link_and_the_others_are_shown(client, data_dir):
+    items = keep(client, *sampled(client))
+    (data_dir / "artifacts" / "pictures" / items[1]["id"]).write_bytes(b"other")
+    first, damaged, last = (
+        item["links"]["thumbnail"] for item in client.get("/pictures?embed=3").json()["items"]
+    )
+    assert (first[:5], last[:5]) == ("data:", "data:")
+    assert client.get(damaged).status_code == 500
+
+
 def test_a_file_and_a_zip_are_kept_too(client):
     (image,) = sampled(client, num_images=1)
     answer = client.post("/pictures", content=image)

@@ -77,7 +77,7 @@ def test_the_page_says_what_to_load_at_once(folder):
     html = Console().html
     (version,) = set(VERSION.findall(html))
     assert f'<link rel="modulepreload" href="console/{version}/lib/a.js" />' in html
-    assert '{"one.js": ["lib/b.js"]}' in html
+    assert '{"one.js": ["pages/one.js", "lib/b.js"]}' in html
 
 
 def test_a_changed_file_is_another_version(folder):
