@@ -20,7 +20,6 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 # An update's root mean square is that of Adam's at the same learning rate (Liu et al. 2025).
 RMS = 0.2
-OTHERS = 1.0
 
 
 class Muon(Adam):
@@ -57,7 +56,7 @@ class Muon(Adam):
             steps = orthogonal(torch.stack(updates))
             for (parameter, _), update in zip(moving, steps, strict=True):
                 parameter.add_(like(parameter, update), alpha=rate)
-        super().step(learning_rate * OTHERS)
+        super().step(learning_rate)
 
 
 def as_matrix(weight: Tensor) -> Tensor:
@@ -74,13 +73,22 @@ def like(weight: Tensor, matrix: Tensor) -> Tensor:
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """Return (n, rows, columns): each matrix with its singular values brought to about 1."""
+    """Return (n, rows, columns): each matrix with its singular values brought to about 1.
+
+    The iteration is x <- (a + b x xT + c (x xT)^2) x. All of its factors are polynomials of the
+    first x xT, so that the products of these small matrices are all that is computed until the
+    end: a third of the operations for the weights of a convolution.
+    """
     a, b, c = COEFFICIENTS
     is_tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if is_tall else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    gram = x @ x.mT
+    one = torch.eye(len(gram[0]), device=x.device)
+    factor = one
     for _ in range(ITERATIONS):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    found: Tensor = x.mT if is_tall else x
-    return found
+        step = a * one + b * gram + c * gram @ gram
+        factor = step @ factor
+        gram = step @ gram @ step
+    found: Tensor = factor @ x
+    return found.mT if is_tall else found
