@@ -41,14 +41,6 @@ class UNetConfig:
         Label("Channels of the net"),
         Example([32, 64]),
     ] = (32, 64)
-    patch_size: Annotated[
-        Literal[1, 2, 4],
-        Doc(
-            "pixels of a square side that are channels of one position; the blocks see images "
-            "smaller by it"
-        ),
-        Label("Pixels of a patch's side"),
-    ] = 1
     layers_per_block: Annotated[
         int,
         Interval(ge=1, le=8),

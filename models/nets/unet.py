@@ -11,15 +11,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import (
-    avg_pool2d,
-    interpolate,
-    pad,
-    pixel_shuffle,
-    pixel_unshuffle,
-    scaled_dot_product_attention,
-    silu,
-)
+from torch.nn.functional import avg_pool2d, interpolate, pad, scaled_dot_product_attention, silu
 
 from models.nets.config import MAX_PERIOD, UNetConfig
 from models.nets.dropout import Dropout
@@ -38,8 +30,7 @@ class UNet(nn.Module):
         self.config = config
         widths = config.block_out_channels
         embedding = 4 * widths[0]
-        of_patch = config.patch_size**2
-        self.conv_in = nn.Conv2d(config.in_channels * of_patch, widths[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(config.in_channels, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0], embedding)
         if config.num_class_embeds is not None:
             self.class_embedding = nn.Embedding(config.num_class_embeds, embedding)
@@ -60,7 +51,7 @@ class UNet(nn.Module):
             self.up_blocks.append(up)
             channels = width
         self.conv_norm_out = nn.GroupNorm(config.norm_num_groups, widths[0], config.norm_eps)
-        self.conv_out = nn.Conv2d(widths[0], config.out_channels * of_patch, 3, padding=1)
+        self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)  # the first output is 0 everywhere
         nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
@@ -79,7 +70,7 @@ class UNet(nn.Module):
         if augmentation is not None:
             embedding = embedding + augmentation
         embedding = silu(embedding)
-        x = self.conv_in(pixel_unshuffle(x, config.patch_size))
+        x = self.conv_in(x)
         skips = [x]
         for down in self.down_blocks:
             x = down(x, embedding, skips)
@@ -87,7 +78,7 @@ class UNet(nn.Module):
         for up in self.up_blocks:
             x = up(x, embedding, skips)
         y: Tensor = self.conv_out(silu(self.conv_norm_out(x)))
-        return pixel_shuffle(y, config.patch_size)
+        return y
 
 
 def sinusoids(c_noise: Tensor, width: int, config: UNetConfig) -> Tensor:
