@@ -46,6 +46,8 @@ class Muon(Adam):
         for (rows, columns), group in self._groups.items():
             rate = -learning_rate * RMS * math.sqrt(max(rows, columns))
             moving = [(p, mean) for p, mean in group if p.grad is not None]
+            if not moving:
+                continue
             updates = []
             for parameter, mean in moving:
                 gradient = parameter.grad

@@ -93,8 +93,9 @@ def test_all_other_parameters_are_left_to_adam():
     assert not torch.equal(mine[0], other[0])
 
 
-def test_a_parameter_without_a_gradient_stays():
-    mine = parameters((8, 24), (8, 24))
+@pytest.mark.parametrize("shape", [(8, 24), (24, 8)], ids=["of a shape of others", "of its own"])
+def test_a_parameter_without_a_gradient_stays(shape):
+    mine = parameters((8, 24), shape)
     before = mine[1].detach().clone()
     set_gradients(mine[:1], 0)
     Muon(mine, mine).step(RATE)
