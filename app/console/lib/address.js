@@ -1,6 +1,6 @@
 // Settings of a page that its address holds, so that a link, a reload and "back" restore them.
 
-import { useEffect, useRef, useState } from "../vendor/htm-preact.js";
+import { useLayoutEffect, useRef, useState } from "../vendor/htm-preact.js";
 
 const SETTLED = 200; // milliseconds without a change; browsers refuse to change the address too often
 
@@ -55,7 +55,7 @@ export function useSettings(fallbacks) {
     return Object.fromEntries(all);
   };
   const [settings, setSettings] = useState(read);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const follow = () => setSettings(read());
     addEventListener("hashchange", follow);
     return () => removeEventListener("hashchange", follow);

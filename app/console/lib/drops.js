@@ -1,6 +1,6 @@
 // Files that are dropped anywhere in the window, or pasted, go to the page's first place for files.
 
-import { useEffect, useRef } from "../vendor/htm-preact.js";
+import { useLayoutEffect, useRef } from "../vendor/htm-preact.js";
 import { report } from "./notices.js";
 
 const NOWHERE =
@@ -13,7 +13,7 @@ const places = new Set();
 export function useDrops(onFiles) {
   const now = useRef({}).current;
   now.onFiles = onFiles;
-  useEffect(() => {
+  useLayoutEffect(() => { // a file may be dropped as soon as the page is seen
     const place = (source) => now.onFiles(source);
     places.add(place);
     return () => places.delete(place);

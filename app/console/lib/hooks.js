@@ -6,7 +6,7 @@ import { routeOf } from "./route.js";
 
 export function useConnection() {
   const [, redraw] = useState({});
-  useEffect(() => {
+  useLayoutEffect(() => {
     const listener = () => redraw({});
     connection.listeners.add(listener);
     return () => connection.listeners.delete(listener);
@@ -32,10 +32,12 @@ export function useAnswer(source, every = 0) {
       try {
         if (!document.hidden || !timer) {
           const answers = typeof source === "function" ? source : (signal) => get(source, signal);
-          setAnswer({ data: await answers(abort.signal), key });
+          const data = await answers(abort.signal);
+          if (abort.signal.aborted) return; // not every source heeds the signal
+          setAnswer({ data, key });
         }
       } catch (problem) {
-        if (problem.name === "AbortError") return;
+        if (abort.signal.aborted) return;
         setAnswer((old) => ({ data: old.key === key ? old.data : undefined, key, problem }));
       }
       if (every && !abort.signal.aborted) timer = setTimeout(load, every);
@@ -120,7 +122,7 @@ export function useObjectUrl(blob) {
 /** The current address: `#/training/job_1?x=2` is {parts: ["training", "job_1"], query: {x: "2"}}. */
 export function useRoute() {
   const [hash, setHash] = useState(location.hash);
-  useEffect(() => {
+  useLayoutEffect(() => {
     const changed = () => setHash(location.hash);
     addEventListener("hashchange", changed);
     return () => removeEventListener("hashchange", changed);

@@ -237,18 +237,19 @@ export function Code({ label, text }) {
 
 /** A dialog that is open as long as it is rendered. */
 export function Dialog({ title, onClose, children }) {
-  const dialog = useRef();
-  useEffect(() => dialog.current.showModal(), []);
   return html`
-    <dialog ref=${dialog} aria-label=${title} onClose=${onClose}>
+    <dialog ref=${open} aria-label=${title} onClose=${onClose}>
       <header class="dialog-head">
         <h2>${title}</h2>
-        <button class="small" onClick=${() => dialog.current.close()}>Close</button>
+        <button class="small" onClick=${(event) => event.target.closest("dialog").close()}>Close</button>
       </header>
       ${children}
     </dialog>
   `;
 }
+
+/** Opens a dialog before what is in it measures its room. */
+const open = (dialog) => dialog?.showModal();
 
 export const Status = ({ of }) => html`<span class=${`status ${of}`}>${of}</span>`;
 

@@ -1,6 +1,6 @@
 // Keys that do something on a page, and the list of them under "?".
 
-import { html, useEffect, useRef, useState } from "../vendor/htm-preact.js";
+import { html, useLayoutEffect, useRef, useState } from "../vendor/htm-preact.js";
 import { Dialog } from "./parts.js";
 
 const OFF = "diffusion-shortcuts-off"; // speech input may press keys by mistake (WCAG 2.1.4)
@@ -18,7 +18,7 @@ const lists = new Set();
 export function useShortcuts(title, keys, { inDialog = false } = {}) {
   const list = useRef({}).current;
   Object.assign(list, { title, keys, inDialog }); // now, so that no key runs what was shown before
-  useEffect(() => {
+  useLayoutEffect(() => { // a key may be pressed as soon as the page is seen
     lists.add(list);
     return () => lists.delete(list);
   }, []);

@@ -1,6 +1,6 @@
 // Comparisons: a grid over two settings, two models from the same noise, and a blind test of both.
 
-import { html, useEffect } from "../vendor/htm-preact.js";
+import { html, useLayoutEffect } from "../vendor/htm-preact.js";
 import { all } from "../lib/api.js";
 import { keyed, useAnswer } from "../lib/hooks.js";
 import { Page, ProblemText } from "../lib/parts.js";
@@ -70,5 +70,5 @@ const addressOf = (view) => (view ? `#/compare/${view}` : "#/compare");
 /** Writes the settings of a form to the address, so that a link to it shows them again. */
 function keepAddress(view, fields) {
   const query = new URLSearchParams(Object.entries(fields).filter(([, value]) => value));
-  useEffect(() => history.replaceState(null, "", `${addressOf(view)}?${query}`), [`${query}`]);
+  useLayoutEffect(() => history.replaceState(null, "", `${addressOf(view)}?${query}`), [`${query}`]);
 }

@@ -184,6 +184,21 @@ def test_the_address_of_the_training_form_holds_all_that_was_typed(page, service
     expect(page.get_by_label("Channels of the net")).to_have_value("16, 16")
 
 
+def test_a_page_that_arrives_after_it_was_left_is_not_shown(page):
+    late = []
+    page.route("**/pages/trash.js", lambda route: late.append(route))
+    visit(page, "#/gallery", "Gallery")
+    with page.expect_request("**/pages/trash.js"):
+        page.goto("/#/trash")
+    visit(page, "#/gallery", "Gallery")
+    with page.expect_response("**/pages/trash.js") as arrived:
+        for route in late:
+            route.continue_()
+    arrived.value.finished()
+    page.wait_for_timeout(300)  # milliseconds, in which the module is run
+    expect(page.get_by_role("heading", level=1, name="Gallery")).to_be_visible()
+
+
 # What ends meanwhile ------------------------------------------------------------------------------
 
 
