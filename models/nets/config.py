@@ -36,7 +36,8 @@ class UNetConfig:
         Len(1, 8),
         Doc(
             "channels at each resolution, 1..8 of them; between two the image is halved. "
-            "Each must be a multiple of norm_num_groups and of attention_head_dim."
+            "Each must be a multiple of norm_num_groups, and where there is attention of "
+            "attention_head_dim."
         ),
         Label("Channels of the net"),
         Example([32, 64]),
@@ -163,11 +164,12 @@ class UNetConfig:
                     f"norm_num_groups, {self.norm_num_groups}",
                     field="block_out_channels",
                 )
+        for channels in self._attention_widths():
             if self.attention_head_dim and channels % self.attention_head_dim:
                 raise Invalid(
                     "attention_head_dim",
                     self.attention_head_dim,
-                    f"it must divide block_out_channels, which hold {channels}",
+                    f"it must divide block_out_channels where there is attention, {channels}",
                 )
         if self.attn_norm_num_groups and self.block_out_channels[-1] % self.attn_norm_num_groups:
             raise Invalid(
@@ -181,6 +183,14 @@ class UNetConfig:
                 "for a sine and a cosine of each wave of the time embedding",
                 field="block_out_channels",
             )
+
+    def _attention_widths(self) -> list[int]:
+        """Return the channels of the levels with attention."""
+        widths = self.block_out_channels
+        down = zip(widths, self.down_block_types, strict=True)
+        up = zip(reversed(widths), self.up_block_types, strict=True)
+        found = [width for width, kind in (*down, *up) if kind.startswith("Attn")]
+        return [*found, widths[-1]] if self.add_attention else found
 
     @classmethod
     def small(cls, image_size: tuple[int, int], channels: int, num_classes: int) -> "UNetConfig":

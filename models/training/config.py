@@ -44,6 +44,7 @@ from models.training.defaults import (
     learning_rate,
     loss_weighting,
     optimizer,
+    warmup_steps,
 )
 
 Preset = Literal["ddpm", "edm"]
@@ -190,7 +191,10 @@ class TrainConfig:
     warmup_steps: Annotated[
         int,
         Interval(ge=1, le=MAX_STEPS),
-        Doc("optimiser steps in which the learning rate rises from 0; 100 where left out"),
+        Doc(
+            "optimiser steps in which the learning rate rises from 0; where left out 20 for Muon, "
+            "100 for Adam"
+        ),
         Label("Steps of the warm-up"),
     ] = 100
     max_grad_norm: Annotated[
@@ -356,11 +360,11 @@ def resolve_config(
         given["net"] = _with_parts(choices["net"].value, net)
     distilled = given.get("objective") == "consistency"
     choices["optimizer"] = optimizer(device, is_new=is_new and not distilled)
+    by: Optimizer = given.get("optimizer", choices["optimizer"].value)
     choices["learning_rate"] = learning_rate(
-        given.get("net", choices["net"].value),
-        given.get("optimizer", choices["optimizer"].value),
-        distilled=distilled,
+        given.get("net", choices["net"].value), by, distilled=distilled
     )
+    choices["warmup_steps"] = warmup_steps(by)
     choices["loss_weighting"] = loss_weighting(size, edm=preset == "edm" and not distilled)
     family = _family(preset, schedule)
     return TrainConfig(

@@ -122,6 +122,13 @@ def learning_rate(net: UNetConfig, optimizer: Optimizer, *, distilled: bool = Fa
     return Choice(rate, reason)
 
 
+def warmup_steps(optimizer: Optimizer) -> Choice:
+    """Choose few steps for Muon, whose first updates are no worse than later ones."""
+    if optimizer == "muon":
+        return Choice(20, "for Muon: with 100 a short training is over before it has begun")
+    return Choice(100, "for Adam, whose averages of squares need some steps to settle")
+
+
 def loss_weighting(image_size: tuple[int, int], *, edm: bool) -> Choice:
     """Choose `learned` for the `edm` preset from 32 pixels up, else `uniform`."""
     if edm and max(image_size) >= 32:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from models.training.config import TrainConfig
 from models.training.speed import images_needed, images_per_second
 
-NOISE_STEPS = 200  # twice the warm-up of the learning rate
+NOISE_WARMUPS = 2  # warm-ups of the learning rate: a run of fewer steps makes noise
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _warnings(
     if steps is None or (steps + 1) * config.batch_size > needed:
         return ()
     height, width = config.image_size
-    if steps < NOISE_STEPS:
+    if steps < NOISE_WARMUPS * config.warmup_steps:
         expected = f"about {steps:,} steps: expect noise"
     else:
         seen = steps * config.batch_size

@@ -7,7 +7,7 @@ matrix from its inputs (channels x height x width of the kernel) to its output c
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,29 +35,22 @@ class Muon(Adam):
     ) -> None:
         super().__init__(parameters, betas, fused=fused)
         chosen = {id(p) for p in inner}
-        self._groups: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
-        for parameter, mean in zip(self.parameters, self.means, strict=True):
-            if id(parameter) in chosen:
-                rows, columns = as_matrix(parameter).shape
-                self._groups[rows, columns].append((parameter, mean))
+        both = zip(self.parameters, self.means, strict=True)
+        self._inner = [(p, mean) for p, mean in both if id(p) in chosen]
 
     @torch.no_grad()
     def step(self, learning_rate: float) -> None:
-        for (rows, columns), group in self._groups.items():
-            rate = -learning_rate * RMS * math.sqrt(max(rows, columns))
-            moving = [(p, mean) for p, mean in group if p.grad is not None]
-            if not moving:
-                continue
-            updates = []
-            for parameter, mean in moving:
-                gradient = parameter.grad
-                assert gradient is not None
-                mean.lerp_(gradient, 1.0 - MOMENTUM)
-                updates.append(as_matrix(gradient.lerp(mean, MOMENTUM)))
-                parameter.grad = None  # Adam leaves it alone
-            steps = orthogonal(torch.stack(updates))
-            for (parameter, _), update in zip(moving, steps, strict=True):
-                parameter.add_(like(parameter, update), alpha=rate)
+        moving = [(p, mean) for p, mean in self._inner if p.grad is not None]
+        updates = []
+        for parameter, mean in moving:
+            gradient = parameter.grad
+            assert gradient is not None
+            mean.lerp_(gradient, 1.0 - MOMENTUM)
+            updates.append(as_matrix(gradient.lerp(mean, MOMENTUM)))
+            parameter.grad = None  # Adam leaves it alone
+        for (parameter, _), update in zip(moving, orthogonal(updates), strict=True):
+            rate = learning_rate * RMS * math.sqrt(max(update.shape))
+            parameter.add_(like(parameter, update), alpha=-rate)
         super().step(learning_rate)
 
 
@@ -74,23 +67,35 @@ def like(weight: Tensor, matrix: Tensor) -> Tensor:
     return matrix.view(rows, height, width, channels).permute(0, 3, 1, 2)
 
 
-def orthogonal(matrices: Tensor) -> Tensor:
-    """Return (n, rows, columns): each matrix with its singular values brought to about 1.
+def orthogonal(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """Return each matrix (rows, columns) with its singular values brought to about 1.
 
     The iteration is x <- (a + b x xT + c (x xT)^2) x. All of its factors are polynomials of the
     first x xT, so that the products of these small matrices are all that is computed until the
-    end: a third of the operations for the weights of a convolution.
+    end: a third of the operations for the weights of a convolution. Those of one size, of whatever
+    shape x is, are computed together.
     """
+    wide = [m if m.shape[0] <= m.shape[1] else m.mT for m in matrices]
+    wide = [x / x.norm().clamp(min=1e-7) for x in wide]
+    sizes: dict[int, list[int]] = defaultdict(list)
+    for i, x in enumerate(wide):
+        sizes[len(x)].append(i)
+    found = list(wide)
+    for places in sizes.values():
+        factors = _factors(torch.stack([wide[i] @ wide[i].mT for i in places]))
+        for i, factor in zip(places, factors, strict=True):
+            found[i] = factor @ wide[i]
+    each = zip(matrices, found, strict=True)
+    return [x if x.shape == matrix.shape else x.mT for matrix, x in each]
+
+
+def _factors(grams: Tensor) -> Tensor:
+    """Return what is to be multiplied by each x, for its x xT (n, rows, rows)."""
     a, b, c = COEFFICIENTS
-    is_tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if is_tall else matrices
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
-    gram = x @ x.mT
-    one = torch.eye(len(gram[0]), device=x.device)
-    factor = one
+    one = torch.eye(grams.shape[1], device=grams.device)
+    factors = one
     for _ in range(ITERATIONS):
-        step = a * one + b * gram + c * gram @ gram
-        factor = step @ factor
-        gram = step @ gram @ step
-    found: Tensor = factor @ x
-    return found.mT if is_tall else found
+        steps = a * one + b * grams + c * grams @ grams
+        factors = steps @ factors
+        grams = steps @ grams @ steps
+    return factors

@@ -341,13 +341,13 @@ def test_a_plan_is_what_the_job_would_be_and_starts_nothing(client):
 
 def test_too_few_steps_are_warned_of_by_the_plan_and_by_the_job(client):
     client.put("/datasets/digits", content=DIGITS.read_bytes())
-    request = {"dataset": "digits", "steps": 79}
+    request = {"dataset": "digits", "steps": 39}
     plan = client.post("/train-jobs/plan", json=request).raise_for_status().json()
     assert plan["warnings"] == [
-        "about 79 steps: expect noise; images of 8 x 8 pixels need at least about "
+        "about 39 steps: expect noise; images of 8 x 8 pixels need at least about "
         f"{plan['good_minutes']} minutes here"
     ]
-    assert plan["steps"] == 79
+    assert plan["steps"] == 39
     job = client.post("/train-jobs", json=request).json()
     client.post(job["links"]["cancel"])
     assert job["warnings"] == plan["warnings"]

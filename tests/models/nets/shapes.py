@@ -27,6 +27,7 @@ NETS: dict[str, tuple[UNetConfig, tuple[int, int]]] = {
     "three levels": (THREE_LEVELS, (16, 16)),
     "two layers": (replace(TINY, layers_per_block=2), (8, 8)),
     "one head": (replace(TINY, attention_head_dim=None), (8, 8)),
+    "heads wider than a level without attention": (replace(TINY, attention_head_dim=32), (8, 8)),
     "no attention between": (replace(TINY, add_attention=False), (8, 8)),
     "scale": (replace(TINY, resnet_time_scale_shift="scale_shift"), (8, 8)),
     "ADM-like": (

@@ -78,7 +78,11 @@ def test_an_image_that_can_be_halved_is_accepted() -> None:
         ),
         ({"block_out_channels": (16, 4096)}, r"block_out_channels holds 4096; .* 1\.\.2048"),
         ({"block_out_channels": (16, 20)}, "block_out_channels holds 20; .* norm_num_groups, 8"),
-        ({"attention_head_dim": 12}, "attention_head_dim is 12; it must divide .* 16"),
+        ({"attention_head_dim": 12}, "attention_head_dim is 12; it must divide .* 32"),
+        (
+            {"attention_head_dim": 32, "down_block_types": ("AttnDownBlock2D",) * 2},
+            "attention_head_dim is 32; it must divide .* 16",
+        ),
         ({"layers_per_block": 0}, r"layers_per_block is 0; it must lie in 1\.\.8"),
         ({"attention_head_dim": -8}, r"attention_head_dim is -8; it must lie in 1\.\.2048"),
         ({"attention_head_dim": 0}, r"attention_head_dim is 0; it must lie in 1\.\.2048"),

@@ -107,6 +107,14 @@ def test_muon_is_chosen_where_it_was_found_better(device, given, chosen):
     assert ("optimizer" in config.reasons) == ("optimizer" not in given)
 
 
+def test_muon_warms_up_in_fewer_steps_than_adam():
+    muon, adam = (resolve_config(DIGITS, minutes=1, optimizer=by) for by in ("muon", "adam"))
+    assert (muon.warmup_steps, adam.warmup_steps) == (20, 100)
+    assert "Muon" in muon.reasons["warmup_steps"]
+    assert "Adam" in adam.reasons["warmup_steps"]
+    assert resolve_config(DIGITS, minutes=1, warmup_steps=7).warmup_steps == 7
+
+
 @pytest.mark.parametrize(
     ("facts", "given", "chosen"),
     [

@@ -35,13 +35,29 @@ def test_steps_become_seconds_and_the_smaller_budget_counts():
 
 def test_too_few_steps_are_warned_of_with_the_minutes_that_are_needed():
     config = resolve_config(PHOTOS, minutes=2)
-    found = forecast(config, PHOTOS.num_images, speed_for(config, 79 * 32 / 120))
-    assert found.steps == 79
+    found = forecast(config, PHOTOS.num_images, speed_for(config, 39 * 32 / 120))
+    assert found.steps == 39
     (warning,) = found.warnings
     assert warning == (
-        "about 79 steps: expect noise; images of 64 x 64 pixels need at least about 80 minutes here"
+        "about 39 steps: expect noise; images of 64 x 64 pixels need at least about 170 minutes "
+        "here"
     )
-    assert found.good_minutes == 80
+    assert found.good_minutes == 170
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "steps", "expected"),
+    [
+        ("muon", 39, "expect noise"),
+        ("muon", 40, "expect vague shapes"),
+        ("adam", 199, "expect noise"),
+        ("adam", 200, "expect vague shapes"),
+    ],
+)
+def test_twice_the_warm_up_is_what_it_takes_to_leave_noise(optimizer, steps, expected):
+    config = resolve_config(PHOTOS, steps=steps, optimizer=optimizer)
+    (warning,) = forecast(config, PHOTOS.num_images, BENCHMARKED["cpu"]).warnings
+    assert expected in warning
 
 
 def test_some_steps_promise_shapes_and_enough_promise_nothing():
