@@ -195,7 +195,7 @@ def test_a_run_that_goes_on_still_says_the_model_that_it_began_with():
         ({"steps": 40}, "/steps", "must exceed the 40"),
         ({"minutes": 40}, "/minutes", "must exceed the 40.00"),
         ({"steps": 60, "batch_size": 8}, "/batch_size", "16, which cannot change"),
-        ({"steps": 60, "warmup_steps": 8}, "/warmup_steps", "100, which cannot change"),
+        ({"steps": 60, "warmup_steps": 8}, "/warmup_steps", "20, which cannot change"),
         ({"steps": 60, "seed": 3}, "/seed", "0, which cannot change"),
         ({"steps": 60, "net": {"dropout": 0.5}}, "/net/dropout", "cannot change"),
         ({"steps": 60, "class_conditional": False}, "/class_conditional", "True, which"),
