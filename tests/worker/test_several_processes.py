@@ -40,7 +40,7 @@ def test_two_processes_make_the_model_of_one_and_a_lost_one_changes_nothing(plac
     together, alone = losses(place, job), undisturbed(STEPS).losses
     assert together.keys() == alone.keys()
     # Sums in another order differ in their last bits, and training makes more of that in time.
-    early = [step for step in alone if step <= 50]
+    early = [step for step in alone if step <= 20]
     assert [together[step] for step in early] == pytest.approx([alone[s] for s in early], rel=0.01)
     assert together[STEPS] == pytest.approx(alone[STEPS], rel=0.2)
 
