@@ -53,7 +53,7 @@ CONDITIONAL = (OURS, DIFFUSERS_TUNED, DDPM_TUNED)  # the others learn no classes
 
 OUR_STEPS, PEER_STEPS = 20, 50  # DPM-Solver++ 2M; each peer's best sampler
 ALL_STEPS = 1000  # DDPM's, one for each level of training
-GUIDANCE = 1.5
+GUIDANCE = 1.5  # where the service chooses none
 TRAIN_SHARE = 0.7  # of the real images, for the classifier
 SPLITS = 10  # of the real images; their mean distance is the reference
 PIXELS = PixelFeatures()
@@ -268,7 +268,7 @@ def by_sampler(plan: Plan, judge: Judge, ours: Ours) -> list[dict[str, Any]]:
         ("dpmpp_2m", 10, 1.0),
         ("unipc", 10, 1.0),
         ("dpmpp_2m", OUR_STEPS, 1.0),
-        ("dpmpp_2m", OUR_STEPS, GUIDANCE),
+        ("dpmpp_2m", OUR_STEPS, guidance_of(ours)),
         ("ddim", PEER_STEPS, 1.0),
     ]
     if plan.all_steps:
@@ -288,6 +288,12 @@ def by_sampler(plan: Plan, judge: Judge, ours: Ours) -> list[dict[str, Any]]:
         print(row, file=sys.stderr)
         rows.append(row)
     return rows
+
+
+def guidance_of(ours: Ours) -> float:
+    """Return what the service chose for the model, or where it chose none what shows its effect."""
+    chosen = ours.state.config.guidance_scale
+    return GUIDANCE if chosen == 1.0 else chosen
 
 
 # Reports ------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import table
-from benchmarks.quality import GUIDANCE, OUR_STEPS, Judge, Plan
+from benchmarks.quality import OUR_STEPS, Judge, Plan, guidance_of
 from benchmarks.training import Ours, Task, cifar, digits, emoji
 
 PER_CLASS = 500  # photographs
@@ -68,7 +68,7 @@ def measure(plan: Plan, judge: Judge, fields: dict[str, Any]) -> Run:
     turn = trainee.train(60 * minutes)
     plain, guided = (
         judge.score(trainee.sample_by("dpmpp_2m", plan.labels, OUR_STEPS, guidance), plan.labels)
-        for guidance in (1.0, GUIDANCE)
+        for guidance in (1.0, guidance_of(trainee))
     )
     return {
         "steps": turn.steps,

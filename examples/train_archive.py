@@ -99,7 +99,7 @@ def draw_samples(client: httpx.Client, job: dict[str, Any], path: Path) -> None:
     request: dict[str, Any] = {"model": job["model_name"], "num_images": 60, "seed": 1}
     if names:
         labels = [i % len(names) for i in range(PER_CLASS * len(names))][:60]
-        request |= {"num_images": len(labels), "class_label": labels, "guidance_scale": 1.5}
+        request |= {"num_images": len(labels), "class_label": labels}
     answer = client.post("/sample", json=request, headers={"Accept": "image/png"})
     path.write_bytes(answer.raise_for_status().content)
 

@@ -58,7 +58,10 @@ def sample(
         typer.Option("--class", "-c", help="Name of the class; any class by default."),
     ] = None,
     guidance_scale: Annotated[
-        float | None, typer.Option("--guidance", "-g", help="Emphasises the class; 1 is off.")
+        float | None,
+        typer.Option(
+            "--guidance", "-g", help="Emphasises the class; 1 is off, the model's own if left out."
+        ),
     ] = None,
     num_inference_steps: Annotated[int | None, typer.Option("--steps")] = None,
     sampler: Annotated[str | None, typer.Option(help="Sampler; GET /samplers lists them.")] = None,

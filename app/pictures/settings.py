@@ -1,10 +1,10 @@
 """The settings of a picture: its recipe as a request, for a form to fill in."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from app.pictures.files import class_names
 from app.sample.recipe import check_model
+from app.sample.request import model_guidance
 from app.sample.schema import Recipe
 from client.answers import RecipeSettings
 from models.pipeline.card import ModelCard
@@ -35,15 +35,16 @@ def _request(recipe: Recipe, record: ModelRecord | None) -> dict[str, Any]:
         request["class_label"] = names[0] if len(set(names)) == 1 else names
     if recipe.request.precision != "int8":
         request.pop("precision", None)
-    if record is not None and _is_default_spacing(request, record.details):
-        del request["spacing"]
+    if record is not None:
+        card = ModelCard.from_dict(record.details)
+        usual = {
+            "spacing": default_spacing(
+                request["sampler"], card.schedule.name, card.sampling.spacing
+            ),
+            "guidance_scale": model_guidance(recipe.request, card),
+        }
+        request = {name: value for name, value in request.items() if value != usual.get(name, ...)}
     return request
-
-
-def _is_default_spacing(request: Mapping[str, Any], details: Mapping[str, Any]) -> bool:
-    card = ModelCard.from_dict(details)
-    usual = default_spacing(request["sampler"], card.schedule.name, card.sampling.spacing)
-    return bool(request.get("spacing") == usual)
 
 
 def _warning(recipe: Recipe, record: ModelRecord | None) -> str | None:

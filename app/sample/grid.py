@@ -195,7 +195,7 @@ def layout_of(body: GridBody, cells: Sequence[Cell]) -> LabelledGrid:
     if "model" in axes:
         facts |= {
             name: getattr(body, name)
-            for name in ("sampler", "num_inference_steps")
+            for name in ("sampler", "num_inference_steps", "guidance_scale")
             if not _is_same(name, cells)
         }
     caption = ", ".join(

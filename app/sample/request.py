@@ -156,7 +156,9 @@ def _request(
         spacing=body.spacing or default_spacing(sampler, card.schedule.name, card.sampling.spacing),
         eta=body.eta,
         labels=_labels(body, card.class_names),
-        guidance_scale=body.guidance_scale,
+        guidance_scale=(
+            model_guidance(body, card) if body.guidance_scale is None else body.guidance_scale
+        ),
         guidance_interval=body.guidance_interval,
         strength=strength,
         invert=body.invert,
@@ -165,6 +167,13 @@ def _request(
         init_image=init_image,
         mask=mask,
     )
+
+
+def model_guidance(body: SampleBody, card: ModelCard) -> float:
+    """Return the guidance of a request that does not say it: the model's own for a class, but 1 for
+    a variation of a picture, which is to stay near it."""
+    is_guided = body.class_label is not None and card.has_null_class and not body.invert
+    return card.sampling.guidance_scale if is_guided else 1.0
 
 
 def _precision(body: SampleBody, settings: Settings) -> PrecisionChoice:

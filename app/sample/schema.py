@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from app.http.body import JsonBody
 from app.http.names import Name
 from app.http.refusal import refused_with
+from models.diffusion.config import MAX_GUIDANCE
 from models.diffusion.noise import MAX_SEED
 from models.evaluation.int8 import MAX_RATIO
 from models.images.formats import FITS, RANGES, Fit, ValueRange
@@ -97,12 +98,13 @@ class SampleBody(JsonBody):
         description="a class's name or index, or one for each image; any class where left out. "
         "Text is a name, a number an index.",
     )
-    guidance_scale: float = Field(
-        default=1.0,
+    guidance_scale: float | None = Field(
+        default=None,
         ge=0,
-        le=100,
+        le=MAX_GUIDANCE,
         allow_inf_nan=False,
-        description="how far to exaggerate what the class changes; 1 is off. Needs a class_label.",
+        description="how far to exaggerate what the class changes; 1 is off. Needs a class_label. "
+        "Where left out the model's own, which its training chose, and 1 with `invert`.",
     )
     guidance_interval: tuple[Time, Time] | None = Field(
         default=None, description="[low, high] in t: where guidance is on; everywhere if left out"

@@ -15,6 +15,7 @@ fields.folder.onchange = () => run(async () => {
   network = await load(await files["network.onnx"].arrayBuffer());
   offer(fields.label, ["any", ...card.class_names]);
   offer(fields.table, tables.map((table) => `${table.sampler}, ${table.num_inference_steps}`));
+  fields.guidance.value = card.sampling?.guidance_scale ?? 1;
   return `${card.name}: images of ${card.image_size.join(" x ")} pixels.`;
 });
 

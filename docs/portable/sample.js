@@ -8,10 +8,12 @@ export const load = (network) => ort.InferenceSession.create(network);
 
 /**
  * Yield the images as they are expected at each row, and at last as they are: a Uint8ClampedArray
- * (numImages x channels x height x width). `label` is the index of a class, null for any class.
+ * (numImages x channels x height x width). `label` is the index of a class, null for any class;
+ * `guidance` is the model's own where left out.
  */
 export async function* sample(
-  network, card, table, seed, numImages = 1, label = null, guidance = 1,
+  network, card, table, seed, numImages = 1, label = null,
+  guidance = label === null ? 1 : (card.sampling?.guidance_scale ?? 1),
 ) {
   if (card.has_null_class === false && (label === null || guidance !== 1)) {
     throw new Error("This model needs a class, and takes no guidance.");

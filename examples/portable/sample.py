@@ -18,9 +18,12 @@ from noise import normal
 from PIL import Image
 
 
-def sample(network, card, table, seed, num_images=1, label=None, guidance=1.0):
+def sample(network, card, table, seed, num_images=1, label=None, guidance=None):
     """Return uint8 images (num_images, height, width, channels). `label` is the index of a class, a
-    list with one for each image, or None for any class, where the model has that."""
+    list with one for each image, or None for any class, where the model has that. `guidance` of
+    None is the model's own."""
+    if guidance is None:
+        guidance = 1.0 if label is None else card.get("sampling", {}).get("guidance_scale", 1.0)
     if not card.get("has_null_class", True) and (label is None or guidance != 1):
         raise ValueError("this model needs a class, and takes no guidance")
     shape, any_class = (card["channels"], *card["image_size"]), len(card["class_names"])
@@ -55,7 +58,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-n", "--num-images", type=int, default=1)
     parser.add_argument("--class", dest="class_name", help="any class by default")
-    parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--guidance", type=float, help="the model's own by default")
     parser.add_argument("--sampler", help="of the tables in samplers.json; the first by default")
     parser.add_argument("--steps", type=int, help="the same")
     parser.add_argument("-o", "--out", type=Path, default=Path("images.png"))

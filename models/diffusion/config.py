@@ -11,7 +11,7 @@ from models.fields import Invalid, check_fields, check_whole
 from models.nets.config import UNetConfig
 
 MAX_SIDE = 512  # of an image that a model makes, in pixels
-
+MAX_GUIDANCE = 100.0
 
 Variance = Literal["fixed_small", "fixed_large"]
 
@@ -24,12 +24,14 @@ class SamplingConfig:
     The estimate of the clean image is kept within [-clip, clip], or left as it is where that is
     None. `spacing` of None is that of the sampler. Spacing `leading` begins and ends
     `steps_offset` timesteps further from the clean image. `variance` is that of sampler `ddpm`.
+    `guidance_scale` counts where a class is asked for.
     """
 
     clip: Annotated[float | None, Interval(ge=1e-3, le=1e6)] = 1.0
     spacing: Literal["trailing", "leading", "linspace"] | None = None
     steps_offset: Annotated[int, Interval(ge=0, le=MAX_TRAIN_TIMESTEPS)] = 0
     variance: Variance = "fixed_small"
+    guidance_scale: Annotated[float, Interval(ge=0.0, le=MAX_GUIDANCE)] = 1.0
 
     def __post_init__(self) -> None:
         check_fields(self)

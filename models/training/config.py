@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from annotated_types import Interval
 from typing_extensions import Doc
 
-from models.diffusion.config import ModelConfig
+from models.diffusion.config import MAX_GUIDANCE, ModelConfig, SamplingConfig
 from models.diffusion.noise import MAX_SEED
 from models.diffusion.prediction import PredictionType
 from models.diffusion.schedule import ScheduleConfig
@@ -41,6 +41,7 @@ from models.training.defaults import (
     Optimizer,
     choose,
     default_image_size,
+    guidance_scale,
     learning_rate,
     loss_weighting,
     optimizer,
@@ -209,6 +210,15 @@ class TrainConfig:
         Doc("how often the class is withheld in training, for guidance"),
         Label("Share without its class"),
     ] = 0.1
+    guidance_scale: Annotated[
+        float,
+        Interval(ge=0.0, le=MAX_GUIDANCE),
+        Doc(
+            "how far POST /sample exaggerates the class of this model's images, where a request "
+            "does not say; 1 is off"
+        ),
+        Label("Guidance of its images"),
+    ] = 1.0
     ema_half_life_images: Annotated[
         int,
         Interval(ge=1, le=10**9),
@@ -306,6 +316,7 @@ class TrainConfig:
             image_size=self.image_size,
             class_names=self.class_names,
             consistency=self.objective == "consistency",
+            sampling=SamplingConfig(guidance_scale=self.guidance_scale),
         )
 
     def to_dict(self) -> dict[str, object]:
@@ -365,6 +376,7 @@ def resolve_config(
         given.get("net", choices["net"].value), by, distilled=distilled
     )
     choices["warmup_steps"] = warmup_steps(by)
+    choices["guidance_scale"] = guidance_scale(size, len(class_names), device, distilled=distilled)
     choices["loss_weighting"] = loss_weighting(size, edm=preset == "edm" and not distilled)
     family = _family(preset, schedule)
     return TrainConfig(

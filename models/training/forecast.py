@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from models.training.config import TrainConfig
 from models.training.speed import images_needed, images_per_second
 
-NOISE_WARMUPS = 2  # warm-ups of the learning rate: a run of fewer steps makes noise
+# A run of fewer steps makes noise, or blobs of colour: the larger of the two counts.
+NOISE_WARMUPS = 2  # warm-ups of the learning rate
+NOISE_STEPS_PER_PIXEL = 5  # of the longer side
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,8 @@ def _warnings(
     if steps is None or (steps + 1) * config.batch_size > needed:
         return ()
     height, width = config.image_size
-    if steps < NOISE_WARMUPS * config.warmup_steps:
-        expected = f"about {steps:,} steps: expect noise"
+    if steps < max(NOISE_WARMUPS * config.warmup_steps, NOISE_STEPS_PER_PIXEL * max(height, width)):
+        expected = f"about {steps:,} steps: expect noise or blobs of colour"
     else:
         seen = steps * config.batch_size
         expected = f"about {steps:,} steps, in which {seen:,} images are seen: expect vague shapes"

@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 
 from app.main import create_app
 from app.settings import Settings
-from models.diffusion.config import ModelConfig
+from models.diffusion.config import ModelConfig, SamplingConfig
 from models.diffusion.model import DiffusionModel
 from models.diffusion.schedule import ScheduleConfig
 from models.nets.config import UNetConfig
@@ -114,6 +114,7 @@ def model_archive(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., byt
         image_size: tuple[int, int] = (8, 8),
         class_names: tuple[str, ...] = (),
         norm_num_groups: int = 4,
+        guidance_scale: float = 1.0,
     ) -> bytes:
         folder = tmp_path_factory.mktemp("model")
         net = UNetConfig(
@@ -125,7 +126,8 @@ def model_archive(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., byt
             num_class_embeds=len(class_names) + 1 if class_names else None,
         )
         schedule = ScheduleConfig("linear")
-        config = ModelConfig(net, schedule, "v", 0.5, image_size, class_names)
+        sampling = SamplingConfig(guidance_scale=guidance_scale)
+        config = ModelConfig(net, schedule, "v", 0.5, image_size, class_names, sampling=sampling)
         with torch.random.fork_rng():
             torch.manual_seed(0)
             model = DiffusionModel(config, UNet(net))

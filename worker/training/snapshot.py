@@ -79,5 +79,6 @@ def _grid(state: TrainState) -> bytes:
         labels=[i % classes for i in range(count)] if classes else None,
         sampler=sampler,
         num_inference_steps=steps,
+        guidance_scale=config.guidance_scale if classes else 1.0,
     )
     return encode_image(image_grid(samples, padding=1), "png")

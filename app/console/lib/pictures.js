@@ -92,6 +92,11 @@ const NAMES = {
 const OF_FILES = ["strength", "fit", "range", "frames", "invert"]; // make sense with an init_image only
 const OF_ANSWER = ["trajectory"];
 
+/** The settings that were `used` for images, as a line of text. */
+export function inWords({ sampler, num_inference_steps: steps, guidance_scale: guidance, seed }) {
+  return [sampler, `${steps} steps`, ...(guidance === 1 ? [] : [`guidance ${guidance}`]), `seed ${seed}`].join(", ");
+}
+
 /** The address of the sample page with a request filled in. */
 export function sampleAddress(request) {
   const query = new URLSearchParams();

@@ -5,7 +5,7 @@ import { base64, download, pngOf, save } from "../lib/files.js";
 import { useAction } from "../lib/hooks.js";
 import { Code, Dialog, Input, Range, ProblemText, given } from "../lib/parts.js";
 import { curl, python } from "../lib/request_code.js";
-import { KeptNote } from "../lib/pictures.js";
+import { KeptNote, inWords } from "../lib/pictures.js";
 import { Paint } from "./paint.js";
 
 const VARIATIONS = 8;
@@ -103,7 +103,7 @@ export function Batch({ batch, kept, run, stop, remove }) {
 function stateOf({ images, used, step, steps }) {
   if (!steps) return "waiting for its turn";
   if (!images.length) return `step ${step} of ${steps}`;
-  return `${used.sampler}, ${used.num_inference_steps} steps, seed ${used.seed}`;
+  return inWords(used);
 }
 
 const lastOf = (list, step) => list.slice(0, step || undefined).findLast(Boolean);

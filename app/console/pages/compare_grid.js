@@ -268,7 +268,7 @@ function Numbers({ label, values, error, onChange }) {
 }
 
 const HINTS = { seed: "the same noise for all images", guidance_scale: "strengthens the effect of the class; 1 is off" };
-const PLACEHOLDERS = { seed: "random", guidance_scale: "1", num_inference_steps: "chosen" };
+const PLACEHOLDERS = { seed: "random", guidance_scale: "chosen", num_inference_steps: "chosen" };
 
 /** A setting that all images share. */
 function Setting({ name, value, options, error, onChange }) {

@@ -106,8 +106,8 @@ function Walk({ models, samplers }) {
 
 /** The class for a request: none for "any", where the model has that. */
 function labelsOf({ class_names: names = [], has_null_class: hasNull }, chosen) {
-  if (names.includes(chosen)) return { class_label: chosen };
-  return hasNull === false && names.length ? { class_label: names[0] } : {};
+  const label = names.includes(chosen) ? chosen : hasNull === false ? names[0] : undefined;
+  return label === undefined ? {} : { class_label: label, guidance_scale: 1 };
 }
 
 /** The picture: made by the model, one from its dataset, or the visitor's own. */

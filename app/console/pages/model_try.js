@@ -5,7 +5,7 @@ import { useSettings } from "../lib/address.js";
 import { base64 } from "../lib/files.js";
 import { useBatches } from "../lib/making.js";
 import { Code, Input, ProblemText, Select, given } from "../lib/parts.js";
-import { KeptNote, sampleAddress, useKeepChoice, useKept } from "../lib/pictures.js";
+import { KeptNote, inWords, sampleAddress, useKeepChoice, useKept } from "../lib/pictures.js";
 import { curl, javascript, onnxJavascript, onnxPython, python } from "../lib/request_code.js";
 
 const MAX_SEED = 2 ** 32;
@@ -116,7 +116,7 @@ function stateOf(batch) {
   const { images, used, step, steps } = batch;
   if (!steps) return "waiting for its turn";
   if (!images.length) return `step ${step} of ${steps}`;
-  return `${used.sampler}, ${used.num_inference_steps} steps, seed ${used.seed}: the same seed makes the same images.`;
+  return `${inWords(used)}: the same seed makes the same images.`;
 }
 
 // The request in each language ---------------------------------------------------------------------

@@ -5,6 +5,7 @@ import { at, pagesOf, post } from "../lib/api.js";
 import { keyed, useAction, useAnswer } from "../lib/hooks.js";
 import { discard } from "../lib/notices.js";
 import { Bar, ConfirmButton, ProblemText, Status, countOf, duration, when } from "../lib/parts.js";
+import { inWords } from "../lib/pictures.js";
 
 const FEW = 24; // images shown at first
 const MORE = 240;
@@ -56,7 +57,7 @@ function Order({ job, refresh }) {
       </p>
       ${!job.done && html`<${Bar} label=${`Progress of ${title}`} value=${progress} />`}
       <p class="note">
-        ${when(job.created_at)}: ${job.used.sampler}, ${job.used.num_inference_steps} steps, seed ${job.used.seed}
+        ${when(job.created_at)}: ${inWords(job.used)}
       </p>
       ${job.error && html`<${ProblemText} problem=${job.error.message ?? job.error.code} />`}
       <${ProblemText} problem=${images.problem} />

@@ -247,7 +247,7 @@ function Settings({ of }) {
         ["Class", classes],
         ["Sampler", request.sampler],
         ["Steps", request.num_inference_steps],
-        ["Guidance", label === undefined ? undefined : request.guidance_scale ?? 1],
+        ["Guidance", label === undefined ? undefined : recipe.request.guidance_scale],
         ["Seed", `${request.seed}`],
         ["Image", image === null ? `all ${request.num_images}` : `${image + 1} of ${request.num_images}`],
         ["On the way", step === null ? undefined : `after step ${step + 1}: ${VIEWS[view]}`],

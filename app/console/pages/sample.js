@@ -92,7 +92,7 @@ function RequestForm({ models, query, onChange, made, keeps, setKeeps, onOrdered
     class_label: query.class,
     sampler: query.sampler,
     num_inference_steps: query.steps,
-    guidance_scale: Number(query.guidance ?? 1),
+    guidance_scale: query.guidance === undefined ? undefined : Number(query.guidance),
     seed: query.seed,
   });
   const [also, setAlso] = useState(alsoIn(query));
@@ -102,6 +102,7 @@ function RequestForm({ models, query, onChange, made, keeps, setKeeps, onOrdered
   const mayBeAny = details.has_null_class !== false;
   const label = names.includes(fields.class_label) || mayBeAny ? fields.class_label : names[0];
   const isKnown = names.includes(label);
+  const guidance = fields.guidance_scale ?? details.sampling?.guidance_scale ?? 1;
   const known = samplers.data?.samplers.filter(
     (s) => s.for_distilled === Boolean(details.consistency),
   );
@@ -129,7 +130,6 @@ function RequestForm({ models, query, onChange, made, keeps, setKeeps, onOrdered
     model,
     class_label: isKnown ? label : also.class_label,
     num_images: fields.num_images === "8" ? undefined : fields.num_images,
-    guidance_scale: fields.guidance_scale === 1 ? undefined : fields.guidance_scale,
   });
   const first = useRef(address);
   useEffect(() => {
@@ -146,7 +146,7 @@ function RequestForm({ models, query, onChange, made, keeps, setKeeps, onOrdered
       model,
       num_images: given(fields.num_images),
       class_label: isKnown ? label : also.class_label,
-      guidance_scale: isKnown && mayBeAny && fields.guidance_scale !== 1 ? fields.guidance_scale : undefined,
+      guidance_scale: isKnown && mayBeAny ? fields.guidance_scale : undefined,
       sampler: chosen?.name,
       num_inference_steps: given(fields.num_inference_steps),
       seed: given(fields.seed),
@@ -233,7 +233,7 @@ function RequestForm({ models, query, onChange, made, keeps, setKeeps, onOrdered
               max="5"
               step="0.1"
               hint="strengthens the effect of the class; 1 is off"
-              value=${fields.guidance_scale}
+              value=${guidance}
               onChange=${set("guidance_scale")}
             />`
           }

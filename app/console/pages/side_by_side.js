@@ -46,7 +46,7 @@ export function SideBySide({ models, query, keep }) {
             type="number"
             min="0"
             step="any"
-            placeholder="1"
+            placeholder="chosen"
             value=${fields.guidance_scale ?? ""}
             error=${error("guidance_scale")}
             onChange=${set("guidance_scale")}

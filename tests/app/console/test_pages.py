@@ -494,6 +494,24 @@ def _read_the_settings_of(page: Page, dialog: Locator, content: bytes) -> None:
     page.get_by_role("button", name="Image 2").first.click()
 
 
+def test_guidance_is_that_of_the_model_until_it_is_moved(page, service, model_archive):
+    upload_model(service, "guided", model_archive((8, 8), ("dark", "light"), guidance_scale=2.5))
+    visit(page, "#/sample?model=guided&class=dark", "New images")
+    page.get_by_text("Sampler, steps, guidance, seed").click()
+    slider = page.get_by_label("Guidance")
+    expect(slider).to_have_value("2.5")
+    for scale in (None, "1"):
+        if scale:
+            slider.fill(scale)
+        with page.expect_request("**/sample") as asked:
+            page.get_by_role("button", name="Make images").click()
+        assert (asked.value.post_data_json or {}).get("guidance_scale") == (scale and float(scale))
+    expect(page.get_by_text(re.compile("steps, guidance 2.5, seed"))).to_be_visible(timeout=LONG)
+    page.wait_for_url("**guidance=1*")
+    page.reload()
+    expect(slider).to_have_value("1")
+
+
 def test_an_image_is_downloaded_varied_and_copied(page, service, model_archive):
     upload_model(service, "tiles", model_archive())
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])

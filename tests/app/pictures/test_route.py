@@ -182,6 +182,16 @@ def test_settings_are_a_request_that_makes_the_picture_again(client):
     assert client.post("/pictures/recipe", content=files[1]).json() == settings
 
 
+def test_settings_have_the_guidance_where_it_is_not_the_models_own(client, model_archive):
+    archive = model_archive((16, 16), ("dark", "light"), guidance_scale=2.0)
+    assert client.put("/models/guided", content=archive).status_code in (200, 201)
+    for asked, shown in (({}, None), ({"guidance_scale": 2}, None), ({"guidance_scale": 1}, 1.0)):
+        file, *_ = sampled(client, model="guided", class_label="dark", **asked)
+        settings = client.post("/pictures/recipe", content=file).json()
+        assert settings["request"].get("guidance_scale") == shown
+        assert settings["recipe"]["request"]["guidance_scale"] == (shown or 2.0)
+
+
 def test_what_is_not_in_the_file_is_said(client):
     start = base64.b64encode(encode_image(PLAIN, "png")).decode()
     other = spacings_of("linear")[-1]

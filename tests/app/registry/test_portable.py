@@ -23,7 +23,7 @@ import pytest
 import torch
 from PIL import Image
 
-from models.diffusion.config import ModelConfig
+from models.diffusion.config import ModelConfig, SamplingConfig
 from models.diffusion.model import DiffusionModel
 from models.diffusion.noise import MAX_SEED, normal
 from models.diffusion.schedule import ScheduleConfig
@@ -45,6 +45,7 @@ GREY = ModelConfig(
     0.5,
     (8, 8),
     ("cat", "dog", "owl"),
+    sampling=SamplingConfig(guidance_scale=2.0),
 )
 COLOURED = ModelConfig(  # 105 numbers to an image: noise in pairs has one too many
     UNetConfig(3, 3, (8,), 1, ("AttnDownBlock2D",), ("AttnUpBlock2D",), 4, 4),
@@ -222,7 +223,7 @@ def test_python_makes_the_same_images_of_a_distilled_model(client, made_by_pytho
 
 
 @pytest.mark.parametrize("label", [1, [0, 2, 1]])
-@pytest.mark.parametrize(("guidance", "seed"), [(1.0, 0), (2.5, MAX_SEED)])
+@pytest.mark.parametrize(("guidance", "seed"), [(None, 4), (1.0, 0), (2.5, MAX_SEED)])
 def test_python_makes_classes_with_guidance(client, made_by_python, label, guidance, seed):
     made = made_by_python("grey", "euler_ancestral", 20, seed, 3, label, guidance)
     expected = images_of_the_service(
@@ -233,7 +234,7 @@ def test_python_makes_classes_with_guidance(client, made_by_python, label, guida
         seed=seed,
         num_images=3,
         class_label=label,
-        guidance_scale=guidance,
+        **({} if guidance is None else {"guidance_scale": guidance}),
     )
     assert_same(made, expected)
 
@@ -328,6 +329,7 @@ def test_the_page_makes_the_same_images(client, page, folders, model):
 
 def test_the_page_makes_classes_with_guidance(client, page, folders):
     load(page, folders["grey"])
+    assert page.get_by_label("Guidance").input_value() == "2"
     made = made_by_the_page(page, "euler_ancestral, 20", MAX_SEED, 3, "owl", 2.5)
     expected = images_of_the_service(
         client,

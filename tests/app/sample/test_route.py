@@ -237,6 +237,26 @@ def test_guidance_outside_of_its_interval_is_off(ask):
     assert np.array_equal(always, guided)
 
 
+def test_a_class_is_guided_as_its_model_says_unless_the_request_does(
+    client, ask, model_archive, slope
+):
+    archive = model_archive((16, 16), ("dark", "light"), guidance_scale=4.0)
+    assert client.put("/models/guided", content=archive).status_code in (200, 201)
+
+    def guided(**body: object) -> httpx.Response:
+        return ask(model="guided", **body)
+
+    own, plain = guided(class_label=0), guided(class_label=0, guidance_scale=1)
+    assert own.json()["used"]["guidance_scale"] == 4.0
+    assert np.array_equal(images(own), images(ask(class_label=0, guidance_scale=4.0)))
+    assert np.array_equal(images(plain), images(ask(class_label=0)))
+    assert not np.array_equal(images(plain), images(own))
+    again = client.post("/sample/again", json=plain.json()["recipe"], headers=JSON)
+    assert np.array_equal(images(again), images(plain))
+    for other in (guided(), guided(class_label=0, init_image=encoded(slope), invert=True)):
+        assert other.json()["used"]["guidance_scale"] == 1.0
+
+
 def test_bfloat16_is_said_to_be_used_and_changes_images_a_little(ask):
     exact = images(ask())
     answer = ask(precision="bfloat16")

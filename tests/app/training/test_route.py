@@ -344,8 +344,8 @@ def test_too_few_steps_are_warned_of_by_the_plan_and_by_the_job(client):
     request = {"dataset": "digits", "steps": 39}
     plan = client.post("/train-jobs/plan", json=request).raise_for_status().json()
     assert plan["warnings"] == [
-        "about 39 steps: expect noise; images of 8 x 8 pixels need at least about "
-        f"{plan['good_minutes']} minutes here"
+        "about 39 steps: expect noise or blobs of colour; images of 8 x 8 pixels need at least "
+        f"about {plan['good_minutes']} minutes here"
     ]
     assert plan["steps"] == 39
     job = client.post("/train-jobs", json=request).json()

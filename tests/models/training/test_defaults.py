@@ -3,7 +3,14 @@
 import pytest
 
 from models.training.config import resolve_config
-from models.training.defaults import DEVICES, ChoiceInputs, DatasetFacts, choose, default_image_size
+from models.training.defaults import (
+    DEVICES,
+    GUIDANCE,
+    ChoiceInputs,
+    DatasetFacts,
+    choose,
+    default_image_size,
+)
 
 DIGITS = DatasetFacts(1797, 1, (8, 8), tuple("0123456789"))
 PHOTOS = DatasetFacts(60_000, 3, (32, 32), ())
@@ -51,6 +58,24 @@ def test_reasons_do_not_contradict_each_other():
 def test_what_has_no_effect_says_so():
     assert "no classes" in resolve_config(PHOTOS, minutes=1).reasons["class_dropout"]
     assert "guidance" in resolve_config(DIGITS, minutes=1).reasons["class_dropout"]
+
+
+def test_classes_of_larger_images_are_guided():
+    assert resolve_config(FEW, minutes=1).guidance_scale == GUIDANCE
+    assert resolve_config(FEW, minutes=1, guidance_scale=1).guidance_scale == 1.0
+    for facts, other in (
+        (PHOTOS, {}),
+        (DIGITS, {}),
+        (FEW, {"device": "cuda"}),
+        (FEW, {"objective": "consistency"}),
+        (FEW, {"class_conditional": False}),
+    ):
+        assert resolve_config(facts, minutes=1, **other).guidance_scale == 1.0
+
+
+def test_the_model_keeps_the_guidance_of_its_training():
+    config = resolve_config(FEW, minutes=1, guidance_scale=2.5)
+    assert config.model_config(0.5).sampling.guidance_scale == 2.5
 
 
 def test_a_batch_of_all_images_says_so():

@@ -39,25 +39,21 @@ def test_too_few_steps_are_warned_of_with_the_minutes_that_are_needed():
     assert found.steps == 39
     (warning,) = found.warnings
     assert warning == (
-        "about 39 steps: expect noise; images of 64 x 64 pixels need at least about 170 minutes "
-        "here"
+        "about 39 steps: expect noise or blobs of colour; images of 64 x 64 pixels need at least "
+        "about 170 minutes here"
     )
     assert found.good_minutes == 170
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "steps", "expected"),
-    [
-        ("muon", 39, "expect noise"),
-        ("muon", 40, "expect vague shapes"),
-        ("adam", 199, "expect noise"),
-        ("adam", 200, "expect vague shapes"),
-    ],
+    ("facts", "optimizer", "least"),
+    [(DIGITS, "muon", 40), (DIGITS, "adam", 200), (PHOTOS, "muon", 320), (PHOTOS, "adam", 320)],
 )
-def test_twice_the_warm_up_is_what_it_takes_to_leave_noise(optimizer, steps, expected):
-    config = resolve_config(PHOTOS, steps=steps, optimizer=optimizer)
-    (warning,) = forecast(config, PHOTOS.num_images, BENCHMARKED["cpu"]).warnings
-    assert expected in warning
+def test_leaving_noise_takes_two_warm_ups_and_more_where_images_are_large(facts, optimizer, least):
+    for steps, expected in ((least - 1, "expect noise"), (least, "expect vague shapes")):
+        config = resolve_config(facts, steps=steps, optimizer=optimizer)
+        (warning,) = forecast(config, facts.num_images, BENCHMARKED["cpu"]).warnings
+        assert expected in warning
 
 
 def test_some_steps_promise_shapes_and_enough_promise_nothing():
@@ -75,7 +71,7 @@ def test_without_a_speed_only_what_is_certain_is_said():
     assert (minutes.steps, minutes.seconds, minutes.warnings) == (None, 120.0, ())
     steps = forecast(resolve_config(PHOTOS, steps=79, device="cuda"), 2000, None)
     assert (steps.steps, steps.seconds, steps.good_minutes) == (79, None, None)
-    assert steps.warnings[0].startswith("about 79 steps: expect noise; images like these need")
+    assert steps.warnings[0].startswith("about 79 steps: expect noise or blobs of colour; images")
 
 
 def test_trained_weights_need_no_least_time():
