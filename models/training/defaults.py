@@ -107,7 +107,7 @@ def optimizer(device: Device, *, is_new: bool) -> Choice:
         return Choice("adam", "Muon was not measured with weights that are trained already")
     if device == "cuda":
         return Choice("adam", "Muon was not measured on a GPU")
-    return Choice("muon", "on photographs of 32 pixels half of Adam's distance in as much time")
+    return Choice("muon", "on photographs of 32 pixels a half to two thirds of Adam's distance")
 
 
 def learning_rate(net: UNetConfig, optimizer: Optimizer, *, distilled: bool = False) -> Choice:
