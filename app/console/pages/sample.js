@@ -102,7 +102,8 @@ function RequestForm({ models, query, onChange, made, keeps, setKeeps, onOrdered
   const mayBeAny = details.has_null_class !== false;
   const label = names.includes(fields.class_label) || mayBeAny ? fields.class_label : names[0];
   const isKnown = names.includes(label);
-  const guidance = fields.guidance_scale ?? details.sampling?.guidance_scale ?? 1;
+  const own = also.invert ? 1 : (details.sampling?.guidance_scale ?? 1); // as POST /sample takes it
+  const guidance = fields.guidance_scale ?? own;
   const known = samplers.data?.samplers.filter(
     (s) => s.for_distilled === Boolean(details.consistency),
   );

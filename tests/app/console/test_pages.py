@@ -510,6 +510,9 @@ def test_guidance_is_that_of_the_model_until_it_is_moved(page, service, model_ar
     page.wait_for_url("**guidance=1*")
     page.reload()
     expect(slider).to_have_value("1")
+    visit(page, '#/sample?model=guided&class=dark&also={"invert":true}', "New images")
+    page.get_by_text("Sampler, steps, guidance, seed").click()
+    expect(slider).to_have_value("1")
 
 
 def test_an_image_is_downloaded_varied_and_copied(page, service, model_archive):
